@@ -1,0 +1,16 @@
+//! Bytes on the wire: frames, requests, record batches and the API table.
+//!
+//! This crate turns bytes into values and back. It opens no socket and no file, reads no clock, and trusts nothing:
+//! every length that arrives is checked against the bytes at hand before it sizes anything.
+
+pub mod batch;
+pub mod ids;
+pub mod offset;
+pub mod time;
+
+pub use ids::{
+    BrokerEpoch, BrokerId, ClusterId, DirectoryId, LeaderEpoch, PartitionEpoch, PartitionIndex, ProducerEpoch,
+    ProducerId, TopicId, TopicPartition, Uuid,
+};
+pub use offset::Offset;
+pub use time::Timestamp;
