@@ -1,1 +1,12 @@
-//! placeholder
+//! Bytes on disk: the journal, segments, indexes, recovery, and the `Disk` seam they all go through.
+//!
+//! Nothing here knows a request, a topic's name, a thread or a socket. A [`log`] plans jobs, which are values; keepers
+//! run them over a [`disk::Disk`]; completions come back to the log as events that carry its generation.
+
+pub mod disk;
+pub mod fault;
+pub mod journal;
+pub mod replica;
+
+pub use fault::Fault;
+pub use replica::{LogGeneration, ReplicaKey};

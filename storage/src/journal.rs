@@ -1,0 +1,72 @@
+//! The journal: the one ordered history of a log directory.
+//!
+//! Every change of every replica's log in the directory is an entry here first; segments are written later, from
+//! memory, and a checkpoint frees the journal behind them.
+
+use bytes::Bytes;
+use stonelog_protocol::{LeaderEpoch, Offset};
+
+use crate::ReplicaKey;
+
+/// A place in the journal: bytes since the journal was first made. Never goes back, also across files and restarts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct JournalPosition(pub u64);
+
+/// One change of one replica's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalEntry {
+    /// Whose log, in which generation.
+    pub replica: ReplicaKey,
+    /// The change.
+    pub change: Change,
+}
+
+/// What an entry changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Whole batches appended at the log's end.
+    Append {
+        /// Base offset of the first batch.
+        base_offset: Offset,
+        /// The log end offset after the append.
+        end_offset: Offset,
+        /// The batches as they will lie in the segment.
+        batches: Bytes,
+    },
+    /// The log was created, empty, starting at `start`. Makes a new generation.
+    Create {
+        /// The first offset.
+        start: Offset,
+        /// Whether the topic was strict then.
+        strict: bool,
+    },
+    /// Everything from `end` on was cut off. Makes a new generation.
+    Truncate {
+        /// The new log end offset.
+        end: Offset,
+    },
+    /// Everything was dropped and the log begins anew at `start`. Makes a new generation.
+    Reset {
+        /// The new log start and end offset.
+        start: Offset,
+    },
+    /// The log start offset rose (retention or DeleteRecords).
+    LogStart {
+        /// The new log start offset.
+        start: Offset,
+    },
+    /// A leader epoch began (KIP-101), also when nothing is appended in it.
+    EpochStart {
+        /// The epoch.
+        epoch: LeaderEpoch,
+        /// The log end offset when it began.
+        offset: Offset,
+    },
+    /// The topic changed between strict and relaxed.
+    Mode {
+        /// Whether it is strict from here on.
+        strict: bool,
+    },
+    /// The replica was removed from this directory.
+    Drop,
+}
