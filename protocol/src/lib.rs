@@ -3,11 +3,19 @@
 //! This crate turns bytes into values and back. It opens no socket and no file, reads no clock, and trusts nothing:
 //! every length that arrives is checked against the bytes at hand before it sizes anything.
 
+pub mod api;
 pub mod batch;
+pub mod bounds;
+pub mod error_code;
+pub mod frame;
 pub mod ids;
 pub mod offset;
 pub mod time;
+mod varint;
 
+pub use api::{Api, ApiName};
+pub use error_code::ErrorCode;
+pub use frame::{FrameError, RequestHead};
 pub use ids::{
     BrokerEpoch, BrokerId, ClusterId, DirectoryId, LeaderEpoch, PartitionEpoch, PartitionIndex, ProducerEpoch,
     ProducerId, TopicId, TopicPartition, Uuid,
