@@ -1,7 +1,7 @@
 //! A disk that failed: what was done, where, and what the system said.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A failed disk operation or damaged bytes. The log directory it happened in is not trusted again (rule 8).
 #[derive(Debug, thiserror::Error)]
@@ -41,9 +41,59 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// A failed operation on a whole file or directory.
+    pub fn io(operation: &'static str, path: &Path, source: io::Error) -> Fault {
+        Fault::Io { operation, path: path.to_owned(), position: None, source }
+    }
+
+    /// A failed operation at a byte of a file.
+    pub fn io_at(operation: &'static str, path: &Path, position: u64, source: io::Error) -> Fault {
+        Fault::Io { operation, path: path.to_owned(), position: Some(position), source }
+    }
+
     /// Whether space ran out while allocating: no fault of the device; retry later (rule 8).
     pub fn is_out_of_space(&self) -> bool {
         matches!(self, Fault::Io { operation: "allocate", source, .. }
             if source.kind() == io::ErrorKind::StorageFull || source.kind() == io::ErrorKind::QuotaExceeded)
+    }
+
+    /// The same fault once more, for whoever asks a keeper that has already failed.
+    pub fn repeat(&self) -> Fault {
+        match self {
+            Fault::Io { operation, path, position, source } => Fault::Io {
+                operation,
+                path: path.clone(),
+                position: *position,
+                source: match source.raw_os_error() {
+                    Some(code) => io::Error::from_raw_os_error(code),
+                    None => io::Error::new(source.kind(), source.to_string()),
+                },
+            },
+            Fault::Damage { what, path, position, detail } => {
+                Fault::Damage { what, path: path.clone(), position: *position, detail: detail.clone() }
+            }
+            Fault::Foreign { path, detail } => Fault::Foreign { path: path.clone(), detail: detail.clone() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_allocation_runs_out_of_space() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        assert!(Fault::io("allocate", Path::new("f"), full()).is_out_of_space());
+        assert!(!Fault::io("write", Path::new("f"), full()).is_out_of_space());
+        let other = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert!(!Fault::io("allocate", Path::new("f"), other).is_out_of_space());
+    }
+
+    #[test]
+    fn a_repeated_fault_says_the_same() {
+        let fault = Fault::io_at("fdatasync", Path::new("a/b"), 4096, io::Error::from_raw_os_error(5));
+        assert_eq!(fault.repeat().to_string(), fault.to_string());
+        assert!(fault.to_string().starts_with("fdatasync a/b at byte 4096: "));
     }
 }

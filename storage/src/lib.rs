@@ -3,10 +3,13 @@
 //! Nothing here knows a request, a topic's name, a thread or a socket. A [`log`] plans jobs, which are values; keepers
 //! run them over a [`disk::Disk`]; completions come back to the log as events that carry its generation.
 
+pub mod checkpoint;
 pub mod disk;
 pub mod fault;
+mod fields;
 pub mod journal;
 pub mod replica;
+pub mod small_file;
 
 pub use fault::Fault;
 pub use replica::{LogGeneration, ReplicaKey};
