@@ -61,6 +61,11 @@ impl ProducerId {
     pub const NONE: ProducerId = ProducerId(-1);
 }
 
+impl ProducerEpoch {
+    /// "Not idempotent" on the wire.
+    pub const NONE: ProducerEpoch = ProducerEpoch(-1);
+}
+
 /// A Kafka UUID: 16 bytes, printed as URL-safe base64 without padding (`org.apache.kafka.common.Uuid`).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Uuid(pub [u8; 16]);
@@ -95,6 +100,18 @@ impl Uuid {
 impl fmt::Display for Uuid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl From<uuid::Uuid> for Uuid {
+    fn from(uuid: uuid::Uuid) -> Uuid {
+        Uuid(uuid.into_bytes())
+    }
+}
+
+impl From<Uuid> for uuid::Uuid {
+    fn from(uuid: Uuid) -> uuid::Uuid {
+        uuid::Uuid::from_bytes(uuid.0)
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod batch;
 pub mod bounds;
+pub mod codec;
 pub mod error_code;
 pub mod frame;
 pub mod ids;
@@ -14,6 +15,7 @@ pub mod time;
 mod varint;
 
 pub use api::{Api, ApiName};
+pub use codec::{DecodeError, EncodeError, RequestKind, ResponseKind};
 pub use error_code::ErrorCode;
 pub use frame::{FrameError, RequestHead};
 pub use ids::{
@@ -22,3 +24,9 @@ pub use ids::{
 };
 pub use offset::Offset;
 pub use time::Timestamp;
+
+/// The message structs of every API, generated from Kafka's definitions by kafka-protocol.
+pub use kafka_protocol::messages;
+/// What a request type tells about itself (its key, its response), and the text type of message structs. A `StrBytes`
+/// decoded from a request keeps the whole frame alive: copy what is to be stored.
+pub use kafka_protocol::protocol::{Request, StrBytes};

@@ -54,13 +54,24 @@ pub(crate) fn read_i64(bytes: &[u8]) -> Option<(i64, usize)> {
     Some(((raw >> 1) as i64 ^ -((raw & 1) as i64), length))
 }
 
-/// Appends an unsigned number.
-pub(crate) fn put_u64(out: &mut Vec<u8>, mut value: u64) {
+/// Encodes an unsigned number; its length in bytes comes second.
+#[inline]
+pub(crate) fn encode_u64(mut value: u64) -> ([u8; MAX_BYTES_64], usize) {
+    let mut bytes = [0; MAX_BYTES_64];
+    let mut length = 0;
     while value >= 0x80 {
-        out.push(value as u8 | 0x80);
+        bytes[length] = value as u8 | 0x80;
+        length += 1;
         value >>= 7;
     }
-    out.push(value as u8);
+    bytes[length] = value as u8;
+    (bytes, length + 1)
+}
+
+/// Appends an unsigned number.
+pub(crate) fn put_u64(out: &mut Vec<u8>, value: u64) {
+    let (bytes, length) = encode_u64(value);
+    out.extend_from_slice(&bytes[..length]);
 }
 
 /// Appends a zigzag-coded number. A 32-bit number has the same encoding as its 64-bit twin.
