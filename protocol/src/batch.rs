@@ -3,6 +3,14 @@
 //! Batches stay as bytes from the socket to the disk and back. These modules look into them without decoding more than
 //! the question needs.
 
+pub mod build;
+pub mod compression;
 pub mod header;
+pub mod iter;
+pub mod records;
 
-pub use header::{BatchHeader, Compression, HEADER_BYTES};
+pub use build::{BatchBuilder, NewRecord};
+pub use compression::{CompressionError, compress, decompress, open_records};
+pub use header::{BatchHeader, Compression, HEADER_BYTES, crc_matches};
+pub use iter::Batches;
+pub use records::{Header, Headers, Record, RecordError, Records};

@@ -22,7 +22,13 @@ pub const MAGIC: i8 = 2;
 const LEADER_EPOCH_AT: usize = 12;
 const MAGIC_AT: usize = 16;
 const CRC_AT: usize = 17;
-const ATTRIBUTES_AT: usize = 21;
+pub(super) const ATTRIBUTES_AT: usize = 21;
+const MAX_TIMESTAMP_AT: usize = 35;
+
+const LOG_APPEND_TIME_FLAG: i16 = 0x08;
+pub(super) const TRANSACTIONAL_FLAG: i16 = 0x10;
+pub(super) const CONTROL_FLAG: i16 = 0x20;
+const DELETE_HORIZON_FLAG: i16 = 0x40;
 
 /// Codec of a batch's records, from the lowest three attribute bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -162,22 +168,22 @@ impl BatchHeader {
 
     /// Whether the broker, not the producer, stamped the records (`LogAppendTime`).
     pub fn is_log_append_time(&self) -> bool {
-        self.attributes & 0x08 != 0
+        self.attributes & LOG_APPEND_TIME_FLAG != 0
     }
 
     /// Whether the batch belongs to a transaction.
     pub fn is_transactional(&self) -> bool {
-        self.attributes & 0x10 != 0
+        self.attributes & TRANSACTIONAL_FLAG != 0
     }
 
     /// Whether the batch holds control records (transaction markers), which clients never see.
     pub fn is_control(&self) -> bool {
-        self.attributes & 0x20 != 0
+        self.attributes & CONTROL_FLAG != 0
     }
 
     /// Whether `base_timestamp` is a delete horizon (KIP-534).
     pub fn has_delete_horizon(&self) -> bool {
-        self.attributes & 0x40 != 0
+        self.attributes & DELETE_HORIZON_FLAG != 0
     }
 
     /// The last record's sequence number; sequences wrap from `i32::MAX` to 0.
@@ -204,9 +210,19 @@ pub fn patch_offset_and_epoch(batch: &mut [u8], base_offset: Offset, leader_epoc
 
 /// Stamps the batch with the broker's time (`LogAppendTime`) and renews the CRC.
 pub fn patch_log_append_time(batch: &mut [u8], now: Timestamp) {
-    let attributes = i16_at(batch, ATTRIBUTES_AT) | 0x08;
+    let attributes = i16_at(batch, ATTRIBUTES_AT) | LOG_APPEND_TIME_FLAG;
     batch[ATTRIBUTES_AT..ATTRIBUTES_AT + 2].copy_from_slice(&attributes.to_be_bytes());
-    batch[35..43].copy_from_slice(&now.0.to_be_bytes());
+    patch_max_timestamp(batch, now);
+}
+
+/// Corrects the largest timestamp to what the records say, and renews the CRC.
+pub fn patch_max_timestamp(batch: &mut [u8], max_timestamp: Timestamp) {
+    batch[MAX_TIMESTAMP_AT..MAX_TIMESTAMP_AT + 8].copy_from_slice(&max_timestamp.0.to_be_bytes());
+    renew_crc(batch);
+}
+
+/// Writes the CRC of the bytes as they are. `batch` is exactly one whole batch.
+pub(super) fn renew_crc(batch: &mut [u8]) {
     let crc = crc32c::crc32c(&batch[ATTRIBUTES_AT..]);
     batch[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_be_bytes());
 }
