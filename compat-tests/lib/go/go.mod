@@ -1,0 +1,3 @@
+module stonelog/compat
+
+go 1.25
