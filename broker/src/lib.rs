@@ -1,1 +1,3 @@
-//! placeholder
+//! Promises to clients: configuration, network, one handler per API, coordinators, and the `stonelog` command line.
+
+pub mod client;
