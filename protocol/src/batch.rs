@@ -7,10 +7,14 @@ pub mod build;
 pub mod compression;
 pub mod header;
 pub mod iter;
+pub mod recompress;
 pub mod records;
+pub mod validate;
 
 pub use build::{BatchBuilder, NewRecord};
 pub use compression::{CompressionError, compress, decompress, open_records};
 pub use header::{BatchHeader, Compression, HEADER_BYTES, crc_matches};
 pub use iter::Batches;
+pub use recompress::recompress;
 pub use records::{Header, Headers, Record, RecordError, Records};
+pub use validate::{BatchReject, BatchRules, ProducedBatch, RecordReject, TimestampType, validate_produced};
