@@ -89,6 +89,26 @@ func RecordSet(seed int64, baseMs int64, limits Limits) []Record {
 	return rows
 }
 
+// FoldEmpty turns empty keys, values and header values into nulls, for clients that cannot tell them apart when reading.
+func FoldEmpty(records []Record) []Record {
+	fold := func(data []byte) []byte {
+		if len(data) == 0 {
+			return nil
+		}
+		return data
+	}
+	folded := make([]Record, len(records))
+	for index, record := range records {
+		record.Key, record.Value = fold(record.Key), fold(record.Value)
+		record.Headers = append([]Header(nil), record.Headers...)
+		for at := range record.Headers {
+			record.Headers[at].Value = fold(record.Headers[at].Value)
+		}
+		folded[index] = record
+	}
+	return folded
+}
+
 // OfPartition keeps the order.
 func OfPartition(records []Record, partition int32) []Record {
 	var found []Record
