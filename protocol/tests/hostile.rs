@@ -230,7 +230,7 @@ fn batch(codec: Compression) -> Vec<u8> {
         let value = vec![index; 20 * usize::from(index)];
         builder.push(NewRecord { timestamp: Timestamp(1000), key: Some(&[index]), value: Some(&value), headers });
     }
-    builder.build().unwrap()
+    builder.build().expect("every codec has its default level")
 }
 
 /// Makes the CRC and the length right again, so that the mutation is seen by what comes after them.
