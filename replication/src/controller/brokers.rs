@@ -1,0 +1,300 @@
+//! Brokers come, live and go: registration, fencing, controlled shutdown (KIP-631, KIP-841, rules 4, 11 and 12).
+//!
+//! Liveness itself (sessions, connections) is the carrier's; only fence and unfence are facts.
+
+use stonelog_protocol::error_code::ErrorCode;
+use stonelog_protocol::{BrokerEpoch, BrokerId, PartitionIndex, TopicPartition};
+
+use super::change::ChangePlan;
+use super::request::{BrokerHeartbeat, RegisterBrokerRequest, UnregisterBrokerRequest};
+use super::response::{ControllerResponse, HeartbeatState, RegisteredBroker};
+use super::rules::ConfigRules;
+use super::{Decision, Inputs, Reject, after, elections};
+use crate::metadata::record::{BrokerRegistrationChange, RegisterBroker, UnregisterBroker};
+use crate::metadata::{BrokerRegistration, MetadataImage, MetadataRecord, PartitionRegistration, TopicImage, Verdict};
+
+/// Refuses a broker that is not registered, or that acts under an older registration.
+pub(super) fn check_epoch(
+    image: &MetadataImage,
+    id: BrokerId,
+    epoch: BrokerEpoch,
+) -> Result<&BrokerRegistration, Reject> {
+    let Some(broker) = image.broker(id) else {
+        let message = format!("broker ID {id} is not currently registered");
+        return Err(Reject::new(ErrorCode::StaleBrokerEpoch, message));
+    };
+    if broker.epoch != epoch {
+        let message = format!("Expected broker epoch {epoch}, but found broker epoch {}", broker.epoch);
+        return Err(Reject::new(ErrorCode::StaleBrokerEpoch, message));
+    }
+    Ok(broker)
+}
+
+pub(super) fn decide_register(
+    image: &MetadataImage,
+    request: &RegisterBrokerRequest,
+    inputs: &Inputs<'_>,
+) -> Result<Decision, Reject> {
+    check_registration(image, request, inputs)?;
+    let old = image.broker(request.id);
+    let same_incarnation = old.filter(|old| old.incarnation == request.incarnation);
+    let mut record = RegisterBroker {
+        id: request.id,
+        incarnation: request.incarnation,
+        epoch: None,
+        endpoints: request.endpoints.clone(),
+        rack: request.rack.clone(),
+        fenced: true,
+        in_controlled_shutdown: false,
+        directories: request.directories.clone(),
+        differing: request.differing.clone(),
+    };
+    if let Some(old) = same_incarnation {
+        // A retry: what it was told before holds, and so do the states it has reached since.
+        record.fenced = old.fenced;
+        record.in_controlled_shutdown = old.in_controlled_shutdown;
+        let answer =
+            RegisteredBroker { epoch: old.epoch, is_new: false, may_lack_records: Vec::new(), offline: Vec::new() };
+        let records = vec![MetadataRecord::RegisterBroker(record)];
+        return Ok(Decision::new(records, ControllerResponse::RegisterBroker(answer)));
+    }
+    let mut records = vec![MetadataRecord::RegisterBroker(record)];
+    let registered = after(image, inputs.next_index, &records);
+    let mut answer = RegisteredBroker {
+        epoch: BrokerEpoch(i64::try_from(inputs.next_index).expect("a log has fewer than 2^63 entries")),
+        is_new: true,
+        may_lack_records: Vec::new(),
+        offline: Vec::new(),
+    };
+    settle_replicas(&registered, inputs.rules, request.id, &mut records, &mut answer);
+    Ok(Decision::new(records, ControllerResponse::RegisterBroker(answer)))
+}
+
+fn check_registration(
+    image: &MetadataImage,
+    request: &RegisterBrokerRequest,
+    inputs: &Inputs<'_>,
+) -> Result<(), Reject> {
+    if request.cluster_id != *inputs.cluster_id {
+        let message = format!("Expected cluster ID {}, but got cluster ID {}", inputs.cluster_id, request.cluster_id);
+        return Err(Reject::new(ErrorCode::InconsistentClusterId, message));
+    }
+    if let Some(old) = image.broker(request.id)
+        && old.incarnation != request.incarnation
+        && !old.fenced
+        && !request.previous_is_gone
+    {
+        let message = "Another broker is registered with that broker id.";
+        return Err(Reject::new(ErrorCode::DuplicateBrokerRegistration, message));
+    }
+    let refused = |message: String| Reject::new(ErrorCode::InvalidRegistration, message);
+    for (place, directory) in request.directories.iter().enumerate() {
+        if directory.id.is_zero() {
+            return Err(refused("Reserved directory ID in request".to_owned()));
+        }
+        if request.directories[..place].iter().any(|other| other.id == directory.id) {
+            return Err(refused("Duplicate directory ID in request".to_owned()));
+        }
+        let owner = image.brokers().find(|other| other.id != request.id && other.has_directory(directory.id));
+        if let Some(owner) = owner {
+            return Err(refused(format!("Broker {} is already registered with directory {}", owner.id, directory.id)));
+        }
+    }
+    Ok(())
+}
+
+/// What a new incarnation's verdicts mean for the partitions it replicates.
+///
+/// `image` has the registration applied, so the partitions it led have their new epoch. Where it is the last member and
+/// proved, nothing is written: a start writes nothing per partition.
+fn settle_replicas(
+    image: &MetadataImage,
+    rules: &dyn ConfigRules,
+    broker: BrokerId,
+    records: &mut Vec<MetadataRecord>,
+    answer: &mut RegisteredBroker,
+) {
+    for (topic, index, partition) in image.partitions() {
+        if !partition.isr.contains(&broker) && !partition.elr.contains(&broker) {
+            continue;
+        }
+        let key = TopicPartition { topic_id: topic.id, partition: index };
+        let verdict = partition.directory_of(broker).and_then(|id| image.broker(broker)?.verdict(key, id));
+        let change = match verdict {
+            Some(Verdict::Lost) => on_lost(image, rules, (topic, index, partition), broker, answer),
+            _ if keeps_its_place(image, partition, broker, verdict) => None,
+            _ if partition.isr.contains(&broker) => {
+                ChangePlan::new(image, rules, topic, index, partition).without(broker).finish()
+            }
+            _ => None,
+        };
+        records.extend(change.map(MetadataRecord::PartitionChange));
+    }
+}
+
+/// Whether the broker stays the whole in-sync set: nobody else is there to lead, and it has everything, or as much as
+/// anybody.
+fn keeps_its_place(
+    image: &MetadataImage,
+    partition: &PartitionRegistration,
+    broker: BrokerId,
+    verdict: Option<Verdict>,
+) -> bool {
+    let is_alone = partition.isr == [broker];
+    let others_eligible = partition.elr.iter().any(|member| *member != broker && image.is_active(*member));
+    match verdict {
+        Some(Verdict::Proved) => is_alone && !others_eligible,
+        Some(Verdict::Cut) => is_alone && partition.elr.is_empty(),
+        Some(Verdict::Lost) | None => false,
+    }
+}
+
+/// A replica that may lack records leaves ISR and ELR. On a relaxed topic the last member goes on leading, and the
+/// owner is told; on a strict one the partition is offline until somebody accepts the loss or another copy returns.
+fn on_lost(
+    image: &MetadataImage,
+    rules: &dyn ConfigRules,
+    (topic, index, partition): (&std::sync::Arc<TopicImage>, PartitionIndex, &PartitionRegistration),
+    broker: BrokerId,
+    answer: &mut RegisteredBroker,
+) -> Option<crate::metadata::record::PartitionChange> {
+    let key = TopicPartition { topic_id: topic.id, partition: index };
+    let is_last = partition.isr.iter().chain(&partition.elr).all(|member| *member == broker);
+    if is_last && !rules.is_strict(image, &topic.name) {
+        answer.may_lack_records.push(key);
+        return None;
+    }
+    if is_last {
+        answer.offline.push(key);
+    }
+    ChangePlan::new(image, rules, topic, index, partition).lost(broker).finish()
+}
+
+pub(super) fn decide_heartbeat(
+    image: &MetadataImage,
+    request: &BrokerHeartbeat,
+    inputs: &Inputs<'_>,
+) -> Result<Decision, Reject> {
+    let broker = check_epoch(image, request.id, request.epoch)?;
+    let is_caught_up = i64::try_from(request.metadata_index).is_ok_and(|index| index >= broker.epoch.0);
+    let mut change = BrokerRegistrationChange {
+        id: broker.id,
+        epoch: broker.epoch,
+        fenced: None,
+        in_controlled_shutdown: None,
+        online_directories: None,
+    };
+    let known: Vec<_> = broker.directories.iter().map(|directory| directory.id).collect();
+    change.online_directories = request.online_directories.clone().filter(|online| *online != known);
+    let mut state = HeartbeatState { is_caught_up, is_fenced: broker.fenced, should_shut_down: false };
+    let is_lone = image.brokers().len() == 1;
+    if broker.fenced {
+        if request.want_shutdown {
+            state.should_shut_down = true;
+        } else if !request.want_fence && is_caught_up {
+            change.fenced = Some(false);
+            state.is_fenced = false;
+        }
+    } else if request.want_shutdown {
+        decide_shutdown(image, broker, is_lone, &mut change, &mut state);
+    } else if request.want_fence {
+        change.fenced = Some(true);
+        state.is_fenced = true;
+    }
+    let records = with_effects(image, inputs, broker, change);
+    Ok(Decision::new(records, ControllerResponse::Heartbeat(state)))
+}
+
+/// A broker may stop when it leads nothing that another could lead. A lone broker stops as it is: nobody takes over.
+fn decide_shutdown(
+    image: &MetadataImage,
+    broker: &BrokerRegistration,
+    is_lone: bool,
+    change: &mut BrokerRegistrationChange,
+    state: &mut HeartbeatState,
+) {
+    let could_hand_over = |partition: &PartitionRegistration| {
+        let other = |member: &BrokerId| *member != broker.id && image.is_active(*member);
+        partition.leader == Some(broker.id) && partition.isr.iter().any(other)
+    };
+    if is_lone {
+        state.should_shut_down = true;
+    } else if image.partitions().any(|(_, _, partition)| could_hand_over(partition)) {
+        change.in_controlled_shutdown = (!broker.in_controlled_shutdown).then_some(true);
+    } else {
+        change.fenced = Some(true);
+        state.is_fenced = true;
+        state.should_shut_down = true;
+    }
+}
+
+/// A registration change with what follows from it, in one entry: who is fenced leaves first, who is unfenced may be
+/// elected after.
+fn with_effects(
+    image: &MetadataImage,
+    inputs: &Inputs<'_>,
+    broker: &BrokerRegistration,
+    change: BrokerRegistrationChange,
+) -> Vec<MetadataRecord> {
+    let is_change = change.fenced.is_some() || change.in_controlled_shutdown.is_some();
+    if !is_change && change.online_directories.is_none() {
+        return Vec::new();
+    }
+    let leaves = change.fenced == Some(true) || change.in_controlled_shutdown == Some(true);
+    let record = MetadataRecord::BrokerRegistrationChange(change.clone());
+    let changed = after(image, inputs.next_index, std::slice::from_ref(&record));
+    if leaves {
+        let mut records: Vec<_> = elections::on_broker_gone(&changed, inputs.rules, broker.id).collect();
+        records.push(record);
+        return records;
+    }
+    let mut records = vec![record];
+    if change.online_directories.is_some() {
+        records.extend(on_directories_changed(&changed, inputs.rules, broker.id));
+    }
+    if change.fenced == Some(false) {
+        let changed = after(image, inputs.next_index, &records);
+        records.extend(elections::on_broker_active(&changed, inputs.rules, broker.id));
+    }
+    records
+}
+
+/// A replica whose directory went offline is absent: out of the in-sync set, its ELR place kept (rule 12).
+fn on_directories_changed(image: &MetadataImage, rules: &dyn ConfigRules, broker: BrokerId) -> Vec<MetadataRecord> {
+    let Some(registration) = image.broker(broker) else { return Vec::new() };
+    let is_absent = |partition: &PartitionRegistration| {
+        partition.isr.contains(&broker)
+            && partition.directory_of(broker).is_some_and(|id| !registration.has_directory(id))
+    };
+    let absent = image.partitions().filter(|(_, _, partition)| is_absent(partition));
+    absent
+        .filter_map(|(topic, index, partition)| {
+            let change = ChangePlan::new(image, rules, topic, index, partition).without(broker).finish()?;
+            Some(MetadataRecord::PartitionChange(change))
+        })
+        .collect()
+}
+
+/// Forgets a broker: it leaves every ISR and ELR in the same entry.
+pub(super) fn decide_unregister(
+    image: &MetadataImage,
+    request: UnregisterBrokerRequest,
+    inputs: &Inputs<'_>,
+) -> Result<Decision, Reject> {
+    let Some(broker) = image.broker(request.id) else {
+        let message = format!("Broker ID {} is not currently registered", request.id);
+        return Err(Reject::new(ErrorCode::BrokerIdNotRegistered, message));
+    };
+    let is_member =
+        |partition: &PartitionRegistration| partition.isr.contains(&broker.id) || partition.elr.contains(&broker.id);
+    let mut records: Vec<_> = image
+        .partitions()
+        .filter(|(_, _, partition)| is_member(partition))
+        .filter_map(|(topic, index, partition)| {
+            let change = ChangePlan::new(image, inputs.rules, topic, index, partition).lost(broker.id).finish()?;
+            Some(MetadataRecord::PartitionChange(change))
+        })
+        .collect();
+    records.push(MetadataRecord::UnregisterBroker(UnregisterBroker { id: broker.id, epoch: broker.epoch }));
+    Ok(Decision::new(records, ControllerResponse::UnregisterBroker))
+}

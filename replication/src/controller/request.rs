@@ -1,0 +1,280 @@
+//! What the controller is asked. Brokers ask as themselves; what clients ask arrives already authorized.
+
+use std::sync::Arc;
+
+use stonelog_protocol::{
+    BrokerEpoch, BrokerId, ClusterId, DirectoryId, LeaderEpoch, PartitionEpoch, PartitionIndex, TopicId,
+    TopicPartition, Uuid,
+};
+
+use crate::metadata::broker::ReplicaReport;
+use crate::metadata::topic::RecoveryState;
+use crate::metadata::{ConfigResource, DirectoryRegistration, Endpoint};
+
+/// Any request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ControllerRequest {
+    /// A started broker makes itself known.
+    RegisterBroker(RegisterBrokerRequest),
+    /// A registered broker is alive and says what it wants.
+    Heartbeat(BrokerHeartbeat),
+    /// A broker is to be forgotten.
+    UnregisterBroker(UnregisterBrokerRequest),
+    /// CreateTopics.
+    CreateTopics(CreateTopics),
+    /// DeleteTopics.
+    DeleteTopics(DeleteTopics),
+    /// CreatePartitions.
+    CreatePartitions(CreatePartitions),
+    /// IncrementalAlterConfigs.
+    IncrementalAlterConfigs(IncrementalAlterConfigs),
+    /// AlterConfigs.
+    AlterConfigs(AlterConfigs),
+    /// A block of producer ids for a broker.
+    AllocateProducerIds(AllocateProducerIds),
+    /// A leader's changes of in-sync sets.
+    AlterPartition(AlterPartition),
+    /// ElectLeaders.
+    ElectLeaders(ElectLeaders),
+}
+
+impl ControllerRequest {
+    /// How many fresh topic ids deciding this may take.
+    pub fn topic_ids_needed(&self) -> usize {
+        match self {
+            ControllerRequest::CreateTopics(request) => request.topics.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// See [`ControllerRequest::RegisterBroker`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisterBrokerRequest {
+    /// `node.id`.
+    pub id: BrokerId,
+    /// The cluster it believes to be part of.
+    pub cluster_id: ClusterId,
+    /// Drawn by this start of the process; the same in every try to register.
+    pub incarnation: Uuid,
+    /// Where its listeners are reached.
+    pub endpoints: Vec<Endpoint>,
+    /// `broker.rack`.
+    pub rack: Option<Arc<str>>,
+    /// Its online directories, each with what recovery proved of it.
+    pub directories: Vec<DirectoryRegistration>,
+    /// The replicas that differ from their directory.
+    pub differing: Vec<ReplicaReport>,
+    /// Whether the connection of the registered incarnation is known to be closed, so that this one may replace it.
+    pub previous_is_gone: bool,
+}
+
+/// See [`ControllerRequest::Heartbeat`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerHeartbeat {
+    /// `node.id`.
+    pub id: BrokerId,
+    /// The registration it acts under.
+    pub epoch: BrokerEpoch,
+    /// The index of the image it has applied.
+    pub metadata_index: u64,
+    /// It is not ready to serve.
+    pub want_fence: bool,
+    /// It wants to stop.
+    pub want_shutdown: bool,
+    /// Its online directories, if they changed since it last said so.
+    pub online_directories: Option<Vec<DirectoryId>>,
+}
+
+/// See [`ControllerRequest::UnregisterBroker`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnregisterBrokerRequest {
+    /// Which broker.
+    pub id: BrokerId,
+}
+
+/// See [`ControllerRequest::CreateTopics`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateTopics {
+    /// The topics.
+    pub topics: Vec<NewTopic>,
+    /// Decide and answer, and write nothing.
+    pub validate_only: bool,
+}
+
+/// One topic to create.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewTopic {
+    /// Its name.
+    pub name: String,
+    /// How many partitions; -1 for the default, or with `assignments`.
+    pub partitions: i32,
+    /// How many replicas each; -1 for the default, or with `assignments`.
+    pub replication_factor: i16,
+    /// The replicas of every partition, if the client chose them.
+    pub assignments: Vec<(PartitionIndex, Vec<BrokerId>)>,
+    /// Settings; a key without a value is refused.
+    pub configs: Vec<(String, Option<String>)>,
+}
+
+/// See [`ControllerRequest::DeleteTopics`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeleteTopics {
+    /// The topics, answered in this order.
+    pub topics: Vec<TopicReference>,
+}
+
+/// How a topic is named in a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopicReference {
+    /// By name.
+    Name(String),
+    /// By id.
+    Id(TopicId),
+}
+
+/// See [`ControllerRequest::CreatePartitions`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreatePartitions {
+    /// The topics.
+    pub topics: Vec<NewPartitions>,
+    /// Decide and answer, and write nothing.
+    pub validate_only: bool,
+}
+
+/// Partitions to add to one topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewPartitions {
+    /// The topic.
+    pub topic: String,
+    /// How many partitions it shall have in the end.
+    pub count: i32,
+    /// The replicas of each added partition, if the client chose them.
+    pub assignments: Option<Vec<Vec<BrokerId>>>,
+}
+
+/// See [`ControllerRequest::IncrementalAlterConfigs`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IncrementalAlterConfigs {
+    /// The resources, answered in this order.
+    pub resources: Vec<(ConfigResource, Vec<ConfigEdit>)>,
+    /// Decide and answer, and write nothing.
+    pub validate_only: bool,
+}
+
+/// One change of one setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigEdit {
+    /// Which.
+    pub key: String,
+    /// What to do.
+    pub operation: ConfigOperation,
+    /// The operand; none is needed to delete.
+    pub value: Option<String>,
+}
+
+/// `AlterConfigOp.OpType`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigOperation {
+    /// Give it this value.
+    Set,
+    /// Remove the override.
+    Delete,
+    /// Add elements to the list.
+    Append,
+    /// Remove elements from the list.
+    Subtract,
+}
+
+impl ConfigOperation {
+    /// Reads the number used on the wire.
+    pub fn from_code(code: i8) -> Option<ConfigOperation> {
+        Some(match code {
+            0 => ConfigOperation::Set,
+            1 => ConfigOperation::Delete,
+            2 => ConfigOperation::Append,
+            3 => ConfigOperation::Subtract,
+            _ => return None,
+        })
+    }
+}
+
+/// See [`ControllerRequest::AlterConfigs`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlterConfigs {
+    /// The resources, answered in this order.
+    pub resources: Vec<ReplaceConfigs>,
+    /// Decide and answer, and write nothing.
+    pub validate_only: bool,
+}
+
+/// All the overrides a resource shall have from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplaceConfigs {
+    /// Whose.
+    pub resource: ConfigResource,
+    /// The settings; those not named lose their override.
+    pub configs: Vec<(String, Option<String>)>,
+}
+
+/// See [`ControllerRequest::AllocateProducerIds`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AllocateProducerIds {
+    /// Who asks.
+    pub broker: BrokerId,
+    /// The registration it acts under.
+    pub broker_epoch: BrokerEpoch,
+}
+
+/// See [`ControllerRequest::AlterPartition`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlterPartition {
+    /// The leader that asks.
+    pub broker: BrokerId,
+    /// The registration it acts under.
+    pub broker_epoch: BrokerEpoch,
+    /// The changes, answered in this order.
+    pub partitions: Vec<PartitionIsr>,
+}
+
+/// One partition's wished in-sync set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionIsr {
+    /// Which partition.
+    pub partition: TopicPartition,
+    /// The leader epoch it is led in.
+    pub leader_epoch: LeaderEpoch,
+    /// The partition epoch the change is based on.
+    pub partition_epoch: PartitionEpoch,
+    /// The wished set.
+    pub isr: Vec<InSyncReplica>,
+    /// Whether the leader has recovered.
+    pub recovering: RecoveryState,
+}
+
+/// One member of a wished in-sync set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InSyncReplica {
+    /// Which broker.
+    pub broker: BrokerId,
+    /// The registration it fetched under (KIP-903); `None` skips the check.
+    pub epoch: Option<BrokerEpoch>,
+}
+
+/// See [`ControllerRequest::ElectLeaders`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ElectLeaders {
+    /// Which election.
+    pub election: ElectionType,
+    /// The partitions by topic name, or all.
+    pub partitions: Option<Vec<(String, PartitionIndex)>>,
+}
+
+/// `ElectionType`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ElectionType {
+    /// The first replica, if it is in sync.
+    Preferred,
+    /// Any replica, even one that lacks records.
+    Unclean,
+}

@@ -1,0 +1,44 @@
+//! Which names a topic may have (`org.apache.kafka.common.internals.Topic`).
+
+use stonelog_protocol::error_code::ErrorCode;
+
+use super::Reject;
+use crate::metadata::MetadataImage;
+
+/// The longest name in bytes: with `-` and a partition's digits it still names a directory.
+const NAME_LEN_MAX: usize = 249;
+
+/// The name of KRaft's own log, which is no topic here either.
+pub(super) const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
+
+/// Refuses names Kafka refuses, in its words.
+pub fn validate_topic_name(name: &str) -> Result<(), Reject> {
+    let why = if name.is_empty() {
+        "the empty string is not allowed".to_owned()
+    } else if name == "." || name == ".." {
+        format!("'{name}' is not allowed")
+    } else if name.len() > NAME_LEN_MAX {
+        format!("the length of '{name}' is longer than the max allowed length {NAME_LEN_MAX}")
+    } else if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')) {
+        format!("'{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'")
+    } else {
+        return Ok(());
+    };
+    Err(Reject::new(ErrorCode::InvalidTopicException, format!("Topic name is invalid: {why}")))
+}
+
+/// Refuses a name that differs from an existing one only in `.` and `_`: metric names would be the same.
+pub(super) fn refuse_collision(image: &MetadataImage, name: &str) -> Result<(), Reject> {
+    if !name.contains(['.', '_']) {
+        return Ok(());
+    }
+    let metric_name = |name: &str| name.replace('.', "_");
+    let wanted = metric_name(name);
+    match image.topics().find(|topic| *topic.name != *name && metric_name(&topic.name) == wanted) {
+        None => Ok(()),
+        Some(other) => Err(Reject::new(
+            ErrorCode::InvalidTopicException,
+            format!("Topic '{name}' collides with existing topic: {}", other.name),
+        )),
+    }
+}

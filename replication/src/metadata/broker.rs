@@ -1,0 +1,124 @@
+//! A broker as the cluster knows it: its incarnation, its endpoints, its directories.
+
+use std::sync::Arc;
+
+use stonelog_protocol::{BrokerEpoch, BrokerId, DirectoryId, LeaderEpoch, Offset, TopicPartition, Uuid};
+
+/// How a listener is protected (Kafka's `SecurityProtocol`; the numbers are those on the wire).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SecurityProtocol {
+    /// No encryption, no authentication.
+    Plaintext = 0,
+    /// TLS.
+    Ssl = 1,
+    /// SASL over plain TCP.
+    SaslPlaintext = 2,
+    /// SASL over TLS.
+    SaslSsl = 3,
+}
+
+impl SecurityProtocol {
+    /// Reads the number used on the wire.
+    pub fn from_code(code: i16) -> Option<SecurityProtocol> {
+        Some(match code {
+            0 => SecurityProtocol::Plaintext,
+            1 => SecurityProtocol::Ssl,
+            2 => SecurityProtocol::SaslPlaintext,
+            3 => SecurityProtocol::SaslSsl,
+            _ => return None,
+        })
+    }
+}
+
+/// Where one listener of a broker is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The listener's name, such as `PLAINTEXT` or `INTERNAL`.
+    pub listener: Arc<str>,
+    /// The advertised host name or address.
+    pub host: Arc<str>,
+    /// The advertised port.
+    pub port: u16,
+    /// How the listener is protected.
+    pub protocol: SecurityProtocol,
+}
+
+/// What a starting broker can prove about what a directory, or one replica in it, still holds (rule 11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    /// Everything ever reported durable is there; counts as a clean stop.
+    Proved,
+    /// The commit chain ends in a torn tail: what lies before it is whole.
+    Cut,
+    /// Anything may be missing.
+    Lost,
+}
+
+/// A log directory at registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DirectoryRegistration {
+    /// The directory's identifier (`meta.properties`).
+    pub id: DirectoryId,
+    /// What recovery proved of it.
+    pub verdict: Verdict,
+}
+
+/// A replica whose verdict differs from its directory's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaReport {
+    /// Which replica.
+    pub partition: TopicPartition,
+    /// What recovery proved of it.
+    pub verdict: Verdict,
+    /// The last leader epoch in its log.
+    pub last_epoch: LeaderEpoch,
+    /// Its log end offset.
+    pub log_end_offset: Offset,
+}
+
+/// A registered broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerRegistration {
+    /// `node.id`.
+    pub id: BrokerId,
+    /// Drawn at random by every start of the process.
+    pub incarnation: Uuid,
+    /// The index of the entry that registered this incarnation; grows with every one.
+    pub epoch: BrokerEpoch,
+    /// Where its listeners are reached, in the order of its configuration.
+    pub endpoints: Vec<Endpoint>,
+    /// `broker.rack`.
+    pub rack: Option<Arc<str>>,
+    /// A fenced broker leads nothing and is in no ISR (except as the last member).
+    pub fenced: bool,
+    /// It asked to leave and is handing over its leaderships.
+    pub in_controlled_shutdown: bool,
+    /// Its directories that are online. A replica assigned to any other directory of this broker is absent (rule 12).
+    pub directories: Vec<DirectoryRegistration>,
+    /// Replicas whose verdict is not their directory's, as of the registration.
+    pub differing: Arc<[ReplicaReport]>,
+}
+
+impl BrokerRegistration {
+    /// Whether it may lead, join ISRs and be placed into a new partition's ISR.
+    pub fn is_active(&self) -> bool {
+        !self.fenced && !self.in_controlled_shutdown
+    }
+
+    /// Whether a directory is online.
+    pub fn has_directory(&self, id: DirectoryId) -> bool {
+        self.directories.iter().any(|directory| directory.id == id)
+    }
+
+    /// What the broker's registration proves of a replica in a directory; `None` while that directory is offline.
+    pub fn verdict(&self, partition: TopicPartition, directory: DirectoryId) -> Option<Verdict> {
+        let of_directory = self.directories.iter().find(|known| known.id == directory)?.verdict;
+        let differing = self.differing.iter().find(|report| report.partition == partition);
+        Some(differing.map_or(of_directory, |report| report.verdict))
+    }
+
+    /// The endpoint of a listener.
+    pub fn endpoint(&self, listener: &str) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| &*endpoint.listener == listener)
+    }
+}

@@ -1,0 +1,85 @@
+//! A topic and its partitions as the cluster knows them.
+
+use std::sync::Arc;
+
+use stonelog_protocol::{BrokerId, DirectoryId, LeaderEpoch, PartitionEpoch, PartitionIndex, TopicId};
+
+/// The topics whose content is the broker's own.
+pub const INTERNAL_TOPICS: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
+
+/// Whether a topic of this name is internal (Kafka's `Topic.isInternal`).
+pub fn is_internal(name: &str) -> bool {
+    INTERNAL_TOPICS.contains(&name)
+}
+
+/// Whether an uncleanly elected leader has yet taken stock (KIP-704).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum RecoveryState {
+    /// Nothing to recover.
+    #[default]
+    Recovered,
+    /// Elected uncleanly; its ISR holds it alone until it says otherwise.
+    Recovering,
+}
+
+/// One partition as the controller registered it.
+///
+/// `replicas.len() == directories.len()`; `isr` and `elr` are disjoint subsets of `replicas`; `leader` is in `isr`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionRegistration {
+    /// The brokers that hold it, the preferred leader first.
+    pub replicas: Vec<BrokerId>,
+    /// The directory of each replica, in the order of `replicas`.
+    pub directories: Vec<DirectoryId>,
+    /// The replicas in sync.
+    pub isr: Vec<BrokerId>,
+    /// Replicas out of the ISR that still hold everything acknowledged (KIP-966).
+    pub elr: Vec<BrokerId>,
+    /// Who led when the partition became leaderless; at most one.
+    pub last_known_elr: Vec<BrokerId>,
+    /// Replicas a reassignment is adding.
+    pub adding: Vec<BrokerId>,
+    /// Replicas a reassignment is removing.
+    pub removing: Vec<BrokerId>,
+    /// Who leads.
+    pub leader: Option<BrokerId>,
+    /// Raised whenever leadership is decided anew, also for the same leader, and by its new incarnation (rule 4).
+    pub leader_epoch: LeaderEpoch,
+    /// Raised by every change; guards ISR changes.
+    pub partition_epoch: PartitionEpoch,
+    /// Whether the leader was elected uncleanly and has not said it recovered.
+    pub recovering: RecoveryState,
+}
+
+impl PartitionRegistration {
+    /// The directory a broker's replica lives in.
+    pub fn directory_of(&self, broker: BrokerId) -> Option<DirectoryId> {
+        let place = self.replicas.iter().position(|replica| *replica == broker)?;
+        self.directories.get(place).copied()
+    }
+
+    /// The replica elected when nothing speaks against it.
+    pub fn preferred_leader(&self) -> Option<BrokerId> {
+        self.replicas.first().copied()
+    }
+}
+
+/// One incarnation of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicImage {
+    /// Never reused.
+    pub id: TopicId,
+    /// Unique among the topics of one image.
+    pub name: Arc<str>,
+    /// Whether it holds the broker's own state.
+    pub internal: bool,
+    /// By partition index, without gaps.
+    pub partitions: Vec<Arc<PartitionRegistration>>,
+}
+
+impl TopicImage {
+    /// One partition.
+    pub fn partition(&self, index: PartitionIndex) -> Option<&Arc<PartitionRegistration>> {
+        self.partitions.get(usize::try_from(index.0).ok()?)
+    }
+}
