@@ -3,9 +3,17 @@
 //! One conformance suite runs on every implementation. The trait promises nothing that POSIX does not: written bytes
 //! are durable only after [`DiskFile::sync_data`] returned, a new or renamed name only after [`Disk::sync_dir`].
 
+pub mod aligned;
+pub mod filesystem;
+pub mod real;
+mod writeback;
+
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
+
+pub use filesystem::{FileSystem, filesystem_of, probe_fsync};
+pub use real::RealDisk;
 
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,11 +2,38 @@
 //!
 //! Every change of every replica's log in the directory is an entry here first; segments are written later, from
 //! memory, and a checkpoint frees the journal behind them.
+//!
+//! [`recover`] opens a journal and hands out its parts, each for one thread: the [`JournalWriter`] appends commits, the
+//! [`JournalFlusher`] makes them durable, [`JournalMaintenance`] prepares and recycles files behind their backs, and
+//! the [`JournalReader`] serves recovered batches in place. The layout is in `docs/formats.md`.
+//!
+//! Invariants: an entry is durable when [`JournalFlusher::sync`] has returned a sequence at or after its commit's; after
+//! any failed write or sync all parts refuse (rule 8); what recovery trusts it has first made durable (rule 7).
+
+mod commit;
+mod file;
+mod flusher;
+mod options;
+mod reader;
+mod recover;
+mod recycle;
+mod scan;
+mod shared;
+mod spare;
+mod window;
+mod writer;
 
 use bytes::Bytes;
 use stonelog_protocol::{LeaderEpoch, Offset};
 
 use crate::ReplicaKey;
+
+pub use flusher::{Durable, JournalFlusher};
+pub use options::JournalOptions;
+pub use reader::JournalReader;
+pub use recover::{Hurt, JournalDamage, Recovered, RecoveryEnd, ReplayFrom, ReplayedEntry, TornTail, recover};
+pub use recycle::{JournalMaintenance, JournalUsage};
+pub use writer::{CommitReceipt, JournalWriter};
 
 /// A place in the journal: bytes since the journal was first made. Never goes back, also across files and restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

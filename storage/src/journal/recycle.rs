@@ -1,0 +1,90 @@
+//! The journal's housekeeping, for a background thread: prepares spare files and takes back covered ones.
+
+use std::sync::Arc;
+
+use super::JournalPosition;
+use super::file::spare_name;
+use super::shared::Shared;
+use super::spare::{SPARES_MAX, Spare, make_spare};
+use crate::Fault;
+
+/// How full the journal is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JournalUsage {
+    /// Length of the files in use, the one being written included.
+    pub bytes_live: u64,
+    /// The limit of that; a write that needs a file beyond it is refused as out of space.
+    pub bytes_max: u64,
+}
+
+/// The journal's housekeeping end.
+pub struct JournalMaintenance {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl JournalMaintenance {
+    /// Whether [`JournalMaintenance::prepare_spare`] has something to do.
+    pub fn spare_wanted(&self) -> bool {
+        self.shared.state().spares.len() < SPARES_MAX
+    }
+
+    /// Makes one spare file if one is wanted; whether it did. Takes as long as writing the file once.
+    /// Out of space is no fault: the journal goes on, and the call may be repeated later.
+    pub fn prepare_spare(&self) -> Result<bool, Fault> {
+        self.shared.check()?;
+        if !self.spare_wanted() {
+            return Ok(false);
+        }
+        let spare = make_numbered(&self.shared)?;
+        self.shared.state().spares.push(spare);
+        Ok(true)
+    }
+
+    /// Frees the files that lie wholly before `covered`: durable segments and a durable checkpoint hold all that their
+    /// entries said. Returns how many. `covered` is at most the durable position.
+    pub fn recycle(&self, covered: JournalPosition) -> Result<usize, Fault> {
+        self.shared.check()?;
+        let mut removed = Vec::new();
+        let mut count = 0;
+        {
+            let mut state = self.shared.state();
+            assert!(covered <= state.durable.position, "a checkpoint covers durable entries only");
+            while state.live.len() > 1 {
+                let Some(oldest) = state.live.first_entry().filter(|file| file.get().header.end() <= covered) else {
+                    break;
+                };
+                let live = oldest.remove();
+                count += 1;
+                let is_whole = live.header.len == self.shared.options.file_bytes;
+                let spare = Spare { file: live.file.clone(), path: live.path.clone(), len: live.header.len };
+                if is_whole && state.spares.len() < SPARES_MAX {
+                    state.spares.push(spare);
+                } else {
+                    removed.push(spare.path);
+                }
+            }
+        }
+        // Not synced: should the names come back, recovery sees that they are covered.
+        for path in removed {
+            let gone = self.shared.disk.remove_file(&path).map_err(|e| Fault::io("remove", &path, e));
+            self.shared.stick(gone)?;
+        }
+        Ok(count)
+    }
+
+    /// How full the journal is, for back-pressure.
+    pub fn usage(&self) -> JournalUsage {
+        JournalUsage { bytes_live: self.shared.state().bytes_live(), bytes_max: self.shared.options.bytes_max }
+    }
+}
+
+/// Makes a file of the usual length under a name of its own.
+pub(super) fn make_numbered(shared: &Shared) -> Result<Spare, Fault> {
+    let number = {
+        let mut state = shared.state();
+        state.next_spare_number += 1;
+        state.next_spare_number
+    };
+    let made = make_spare(&*shared.disk, &shared.directory, &spare_name(number), shared.options.file_bytes);
+    shared.stick(made)
+}
