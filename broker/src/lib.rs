@@ -1,3 +1,4 @@
 //! Promises to clients: configuration, network, one handler per API, coordinators, and the `stonelog` command line.
 
 pub mod client;
+pub mod config;

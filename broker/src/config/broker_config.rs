@@ -1,0 +1,147 @@
+//! The configuration a broker runs with: every value parsed, checked and in its own unit. Values that change while the
+//! broker runs (topics' defaults) are laid over `static_settings` by whoever reads the metadata image.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use stonelog_protocol::{BrokerId, ClusterId};
+
+use super::listeners::{Endpoint, Listener};
+
+/// Everything the start needs to know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BrokerConfig {
+    /// `node.id`.
+    pub node_id: BrokerId,
+    /// The cluster id somebody wished (`CLUSTER_ID` in the environment). A directory that holds another one is not
+    /// opened; an empty one is formatted with it.
+    pub cluster_id: Option<ClusterId>,
+    /// `broker.rack`.
+    pub rack: Option<String>,
+    /// The listeners clients use, at least one, in the order they were written.
+    pub listeners: Vec<Listener>,
+    /// The name of the listener brokers use among themselves; it is one of `listeners`.
+    pub inter_broker_listener_name: String,
+    /// Controller listeners. A lone node opens no socket for them.
+    pub controller_listeners: Vec<Endpoint>,
+    /// The data directory (`log.dirs`, `log.dir`, `--data-dir`), as written: relative to where the broker was started.
+    pub data_dir: PathBuf,
+    /// Connections and requests.
+    pub network: NetworkSettings,
+    /// Fetching.
+    pub fetch: FetchSettings,
+    /// Topics: creation, deletion, retention.
+    pub topics: TopicSettings,
+    /// Groups and committed offsets.
+    pub groups: GroupSettings,
+    /// Idempotent producers.
+    pub producers: ProducerSettings,
+    /// Journal, memory, threads.
+    pub storage: StorageSettings,
+    /// Every broker key that was set, by Kafka's name, as DescribeConfigs shows it with the source "static broker" and
+    /// as topics inherit it.
+    pub static_settings: BTreeMap<String, String>,
+    /// Every line that relaxes a default, for the banner.
+    pub relaxations: Vec<String>,
+    /// What is probably a mistake and does not stop the start.
+    pub warnings: Vec<String>,
+    /// What was accepted and has no effect or another one, and what was skipped; each is said once.
+    pub notes: Vec<String>,
+}
+
+/// Connections and requests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NetworkSettings {
+    /// `socket.request.max.bytes`.
+    pub request_bytes_max: u32,
+    /// `connections.max.idle.ms`; `None` never closes an idle connection.
+    pub connection_idle_max: Option<Duration>,
+    /// `max.connections`.
+    pub connections_max: u32,
+    /// `max.connections.per.ip`.
+    pub connections_per_ip_max: u32,
+    /// `max.connections.per.ip.overrides`: host and limit.
+    pub connections_per_ip_overrides: Vec<(String, u32)>,
+    /// `queued.max.request.bytes`: bytes of requests read and not yet answered; never below `request_bytes_max`.
+    pub queued_request_bytes_max: u64,
+    /// `socket.listen.backlog.size`.
+    pub listen_backlog: u32,
+    /// `request.timeout.ms`.
+    pub request_timeout: Duration,
+    /// `max.request.partition.size.limit`.
+    pub described_partitions_max: u32,
+}
+
+/// Fetching.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchSettings {
+    /// `fetch.max.bytes`.
+    pub response_bytes_max: u32,
+    /// `max.incremental.fetch.session.cache.slots`.
+    pub session_slots: u32,
+}
+
+/// Topics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicSettings {
+    /// `auto.create.topics.enable`.
+    pub auto_create: bool,
+    /// `delete.topic.enable`.
+    pub deletable: bool,
+    /// `num.partitions`.
+    pub default_partitions: i32,
+    /// `default.replication.factor`; `None` means min(3, brokers).
+    pub default_replication_factor: Option<i16>,
+    /// `log.retention.check.interval.ms`.
+    pub retention_check_interval: Duration,
+}
+
+/// Groups and committed offsets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupSettings {
+    /// `group.min.session.timeout.ms`.
+    pub session_timeout_min: Duration,
+    /// `group.max.session.timeout.ms`.
+    pub session_timeout_max: Duration,
+    /// `group.initial.rebalance.delay.ms`.
+    pub initial_rebalance_delay: Duration,
+    /// `group.max.size`.
+    pub members_max: u32,
+    /// `offset.metadata.max.bytes`.
+    pub offset_metadata_bytes_max: u32,
+    /// `offsets.commit.timeout.ms`.
+    pub commit_timeout: Duration,
+    /// `offsets.retention.minutes`.
+    pub offsets_retention: Duration,
+    /// `offsets.retention.check.interval.ms`.
+    pub offsets_retention_check_interval: Duration,
+    /// `offsets.topic.num.partitions`.
+    pub offsets_topic_partitions: i32,
+    /// `offsets.topic.segment.bytes`.
+    pub offsets_topic_segment_bytes: u32,
+    /// `offsets.topic.replication.factor` when somebody set it.
+    pub offsets_topic_replication_factor: Option<i16>,
+}
+
+/// Idempotent producers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProducerSettings {
+    /// `producer.id.expiration.ms`.
+    pub id_expiration: Duration,
+    /// `producer.id.expiration.check.interval.ms`.
+    pub id_expiration_check_interval: Duration,
+}
+
+/// Journal, memory, threads: Stonelog's own keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorageSettings {
+    /// `stonelog.journal.bytes`.
+    pub journal_bytes_max: u64,
+    /// `stonelog.journal.file.bytes`.
+    pub journal_file_bytes: u64,
+    /// `stonelog.tail.memory.bytes`.
+    pub tail_memory_bytes: u64,
+    /// `stonelog.lanes`; `None` means one for each core.
+    pub lanes: Option<usize>,
+}
