@@ -1,0 +1,280 @@
+//! The classic groups of one `__consumer_offsets` partition: who is in them, and what they have committed.
+//!
+//! Two kinds of state, never mixed. **Hard** state ([`hard`]) is what the log says; [`Groups::apply`] is its only
+//! writer, so it always equals a replay of the log. **Soft** state (`live`, `timers`) is who joins, who waits, who was
+//! heard of when; it is lost with the process and rebuilt by [`Groups::on_loaded`].
+//!
+//! A request is *decided*: `decide_*` takes the request, a [`Ticket`] for its answer and the time, and returns a
+//! [`Decision`] with the records to append and the answers to give. The caller appends the records and then calls
+//! [`Groups::on_appended`] (which applies them and returns the answers) or, when the log refused them,
+//! [`Groups::on_refused`] (which takes back what depended on them). A decision without records goes through
+//! `on_appended` just so. The caller gives every answer, and the value of every read, only when all records applied
+//! before it are committed; several decisions may be gathered into one append, and are then settled in their order.
+//! An append that was applied and is lost later leaves the state ahead of the log: the caller drops it
+//! ([`Groups::on_unloaded`]) and replays.
+//!
+//! One file per request: [`join`], [`sync`], [`heartbeat`], [`leave`], [`commit`], [`fetch`], [`delete`], [`describe`];
+//! `rebalance` is what they share, [`expire`] what time alone does.
+//! Kafka's counterparts are `GroupMetadataManager`, `ClassicGroup` and `OffsetMetadataManager`.
+//!
+//! *Differences from Kafka.* A group is not written to the log before its first generation is; one whose last offset
+//! and record are gone is gone at once. Nobody's parked request is forgotten: a member that is removed, or asks again,
+//! has its older request answered. No transaction can hold an offset back yet, so every committed offset is stable.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use stonelog_protocol::{ErrorCode, Timestamp};
+
+pub mod commit;
+pub mod config;
+pub mod delete;
+pub mod describe;
+pub mod expire;
+pub mod fetch;
+pub mod hard;
+pub mod heartbeat;
+pub mod join;
+pub mod leave;
+mod live;
+mod member;
+pub mod message;
+pub mod names;
+mod rebalance;
+mod subscription;
+pub mod sync;
+#[cfg(test)]
+mod testing;
+mod timers;
+
+pub use config::Config;
+pub use hard::HardState;
+pub use live::State;
+pub use timers::MonoMillis;
+
+use crate::coordinator::record::{GroupMetadata, Record};
+use live::LiveGroup;
+use member::Member;
+use message::Response;
+use names::{GroupId, MemberId};
+use rebalance::Turn;
+use timers::{Alarm, Timers};
+
+/// Names a request until it is answered; given by the caller, unique among those not answered yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// The moment of a decision, on both clocks: sessions and rebalances go by the monotonic one, stamps by the wall.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// The monotonic clock.
+    pub mono: MonoMillis,
+    /// The wall clock.
+    pub wall: Timestamp,
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Which request.
+    pub ticket: Ticket,
+    /// The answer.
+    pub response: Response,
+}
+
+/// What was decided: records to append, answers to give once they are committed.
+#[derive(Debug, Default)]
+#[must_use = "a decision is settled by on_appended or on_refused"]
+pub struct Decision {
+    /// To be appended together, in this order; often none.
+    pub records: Vec<Record>,
+    answers: Vec<Answer>,
+    then: Then,
+}
+
+/// What else an append settles.
+#[derive(Debug, Default)]
+enum Then {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The leader's assignment takes effect, or the group rebalances.
+    Assign { group: GroupId, generation: i32, stored: Box<GroupMetadata> },
+    /// A static member came back under a new id; if that cannot be stored, the old id holds.
+    Replace { group: GroupId, old: Box<Member>, new_id: MemberId },
+    /// The group may have nothing live left.
+    Settle { group: GroupId },
+}
+
+/// The groups of one `__consumer_offsets` partition.
+#[derive(Debug)]
+pub struct Groups {
+    config: Config,
+    hard: HardState,
+    live: BTreeMap<GroupId, LiveGroup>,
+    timers: Timers,
+}
+
+impl Groups {
+    /// The state of an empty log.
+    pub fn new(config: Config) -> Groups {
+        Groups { config, hard: HardState::default(), live: BTreeMap::new(), timers: Timers::default() }
+    }
+
+    /// Applies one record of the log. For replay only: what was decided here is applied by [`Groups::on_appended`].
+    pub fn apply(&mut self, record: &Record) {
+        self.hard.apply(record);
+    }
+
+    /// What the log says.
+    pub fn hard(&self) -> &HardState {
+        &self.hard
+    }
+
+    /// Ends the replay: members the log names become live, each with a fresh session, in the group's last generation.
+    /// A group larger than the limit rebalances, so that its members can commit before some of them are turned away.
+    pub fn on_loaded(&mut self, now: Now) {
+        let with_members = self.hard.iter().filter_map(|(id, hard)| {
+            let stored = hard.metadata.as_ref().filter(|stored| !stored.members.is_empty())?;
+            Some((id.clone(), LiveGroup::from_stored(id.clone(), stored)))
+        });
+        self.live = with_members.collect();
+        self.timers = Timers::default();
+        for group in self.live.values_mut() {
+            let mut turn = Turn::new(group, &mut self.timers, &self.config, now);
+            turn.reset_every_session();
+            if turn.group.members.len() > turn.config.group_members_max {
+                turn.prepare_rebalance();
+            }
+            assert!(turn.decision.records.is_empty(), "nobody waits in a group just loaded");
+        }
+    }
+
+    /// Ends this state, because the partition has another leader or its log did not keep what was applied. Every
+    /// parked request is answered with `error`.
+    pub fn on_unloaded(self, error: ErrorCode) -> Vec<Answer> {
+        let mut answers = Vec::new();
+        for group in self.live.into_values() {
+            let joins = group.joins.into_iter().map(|(member_id, ticket)| Answer {
+                ticket,
+                response: Response::Join(message::JoinResponse::refused(error, member_id)),
+            });
+            answers.extend(joins);
+            let syncs = group
+                .syncs
+                .into_values()
+                .map(|ticket| Answer { ticket, response: Response::Sync(message::SyncResponse::refused(error)) });
+            answers.extend(syncs);
+        }
+        answers
+    }
+
+    /// The log took the decision's records: they are applied, what depended on them happens, and the answers are
+    /// returned, to be given when the records are committed.
+    pub fn on_appended(&mut self, decision: Decision, now: Now) -> Vec<Answer> {
+        let Decision { records, mut answers, then } = decision;
+        for record in &records {
+            self.hard.apply(record);
+        }
+        match then {
+            Then::Nothing | Then::Replace { .. } => {}
+            Then::Assign { group, generation, stored } => {
+                if let Some(mut turn) = self.turn(&group, now) {
+                    turn.assign(generation, &stored);
+                    answers.append(&mut turn.decision.answers);
+                }
+            }
+            Then::Settle { group } => self.settle(&group),
+        }
+        answers
+    }
+
+    /// The log refused the decision's records, and nothing of them is in it: what depended on them is taken back, and
+    /// the answers, returned to be given as any others, say so. `error` is the log's.
+    pub fn on_refused(&mut self, decision: Decision, error: ErrorCode, now: Now) -> Vec<Answer> {
+        let error = append_error(error);
+        let Decision { records: _, answers, then } = decision;
+        let mut answers: Vec<Answer> = answers
+            .into_iter()
+            .map(|answer| Answer { ticket: answer.ticket, response: answer.response.failed(error) })
+            .collect();
+        match then {
+            Then::Nothing | Then::Settle { .. } => {}
+            Then::Assign { group, generation, .. } => {
+                if let Some(mut turn) = self.turn(&group, now) {
+                    turn.fail_assignment(generation, error);
+                    assert!(turn.decision.records.is_empty(), "a group whose assignment failed waits for its members");
+                    answers.append(&mut turn.decision.answers);
+                }
+            }
+            Then::Replace { group, old, new_id } => {
+                if let Some(mut turn) = self.turn(&group, now) {
+                    turn.undo_replacement(*old, &new_id);
+                    answers.append(&mut turn.decision.answers);
+                }
+            }
+        }
+        answers
+    }
+
+    /// When [`Groups::on_time`] has something to do.
+    pub fn next_deadline(&self) -> Option<MonoMillis> {
+        self.timers.next()
+    }
+
+    /// The group's turn, if it is live.
+    fn turn(&mut self, group: &GroupId, now: Now) -> Option<Turn<'_>> {
+        let group = self.live.get_mut(group)?;
+        Some(Turn::new(group, &mut self.timers, &self.config, now))
+    }
+
+    /// Where a group stands; `None` if there is no such group.
+    pub fn state(&self, group: &GroupId) -> Option<State> {
+        match self.live.get(group) {
+            Some(live) => Some(live.state),
+            None => self.hard.get(group).map(|_| State::Empty),
+        }
+    }
+
+    /// Drops the live state of a group of which the log says all there is to say.
+    fn settle(&mut self, group: &GroupId) {
+        let Some(live) = self.live.get(group) else { return };
+        let idle = live.state == State::Empty && live.members.is_empty() && live.pending_joins.is_empty();
+        let written = match self.hard.metadata(group) {
+            Some(stored) => stored.generation == live.generation && stored.members.is_empty(),
+            None => live.generation == 0,
+        };
+        if idle && written {
+            assert!(live.joins.is_empty() && live.syncs.is_empty(), "only members wait");
+            self.live.remove(group);
+        }
+    }
+}
+
+/// What a client is told when the log refused a record (`GroupMetadataManager.appendGroupMetadataErrorToResponseError`).
+fn append_error(error: ErrorCode) -> ErrorCode {
+    match error {
+        ErrorCode::UnknownTopicOrPartition | ErrorCode::NotEnoughReplicas | ErrorCode::RequestTimedOut => {
+            ErrorCode::CoordinatorNotAvailable
+        }
+        ErrorCode::NotLeaderOrFollower | ErrorCode::KafkaStorageError => ErrorCode::NotCoordinator,
+        ErrorCode::MessageTooLarge | ErrorCode::RecordListTooLarge | ErrorCode::InvalidFetchSize => {
+            ErrorCode::UnknownServerError
+        }
+        other => other,
+    }
+}
+
+impl Decision {
+    /// A decision that only answers.
+    fn answer(ticket: Ticket, response: Response) -> Decision {
+        Decision { answers: vec![Answer { ticket, response }], ..Decision::default() }
+    }
+
+    fn push_answer(&mut self, ticket: Ticket, response: Response) {
+        self.answers.push(Answer { ticket, response });
+    }
+}
+
+/// Assignments by member.
+type Assignments = BTreeMap<MemberId, Bytes>;

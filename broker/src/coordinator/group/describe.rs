@@ -1,0 +1,91 @@
+//! DescribeGroups and ListGroups: what groups are there, and who is in them.
+//!
+//! *Versions.* DescribeGroups 6 tells a group that does not exist by GROUP_ID_NOT_FOUND with a sentence (KIP-1043);
+//! before, and also there, its state is `Dead`. ListGroups 4 and 5 filter by state and by kind of group, without
+//! regard to case; a filter that names nothing known matches nothing.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use stonelog_protocol::ErrorCode;
+
+use super::Groups;
+use super::live::{LiveGroup, State};
+use super::member::Member;
+use super::message::{DescribedGroup, DescribedMember, ListedGroup};
+use super::names::GroupId;
+
+/// The kind of every group here, as ListGroups names it.
+pub const GROUP_TYPE: &str = "Classic";
+/// What a group that does not exist is said to be.
+pub const STATE_DEAD: &str = "Dead";
+
+impl Groups {
+    /// Lists the groups that match both filters; an empty filter matches all.
+    pub fn list(&self, states: &[&str], types: &[&str]) -> Vec<ListedGroup> {
+        let matches = |filter: &[&str], name: &str| {
+            filter.is_empty() || filter.iter().any(|one| one.trim().eq_ignore_ascii_case(name))
+        };
+        if !matches(types, GROUP_TYPE) {
+            return Vec::new();
+        }
+        let only_live = self.live.keys().filter(|group| self.hard.get(group).is_none());
+        let mut groups: Vec<&GroupId> = self.hard.iter().map(|(group, _)| group).chain(only_live).collect();
+        groups.sort_unstable();
+        let listed = groups.into_iter().map(|group| ListedGroup {
+            group: group.clone(),
+            protocol_type: self.protocol_type(group),
+            state: self.state(group).map_or(STATE_DEAD, State::name),
+            group_type: GROUP_TYPE,
+        });
+        listed.filter(|listed| matches(states, listed.state)).collect()
+    }
+
+    /// Describes one group. `knows_group_id_not_found` is true for versions 6 and up.
+    pub fn describe(&self, group: &GroupId, knows_group_id_not_found: bool) -> DescribedGroup {
+        let Some(state) = self.state(group) else {
+            let (error, error_message) = match knows_group_id_not_found {
+                true => (ErrorCode::GroupIdNotFound, Some(format!("Group {group} not found."))),
+                false => (ErrorCode::None, None),
+            };
+            return DescribedGroup {
+                error,
+                error_message,
+                group: group.clone(),
+                state: STATE_DEAD,
+                protocol_type: Arc::from(""),
+                protocol: Arc::from(""),
+                members: Vec::new(),
+            };
+        };
+        let live = self.live.get(group);
+        let protocol = live.filter(|live| live.state == State::Stable).and_then(|live| live.protocol.clone());
+        DescribedGroup {
+            error: ErrorCode::None,
+            error_message: None,
+            group: group.clone(),
+            state: state.name(),
+            protocol_type: self.protocol_type(group),
+            protocol: protocol.clone().unwrap_or_default(),
+            members: live.map_or_else(Vec::new, |live| described_members(live, protocol.as_deref())),
+        }
+    }
+
+    fn protocol_type(&self, group: &GroupId) -> Arc<str> {
+        let live = self.live.get(group).map(|live| live.protocol_type.clone());
+        let stored = || self.hard.metadata(group).map(|stored| stored.protocol_type.clone());
+        live.unwrap_or_else(stored).unwrap_or_default()
+    }
+}
+
+fn described_members(live: &LiveGroup, protocol: Option<&str>) -> Vec<DescribedMember> {
+    let described = |member: &Member| DescribedMember {
+        member_id: member.id.clone(),
+        instance_id: member.instance_id.clone(),
+        client_id: member.client_id.clone(),
+        client_host: member.client_host.clone(),
+        metadata: protocol.map_or_else(Bytes::new, |protocol| member.metadata(protocol)),
+        assignment: member.assignment.clone(),
+    };
+    live.members.values().map(described).collect()
+}
