@@ -7,8 +7,12 @@ pub mod checkpoint;
 pub mod disk;
 pub mod fault;
 mod fields;
+pub mod index;
+pub mod job;
 pub mod journal;
+pub mod log;
 pub mod replica;
+pub mod segment;
 pub mod small_file;
 
 pub use fault::Fault;

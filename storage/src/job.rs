@@ -1,0 +1,61 @@
+//! What jobs run over: the files of one log directory.
+//!
+//! Jobs are values that a [`crate::log::Log`] plans on its lane; the journal thread, the segment writers and the read
+//! pool run them with `job.run(&access)`, and pass what they return back to the log.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::Fault;
+use crate::disk::Disk;
+use crate::journal::{JournalPosition, JournalReader};
+use crate::segment::file_cache::FileCache;
+
+/// The files of one log directory, for the threads that run jobs.
+pub struct FileAccess {
+    disk: Arc<dyn Disk>,
+    root: PathBuf,
+    files: FileCache,
+    journal: Arc<JournalReader>,
+}
+
+impl FileAccess {
+    /// Access to the log directory `root`, whose recovered journal `journal` reads.
+    pub fn new(disk: Arc<dyn Disk>, root: PathBuf, files: FileCache, journal: Arc<JournalReader>) -> FileAccess {
+        FileAccess { disk, root, files, journal }
+    }
+
+    /// The disk.
+    pub fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
+    /// The open segment files.
+    pub fn files(&self) -> &FileCache {
+        &self.files
+    }
+
+    /// The full path of a file or directory in the log directory.
+    pub fn path(&self, relative: &Path) -> PathBuf {
+        self.root.join(relative)
+    }
+
+    /// Batches that are only in the journal.
+    pub fn read_journal(&self, position: JournalPosition, len: u32) -> Result<Bytes, Fault> {
+        self.journal.read(position, len as usize)
+    }
+
+    /// A failed operation on a file of the log directory.
+    pub(crate) fn fault(
+        &self,
+        operation: &'static str,
+        relative: &Path,
+        position: Option<u64>,
+        source: io::Error,
+    ) -> Fault {
+        Fault::Io { operation, path: self.path(relative), position, source }
+    }
+}

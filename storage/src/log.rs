@@ -1,0 +1,242 @@
+//! One replica's log, as a lane sees it: offsets, the tail, producers, epochs, and what its segments hold.
+//!
+//! A `Log` touches no file, reads no clock and never waits. Its methods return what the lane must pass on:
+//! journal entries (with the lane's ticket, by which completions come back) and jobs for the pools.
+//!
+//! ```text
+//!  log_start          segments end        durable      written      log_end
+//!      ├── in segments ────┼── in the journal ┼── page cache ┼── queued ──┤
+//! ```
+//!
+//! Invariants: `log_start <= durable <= written <= log_end`; everything derived (producers, epochs) is a function of the
+//! entries in order; [`covered`] holds the same state at the end of what segments and checkpoint cover, so that a
+//! checkpoint and the journal behind it always make up the whole.
+//! Source: `org.apache.kafka.storage.internals.log.UnifiedLog`, KIP-98, KIP-101.
+
+mod append;
+mod change;
+mod checkpoint;
+mod complete;
+mod config;
+mod covered;
+mod epochs;
+mod flush;
+mod producers;
+mod read;
+mod retention;
+pub(crate) mod tail;
+#[cfg(test)]
+pub(crate) mod test_batches;
+
+use std::sync::Arc;
+
+use stonelog_protocol::{LeaderEpoch, Offset, Timestamp};
+
+pub use append::{AppendReject, Appended, FollowerReject};
+pub use change::Truncation;
+pub use config::LogConfig;
+pub use epochs::{EpochEnd, EpochEntry, Epochs};
+pub use flush::{FLUSH_AGE_MAX, FLUSH_BYTES_MAX};
+pub use producers::{
+    PRODUCER_BATCHES_COUNT, PRODUCERS_COUNT_MAX, ProducedBatch, ProducerState, Producers, Sequence, SequenceReject,
+};
+pub use read::{Lookup, Read};
+pub use tail::Place;
+
+use crate::checkpoint::ReplicaCheckpoint;
+use crate::index::SparseIndex;
+use crate::journal::{Change, JournalEntry};
+use crate::segment::Segment;
+use crate::{LogGeneration, ReplicaKey};
+use covered::CoveredState;
+use tail::Tail;
+
+/// One replica's log. See the module's comment.
+#[derive(Debug)]
+pub struct Log {
+    key: ReplicaKey,
+    config: LogConfig,
+    strict: bool,
+    log_start: Offset,
+    tail: Tail,
+    producers: Producers,
+    epochs: Epochs,
+    covered: CoveredState,
+    segments: Segments,
+    flush_in_flight: bool,
+    /// Ticket of a truncation, reset or drop that is not durable yet: until then nothing else may change the log.
+    changing: Option<u64>,
+    /// A truncation into the segments, or a reset, that is not durable yet: until then the checkpoint says what it
+    /// said before.
+    settling: Option<Box<Settling>>,
+    dropped: bool,
+}
+
+/// What the log knows of its files.
+#[derive(Debug, Default)]
+struct Segments {
+    /// Oldest first.
+    list: Vec<Segment>,
+    /// The last one is closed too; the next flush begins a new one.
+    last_closed: bool,
+    /// Where batches lie in the last one, as far as this process wrote it.
+    active_index: Option<Arc<SparseIndex>>,
+    /// Bytes of unknown origin may follow the last one's end: cut them off before writing.
+    cut_first: bool,
+    /// A cut into the segments is not in a durable checkpoint: until then their files stay as they are.
+    hold_flush: bool,
+    /// The last one's first timestamp was not read since the start.
+    learn_first: bool,
+    /// Base offsets of segments written since they were synced last.
+    dirty: Vec<Offset>,
+    /// Files whose removal waits for a checkpoint that no longer names them.
+    doomed: Vec<Offset>,
+    /// Files that no checkpoint names any more.
+    deletable: Vec<Offset>,
+    /// Log start of the last durable checkpoint, and of the one being written.
+    checkpointed_start: Option<Offset>,
+    checkpointing: Option<checkpoint::Checkpointing>,
+}
+
+/// See [`Log::settling`].
+#[derive(Debug)]
+struct Settling {
+    before: Option<ReplicaCheckpoint>,
+    after: CoveredState,
+}
+
+impl Log {
+    /// A new, empty log that begins at `start`, and the entry that makes it. `ticket` as for every change.
+    pub fn create(key: ReplicaKey, config: LogConfig, strict: bool, start: Offset, ticket: u64) -> (Log, JournalEntry) {
+        let mut tail = Tail::starting_at(start);
+        tail.push_control(Change::Create { start, strict }, key.generation, ticket);
+        let log = Log {
+            key,
+            config,
+            strict,
+            log_start: start,
+            tail,
+            producers: Producers::default(),
+            epochs: Epochs::default(),
+            covered: CoveredState::nothing(key.generation, start),
+            segments: Segments::default(),
+            flush_in_flight: false,
+            changing: None,
+            settling: None,
+            dropped: false,
+        };
+        let entry = log.entry(Change::Create { start, strict });
+        (log, entry)
+    }
+
+    /// Whose log, in which generation. Completions of another generation change nothing.
+    pub fn key(&self) -> ReplicaKey {
+        self.key
+    }
+
+    /// Whether acknowledgements wait for durable positions (DESIGN §1).
+    pub fn is_strict(&self) -> bool {
+        self.strict
+    }
+
+    /// The first offset that exists.
+    pub fn log_start(&self) -> Offset {
+        self.log_start
+    }
+
+    /// The offset the next record gets.
+    pub fn log_end(&self) -> Offset {
+        self.tail.log_end()
+    }
+
+    /// Everything below is in the journal and survives the end of the process.
+    pub fn written(&self) -> Offset {
+        self.tail.written()
+    }
+
+    /// Everything below is fsynced and survives a power cut.
+    pub fn durable(&self) -> Offset {
+        self.tail.durable()
+    }
+
+    /// The settings in effect.
+    pub fn config(&self) -> &LogConfig {
+        &self.config
+    }
+
+    /// Changes the settings; what was planned keeps the old ones.
+    pub fn set_config(&mut self, config: LogConfig) {
+        self.config = config;
+    }
+
+    /// The idempotent producers, as of the log's end.
+    pub fn producers(&self) -> &Producers {
+        &self.producers
+    }
+
+    /// The leader epochs, as of the log's end.
+    pub fn epochs(&self) -> &Epochs {
+        &self.epochs
+    }
+
+    /// The newest leader epoch anything was written or begun in.
+    pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
+        self.epochs.latest().map(|entry| entry.epoch)
+    }
+
+    /// Where a leader epoch ended (OffsetForLeaderEpoch).
+    pub fn end_offset_for_epoch(&self, epoch: LeaderEpoch) -> EpochEnd {
+        self.epochs.end_offset_for(epoch, self.log_end())
+    }
+
+    /// Bytes of batches from the log's start to its end, whole segments counted whole.
+    pub fn size_bytes(&self) -> u64 {
+        let segments: u64 = self.segments.list.iter().map(|segment| segment.bytes).sum();
+        segments + self.tail.unflushed().map(|chunk| chunk.place.len()).sum::<u64>()
+    }
+
+    /// Bytes of batches held in memory.
+    pub fn memory_bytes(&self) -> u64 {
+        self.tail.memory_bytes()
+    }
+
+    /// Lets go of batches that are in segments, oldest first, until at most `keep_bytes` of such stay in memory.
+    /// Returns the bytes let go.
+    pub fn evict(&mut self, keep_bytes: u64) -> u64 {
+        self.tail.evict(keep_bytes)
+    }
+
+    /// Forgets producers that were not seen for `producer.id.expiration.ms`.
+    pub fn expire_producers(&mut self, now: Timestamp) {
+        self.producers.expire(now, self.config.producer_expiration);
+        self.covered.producers.expire(now, self.config.producer_expiration);
+    }
+
+    /// Whether a truncation, reset or drop waits to become durable; until then nothing may be appended.
+    pub fn is_changing(&self) -> bool {
+        self.changing.is_some() || self.dropped
+    }
+
+    /// Whether [`Log::drop_log`] was called and its entry is durable: the log may go out of the checkpoint.
+    pub fn is_gone(&self) -> bool {
+        self.dropped && self.changing.is_none()
+    }
+
+    /// The segments, oldest first.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments.list
+    }
+
+    fn entry(&self, change: Change) -> JournalEntry {
+        JournalEntry { replica: self.key, change }
+    }
+
+    fn next_generation(&self) -> LogGeneration {
+        LogGeneration { counter: self.key.generation.counter + 1, ..self.key.generation }
+    }
+
+    /// The offset up to which segments hold the log.
+    fn segments_end(&self) -> Offset {
+        self.covered.end
+    }
+}

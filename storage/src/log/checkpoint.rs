@@ -1,0 +1,212 @@
+//! What a checkpoint says of one log, and what a durable checkpoint allows.
+
+use stonelog_protocol::{Offset, Timestamp};
+
+use super::covered::CoveredState;
+use super::tail::{FirstUncovered, Tail};
+use super::{Epochs, Log, LogConfig, ProducedBatch, ProducerState, Producers, Segments};
+use crate::checkpoint::{
+    EpochStart, PartialBlock, ProducerBatch, ProducerSnapshot, ReplicaCheckpoint, SegmentCheckpoint,
+};
+use crate::journal::JournalPosition;
+use crate::segment::sync::SyncJob;
+use crate::segment::{BLOCK_BYTES, Segment};
+use crate::{LogGeneration, ReplicaKey};
+
+/// What the checkpoint being written says, as far as files may be deleted for it.
+#[derive(Clone, Debug)]
+pub(super) struct Checkpointing {
+    log_start: Offset,
+    generation: LogGeneration,
+    settled: bool,
+    doomed: Vec<Offset>,
+}
+
+impl Log {
+    /// What a checkpoint says of this log, and the files to make durable before it may be written; `None` for a log
+    /// that does not exist at that point. Every commit that begins below `reported` was reported to this log, if it
+    /// held anything of it; the checkpoint's `covered_default` is `reported`, or the lowest of the lanes'.
+    pub fn plan_checkpoint(&mut self, reported: JournalPosition) -> Option<(ReplicaCheckpoint, Option<SyncJob>)> {
+        if self.is_gone() {
+            return None;
+        }
+        let state = match &self.settling {
+            Some(settling) => settling.before.clone()?,
+            None => self.covered_checkpoint(Some(reported))?,
+        };
+        self.segments.checkpointing = Some(Checkpointing {
+            settled: self.settling.is_none(),
+            log_start: state.log_start,
+            generation: self.key.generation,
+            doomed: if self.settling.is_some() { Vec::new() } else { self.segments.doomed.clone() },
+        });
+        let mut bases = std::mem::take(&mut self.segments.dirty);
+        bases.sort_unstable();
+        bases.dedup();
+        let sync = (!bases.is_empty()).then(|| SyncJob { replica: self.key, bases });
+        Some((state, sync))
+    }
+
+    /// The checkpoint planned last is durable: files it no longer names may go ([`Log::plan_deletes`]).
+    pub fn on_checkpointed(&mut self, generation: LogGeneration) -> bool {
+        let Some(done) = self.segments.checkpointing.take_if(|planned| planned.generation == generation) else {
+            return false;
+        };
+        if generation != self.key.generation {
+            return false;
+        }
+        self.segments.hold_flush &= !done.settled;
+        self.segments.checkpointed_start = Some(done.log_start);
+        self.segments.doomed.retain(|base| !done.doomed.contains(base));
+        self.segments.deletable.extend(done.doomed);
+        true
+    }
+
+    /// The covered state as a checkpoint says it. Without `reported` it names its own position.
+    pub(super) fn covered_checkpoint(&self, reported: Option<JournalPosition>) -> Option<ReplicaCheckpoint> {
+        let state = &self.covered;
+        if !state.exists {
+            return None;
+        }
+        let segments = &self.segments.list;
+        let last_block = segments.last().map_or(PartialBlock::default(), |last| PartialBlock {
+            bytes: (last.bytes % BLOCK_BYTES) as u32,
+            checksum: last.partial_crc,
+        });
+        Some(ReplicaCheckpoint {
+            replica: ReplicaKey { partition: self.key.partition, generation: state.generation },
+            strict: state.strict,
+            log_start: state.log_start.min(state.end),
+            end: state.end,
+            covered: self.covered_position(reported),
+            segments: segments.iter().map(segment_checkpoint).collect(),
+            last_block,
+            epochs: state.epochs.entries().iter().map(|e| EpochStart { epoch: e.epoch, offset: e.start }).collect(),
+            producers: producer_snapshots(&state.producers),
+        })
+    }
+
+    /// From which position on the journal is needed: any between the last covered commit and the first that is not.
+    fn covered_position(&self, reported: Option<JournalPosition>) -> Option<JournalPosition> {
+        let lowest = self.covered.position;
+        let Some(default) = reported else { return Some(lowest) };
+        let highest = match self.tail.first_uncovered() {
+            Some(FirstUncovered::At(position)) => position,
+            Some(FirstUncovered::Unknown) => lowest,
+            Some(FirstUncovered::NotWritten) | None => default.max(lowest),
+        };
+        if default >= lowest && default <= highest { None } else { Some(highest.min(default).max(lowest)) }
+    }
+
+    /// A log as a checkpoint says it, before anything is replayed onto it. `None` when the checkpoint contradicts
+    /// itself. Segments' times count from `now`, since the checkpoint does not keep them.
+    pub(crate) fn from_checkpoint(
+        state: &ReplicaCheckpoint,
+        covered: JournalPosition,
+        config: LogConfig,
+        now: Timestamp,
+    ) -> Option<Log> {
+        let mut segments: Vec<Segment> = Vec::with_capacity(state.segments.len());
+        for (at, segment) in state.segments.iter().enumerate() {
+            let end = state.segments.get(at + 1).map_or(state.end, |next| next.base);
+            if segment.base >= end || segment.bytes == 0 || segment.bytes > u64::from(u32::MAX) {
+                return None;
+            }
+            segments.push(Segment {
+                end,
+                bytes: segment.bytes,
+                max_timestamp: segment.largest_timestamp,
+                ..Segment::empty(segment.base, now)
+            });
+        }
+        if let Some(last) = segments.last_mut() {
+            if last.bytes % BLOCK_BYTES != u64::from(state.last_block.bytes) {
+                return None;
+            }
+            last.partial_crc = state.last_block.checksum;
+        }
+        let producers = restored_producers(&state.producers)?;
+        let mut epochs = Epochs::default();
+        for start in &state.epochs {
+            epochs.assign(start.epoch, start.offset);
+        }
+        let key = state.replica;
+        Some(Log {
+            key,
+            config,
+            strict: state.strict,
+            log_start: state.log_start,
+            tail: Tail::starting_at(state.end),
+            producers: producers.clone(),
+            epochs: epochs.clone(),
+            covered: CoveredState {
+                exists: true,
+                generation: key.generation,
+                position: covered,
+                log_start: state.log_start,
+                end: state.end,
+                strict: state.strict,
+                producers,
+                epochs,
+            },
+            segments: Segments {
+                cut_first: !segments.is_empty(),
+                learn_first: !segments.is_empty(),
+                list: segments,
+                ..Segments::default()
+            },
+            flush_in_flight: false,
+            changing: None,
+            settling: None,
+            dropped: false,
+        })
+    }
+}
+
+fn segment_checkpoint(segment: &Segment) -> SegmentCheckpoint {
+    SegmentCheckpoint { base: segment.base, bytes: segment.bytes, largest_timestamp: segment.max_timestamp }
+}
+
+fn producer_snapshots(producers: &Producers) -> Vec<ProducerSnapshot> {
+    producers
+        .iter()
+        .map(|(producer_id, state)| ProducerSnapshot {
+            producer_id,
+            epoch: state.epoch,
+            coordinator_epoch: -1,
+            last_timestamp: state.last_seen,
+            transaction_first_offset: None,
+            batches: state
+                .batches()
+                .iter()
+                .map(|batch| ProducerBatch {
+                    first_sequence: batch.first_sequence,
+                    last_sequence: batch.last_sequence,
+                    last_offset: batch.last_offset,
+                    offset_delta: i32::try_from(batch.last_offset - batch.base_offset).expect("a batch's delta"),
+                    timestamp: batch.max_timestamp,
+                })
+                .collect(),
+        })
+        .collect()
+}
+
+fn restored_producers(snapshots: &[ProducerSnapshot]) -> Option<Producers> {
+    let mut producers = Producers::default();
+    for snapshot in snapshots {
+        let batches: Vec<ProducedBatch> = snapshot
+            .batches
+            .iter()
+            .map(|batch| ProducedBatch {
+                first_sequence: batch.first_sequence,
+                last_sequence: batch.last_sequence,
+                base_offset: batch.last_offset + -i64::from(batch.offset_delta),
+                last_offset: batch.last_offset,
+                max_timestamp: batch.timestamp,
+            })
+            .collect();
+        let state = ProducerState::from_batches(snapshot.epoch, snapshot.last_timestamp, &batches)?;
+        producers.restore(snapshot.producer_id, state);
+    }
+    Some(producers)
+}

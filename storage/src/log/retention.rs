@@ -1,0 +1,57 @@
+//! Deleting old records: by time, by size, and below a log start that DeleteRecords raised.
+//!
+//! Two steps, because only what a checkpoint covers may go: first the log start rises (a journal entry), then, when a
+//! checkpoint that says so is durable, the files below it are removed.
+//! Source: `UnifiedLog.deleteOldSegments`.
+
+use stonelog_protocol::{Offset, Timestamp};
+
+use super::Log;
+use crate::segment::delete::DeleteJob;
+
+impl Log {
+    /// The log start that retention asks for, if it is above the present one; pass it to
+    /// [`Log::advance_log_start`]. Only whole segments below `high_watermark` go. `now` is wall-clock time.
+    pub fn plan_retention(&self, now: Timestamp, high_watermark: Offset) -> Option<Offset> {
+        if !self.config.delete || self.is_changing() {
+            return None;
+        }
+        let mut excess = match self.config.retention_bytes {
+            Some(limit) => self.size_bytes().saturating_sub(limit),
+            None => 0,
+        };
+        let mut start = None;
+        for segment in &self.segments.list {
+            let expired = self.config.retention_ms.is_some_and(|keep| segment.newest().saturating_add(keep) < now);
+            let too_much = self.config.retention_bytes.is_some() && excess >= segment.bytes;
+            if segment.end > high_watermark || !(expired || too_much || segment.end <= self.log_start) {
+                break;
+            }
+            excess = excess.saturating_sub(segment.bytes);
+            start = Some(segment.end);
+        }
+        start.filter(|start| *start > self.log_start)
+    }
+
+    /// The files that may be removed now: below the log start of a durable checkpoint, or cut off before it.
+    pub fn plan_deletes(&mut self) -> Option<DeleteJob> {
+        let segments = &mut self.segments;
+        if self.flush_in_flight {
+            return None;
+        }
+        let checkpointed = segments.checkpointed_start.unwrap_or(Offset::ZERO);
+        let last = segments.list.len().saturating_sub(usize::from(!segments.last_closed));
+        let count = segments.list[..last].iter().take_while(|segment| segment.end <= checkpointed).count();
+        let mut bases: Vec<Offset> = segments.list.drain(..count).map(|segment| segment.base).collect();
+        segments.dirty.retain(|base| !bases.contains(base));
+        bases.extend(segments.deletable.drain(..).filter(|base| segments.list.iter().all(|kept| kept.base != *base)));
+        (!bases.is_empty()).then_some(DeleteJob { partition: self.key.partition, bases })
+    }
+
+    /// When everything in the active segment is deleted, it is not written to any more, so that its file can go.
+    pub(super) fn close_deleted_segment(&mut self) {
+        if !self.flush_in_flight && self.segments.list.last().is_some_and(|last| last.end <= self.log_start) {
+            self.segments.last_closed = true;
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Removing segment files that no checkpoint names any more.
+
+use std::io;
+
+use stonelog_protocol::{Offset, TopicPartition};
+
+use super::{SegmentFile, SegmentId, directory_of};
+use crate::Fault;
+use crate::job::FileAccess;
+
+/// Removes the files of some segments of one log. Readers that have one open go on reading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeleteJob {
+    /// Whose.
+    pub partition: TopicPartition,
+    /// The segments' base offsets.
+    pub bases: Vec<Offset>,
+}
+
+impl DeleteJob {
+    /// Renames each `.log` to `.log.deleted`, then removes the files, the index first: a crash in between leaves a file
+    /// that nothing believes. Files that are gone already are passed over.
+    pub fn run(&self, access: &FileAccess) -> Result<(), Fault> {
+        for base in &self.bases {
+            let id = SegmentId { partition: self.partition, base: *base };
+            access.files().forget(id);
+            for file in [SegmentFile::Index, SegmentFile::Sums] {
+                remove(access, &id.path(file))?;
+            }
+            let log = id.path(SegmentFile::Log);
+            let mut deleted = log.clone();
+            deleted.set_extension("log.deleted");
+            match access.disk().rename(&access.path(&log), &access.path(&deleted)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                result => result.map_err(|source| access.fault("rename", &log, None, source))?,
+            }
+            remove(access, &deleted)?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes a dropped log's directory with all that is in it. Only after a checkpoint without the log is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeleteLogJob {
+    /// Whose.
+    pub partition: TopicPartition,
+}
+
+impl DeleteLogJob {
+    /// Removes the files, then the directory, which may never have been made.
+    pub fn run(&self, access: &FileAccess) -> Result<(), Fault> {
+        let directory = directory_of(self.partition);
+        access.files().forget_all(self.partition);
+        let entries = match access.disk().list(&access.path(&directory)) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(access.fault("list", &directory, None, source)),
+        };
+        for entry in entries.iter().filter(|entry| !entry.is_dir) {
+            remove(access, &directory.join(&entry.name))?;
+        }
+        access
+            .disk()
+            .remove_dir(&access.path(&directory))
+            .map_err(|source| access.fault("rmdir", &directory, None, source))
+    }
+}
+
+fn remove(access: &FileAccess, path: &std::path::Path) -> Result<(), Fault> {
+    match access.disk().remove_file(&access.path(path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(|source| access.fault("unlink", path, None, source)),
+    }
+}

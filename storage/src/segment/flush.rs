@@ -1,0 +1,229 @@
+//! The job that writes durable batches into segments.
+//!
+//! It knows nothing but what the plan says: which bytes go where. It computes checksums on the way: one per full block,
+//! and of the rest for the checkpoint. It does not fsync; [`super::sync`] does, before a checkpoint.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use stonelog_protocol::batch::{BatchHeader, HEADER_BYTES};
+use stonelog_protocol::{Offset, Timestamp};
+
+use super::{BLOCK_BYTES, Segment, SegmentFile, SegmentId};
+use crate::index::{SparseIndex, file as index_file};
+use crate::job::FileAccess;
+use crate::log::Place;
+use crate::{Fault, ReplicaKey};
+
+/// Writeback is asked for each time a segment has grown by this much, so that the sync before a checkpoint is short.
+const WRITEBACK_BYTES: u64 = 8 << 20;
+
+/// Whole durable commits of one log, to be written to its segments.
+#[derive(Debug)]
+pub struct FlushJob {
+    /// Whose, in which generation.
+    pub replica: ReplicaKey,
+    pub(crate) through: u64,
+    pub(crate) seal_first: Option<SealFirst>,
+    pub(crate) parts: Vec<FlushPart>,
+}
+
+/// The active segment is full: close it before the first part makes a new one.
+#[derive(Debug)]
+pub(crate) struct SealFirst {
+    pub(crate) segment: Segment,
+    pub(crate) index: Option<Arc<SparseIndex>>,
+}
+
+/// What goes into one segment.
+#[derive(Debug)]
+pub(crate) struct FlushPart {
+    pub(crate) before: Segment,
+    /// As it will be; the job fills in the checksum.
+    pub(crate) after: Segment,
+    pub(crate) create: bool,
+    pub(crate) cut: bool,
+    pub(crate) learn_first: bool,
+    pub(crate) seal: bool,
+    pub(crate) pieces: Vec<Place>,
+    pub(crate) batches: Vec<BatchPlace>,
+}
+
+/// One batch, for the index.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BatchPlace {
+    pub(crate) base_offset: Offset,
+    pub(crate) position: u64,
+    pub(crate) bytes: u64,
+    pub(crate) max_timestamp: Timestamp,
+}
+
+/// A flush that was done, for [`crate::log::Log::on_flushed`].
+#[derive(Debug)]
+pub struct FlushDone {
+    /// Whose, in which generation.
+    pub replica: ReplicaKey,
+    pub(crate) through: u64,
+    pub(crate) sealed_first: Option<Offset>,
+    pub(crate) parts: Vec<FlushedPart>,
+}
+
+/// One segment after the flush.
+#[derive(Debug)]
+pub(crate) struct FlushedPart {
+    pub(crate) segment: Segment,
+    pub(crate) created: bool,
+    pub(crate) batches: Vec<BatchPlace>,
+}
+
+impl FlushJob {
+    /// Bytes it writes.
+    pub fn bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.after.bytes - part.before.bytes).sum()
+    }
+
+    /// Writes everything. After a [`Fault::is_out_of_space`] it may be planned again; any other fault is the end of the
+    /// directory.
+    pub fn run(self, access: &FileAccess) -> Result<FlushDone, Fault> {
+        let partition = self.replica.partition;
+        if let Some(seal) = &self.seal_first {
+            let id = SegmentId { partition, base: seal.segment.base };
+            write_last_sum(access, id, &seal.segment)?;
+            match &seal.index {
+                Some(index) => {
+                    index_file::write(access, id, seal.segment.bytes, index)?;
+                    access.files().put_index(id, Arc::clone(index), seal.segment.bytes);
+                }
+                None => index_file::remove(access, id)?,
+            }
+        }
+        let mut parts = Vec::with_capacity(self.parts.len());
+        for part in self.parts {
+            let id = SegmentId { partition, base: part.before.base };
+            let segment = part.run(access, id)?;
+            if part.seal {
+                write_last_sum(access, id, &segment)?;
+                index_file::remove(access, id)?;
+            }
+            parts.push(FlushedPart { segment, created: part.create, batches: part.batches });
+        }
+        Ok(FlushDone {
+            replica: self.replica,
+            through: self.through,
+            sealed_first: self.seal_first.map(|seal| seal.segment.base),
+            parts,
+        })
+    }
+}
+
+impl FlushPart {
+    fn run(&self, access: &FileAccess, id: SegmentId) -> Result<Segment, Fault> {
+        let path = id.path(SegmentFile::Log);
+        let fault = |operation, position, source| access.fault(operation, &path, Some(position), source);
+        let position = self.before.bytes;
+        let (log, existed) = access.files().open_or_create(access, id, SegmentFile::Log)?;
+        if self.create && existed {
+            // Left by a crash or a stale job; nothing names it.
+            log.set_len(0).map_err(|source| fault("ftruncate", 0, source))?;
+            index_file::remove(access, id)?;
+        } else if self.cut {
+            log.set_len(position).map_err(|source| fault("ftruncate", position, source))?;
+        }
+        let mut bytes: Vec<Bytes> = Vec::with_capacity(self.pieces.len());
+        for piece in &self.pieces {
+            bytes.push(match piece {
+                Place::Memory(bytes) => bytes.clone(),
+                Place::Journal { position, len } => access.read_journal(*position, *len)?,
+            });
+        }
+        let mut sums = Sums::after(&self.before);
+        bytes.iter().for_each(|piece| sums.push(piece));
+        let len = self.after.bytes - position;
+        log.allocate(position, len).map_err(|source| fault("allocate", position, source))?;
+        let slices: Vec<IoSlice<'_>> = bytes.iter().map(|piece| IoSlice::new(piece)).collect();
+        log.write_at(position, &slices).map_err(|source| fault("write", position, source))?;
+        let (from, to) =
+            (position / WRITEBACK_BYTES * WRITEBACK_BYTES, self.after.bytes / WRITEBACK_BYTES * WRITEBACK_BYTES);
+        if from < to {
+            log.start_writeback(from, to - from);
+        }
+        if !sums.full.is_empty() {
+            write_sums(access, id, position / BLOCK_BYTES, &sums.full)?;
+        }
+        let mut segment = Segment { partial_crc: sums.partial, ..self.after };
+        if self.learn_first && position > 0 {
+            let mut header = [0; HEADER_BYTES];
+            let read = log.read_at(0, &mut header).map_err(|source| fault("read", 0, source))?;
+            // What does not look like a batch is found and named by the next read of it.
+            if let Ok(first) = BatchHeader::read_without_records(&header[..read]) {
+                segment.first_timestamp = first.max_timestamp;
+            }
+        }
+        Ok(segment)
+    }
+}
+
+/// CRC-32C block by block.
+struct Sums {
+    filled: u64,
+    partial: u32,
+    full: Vec<u32>,
+}
+
+impl Sums {
+    fn after(segment: &Segment) -> Sums {
+        Sums { filled: segment.bytes % BLOCK_BYTES, partial: segment.partial_crc, full: Vec::new() }
+    }
+
+    fn push(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = usize::try_from(BLOCK_BYTES - self.filled).expect("a block's size");
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.partial = crc32c::crc32c_append(self.partial, now);
+            self.filled += now.len() as u64;
+            if self.filled == BLOCK_BYTES {
+                self.full.push(std::mem::take(&mut self.partial));
+                self.filled = 0;
+            }
+            bytes = later;
+        }
+    }
+}
+
+/// A closed segment's `.sum` file has the checksum of its last, partial block too.
+pub(super) fn write_last_sum(access: &FileAccess, id: SegmentId, segment: &Segment) -> Result<(), Fault> {
+    if segment.bytes.is_multiple_of(BLOCK_BYTES) {
+        return Ok(());
+    }
+    write_sums(access, id, segment.bytes / BLOCK_BYTES, &[segment.partial_crc])
+}
+
+fn write_sums(access: &FileAccess, id: SegmentId, first_block: u64, sums: &[u32]) -> Result<(), Fault> {
+    let path = id.path(SegmentFile::Sums);
+    let (file, _) = access.files().open_or_create(access, id, SegmentFile::Sums)?;
+    let bytes: Vec<u8> = sums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
+    let position = first_block * 4;
+    let len = bytes.len() as u64;
+    file.allocate(position, len).map_err(|source| access.fault("allocate", &path, Some(position), source))?;
+    file.write_at(position, &[IoSlice::new(&bytes)])
+        .map_err(|source| access.fault("write", &path, Some(position), source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_do_not_depend_on_how_the_bytes_came_in_pieces() {
+        let bytes: Vec<u8> = (0..200_000_u32).map(|n| n as u8).collect();
+        let mut whole = Sums::after(&Segment::empty(Offset(0), Timestamp(0)));
+        whole.push(&bytes);
+        let mut pieces = Sums::after(&Segment::empty(Offset(0), Timestamp(0)));
+        bytes.chunks(777).for_each(|piece| pieces.push(piece));
+        assert_eq!((&whole.full, whole.partial), (&pieces.full, pieces.partial));
+        assert_eq!(whole.full.len(), 3);
+        assert_eq!(whole.full[1], crc32c::crc32c(&bytes[65_536..131_072]));
+        assert_eq!(whole.partial, crc32c::crc32c(&bytes[196_608..]));
+    }
+}

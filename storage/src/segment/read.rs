@@ -1,0 +1,285 @@
+//! Reading batches from segments, or in place from the journal, each byte checked on the way.
+//!
+//! Two checks by two routes: the block checksums, which cover base offsets and leader epochs too, and each batch's own
+//! CRC. A job reads from one segment; the caller asks again for the next.
+
+use bytes::{Bytes, BytesMut};
+use stonelog_protocol::batch::BatchHeader;
+use stonelog_protocol::batch::header::{HeaderError, crc_matches};
+use stonelog_protocol::{Offset, Timestamp};
+
+use super::verified::VerifiedSegment;
+use super::walk::Batches;
+use super::{Segment, SegmentId};
+use crate::job::FileAccess;
+use crate::journal::JournalPosition;
+use crate::{Fault, ReplicaKey};
+
+/// A read takes at least this much from the file at once, to find a batch between two index entries.
+const WINDOW_BYTES_MIN: u64 = 64 * 1024;
+
+/// Reads whole batches. Planned by [`crate::log::Log::read`].
+#[derive(Clone, Debug)]
+pub struct ReadJob {
+    /// Whose, in which generation.
+    pub replica: ReplicaKey,
+    pub(crate) source: Source,
+    pub(crate) from: Offset,
+    pub(crate) up_to: Offset,
+    pub(crate) max_bytes: usize,
+    pub(crate) at_least_one: bool,
+}
+
+/// Where a job reads from.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    Segment {
+        segment: Segment,
+        /// It does not grow any more, so its `.sum` file has all checksums and its index may be kept.
+        closed: bool,
+        /// Where to begin looking, when the log knows.
+        start: Option<u64>,
+    },
+    /// Chunks one after the other, each within one commit.
+    Journal(Vec<(JournalPosition, u32)>),
+    Memory(Bytes),
+}
+
+/// What a [`ReadJob`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadDone {
+    /// Whole batches, one after the other.
+    Batches {
+        /// Runs of batches; none when the range holds none.
+        batches: Vec<Bytes>,
+        /// Their bytes.
+        bytes: usize,
+        /// The offset to go on from.
+        next: Offset,
+    },
+    /// What was to be read is elsewhere by now, or deleted: ask the log again.
+    Moved,
+}
+
+impl ReadJob {
+    /// Reads and checks. [`Fault::Damage`] names bytes that fail their check.
+    pub fn run(self, access: &FileAccess) -> Result<ReadDone, Fault> {
+        let mut found = Found {
+            from: self.from,
+            up_to: self.up_to,
+            max_bytes: self.max_bytes,
+            at_least_one: self.at_least_one,
+            batches: Vec::new(),
+            bytes: 0,
+            next: self.from,
+        };
+        match self.source {
+            Source::Segment { segment, closed, start } => {
+                let id = SegmentId { partition: self.replica.partition, base: segment.base };
+                let Some(file) = VerifiedSegment::open(access, id, segment, closed)? else {
+                    return Ok(ReadDone::Moved);
+                };
+                let start = match start {
+                    Some(start) => start,
+                    None => file.index()?.position_of(self.from).unwrap_or(0),
+                };
+                file.for_each_window(start, (self.max_bytes as u64).max(WINDOW_BYTES_MIN), |position, window| {
+                    found
+                        .take(&window)
+                        .map_err(|at| file.damage("batch", position + at as u64, "its CRC does not match"))
+                })?;
+                if found.batches.is_empty() && found.up_to >= segment.end {
+                    found.next = segment.end;
+                }
+            }
+            Source::Journal(pieces) => {
+                for (position, len) in pieces {
+                    let bytes = match access.read_journal(position, len) {
+                        Err(fault) if is_recycled(&fault) => return Ok(ReadDone::Moved),
+                        result => result?,
+                    };
+                    match found.take(&bytes) {
+                        Ok(true) => {}
+                        Ok(false) => break,
+                        Err(at) => return Err(journal_damage(access, position, at)),
+                    }
+                }
+            }
+            Source::Memory(bytes) => {
+                found.take(&bytes).expect("batches in memory were checked when they came");
+            }
+        }
+        Ok(ReadDone::Batches { batches: found.batches, bytes: found.bytes, next: found.next })
+    }
+}
+
+/// Collects the batches that a read asked for.
+struct Found {
+    from: Offset,
+    up_to: Offset,
+    max_bytes: usize,
+    at_least_one: bool,
+    batches: Vec<Bytes>,
+    bytes: usize,
+    next: Offset,
+}
+
+impl Found {
+    /// Takes what fits of a run of whole batches. Whether more may follow, or where a batch is damaged.
+    fn take(&mut self, window: &Bytes) -> Result<bool, usize> {
+        let mut run: Option<(usize, usize)> = None;
+        let mut more = true;
+        for (at, header) in Batches::of(window) {
+            if header.next_offset() <= self.from {
+                continue;
+            }
+            let fits = self.bytes + header.batch_bytes <= self.max_bytes || (self.at_least_one && self.bytes == 0);
+            if header.next_offset() > self.up_to || !fits {
+                more = false;
+                break;
+            }
+            let end = at + header.batch_bytes;
+            if !crc_matches(&window[at..end]) {
+                return Err(at);
+            }
+            run = Some((run.map_or(at, |(start, _)| start), end));
+            self.bytes += header.batch_bytes;
+            self.next = header.next_offset();
+        }
+        if let Some((start, end)) = run {
+            self.batches.push(window.slice(start..end));
+        }
+        Ok(more && self.bytes < self.max_bytes)
+    }
+}
+
+/// Finds the first batch with a record at or after a time. Planned by [`crate::log::Log::lookup_timestamp`].
+#[derive(Clone, Debug)]
+pub struct LookupJob {
+    /// Whose, in which generation.
+    pub replica: ReplicaKey,
+    pub(crate) sources: Vec<Source>,
+    pub(crate) timestamp: Timestamp,
+    pub(crate) from: Offset,
+    pub(crate) up_to: Offset,
+}
+
+/// What a [`LookupJob`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LookupDone {
+    /// The first batch whose largest timestamp is at or after the one asked for; the record is in it.
+    Found(Bytes),
+    /// There is none.
+    NotFound,
+    /// Files have moved: ask the log again.
+    Moved,
+}
+
+impl LookupJob {
+    /// Searches the places in order.
+    pub fn run(self, access: &FileAccess) -> Result<LookupDone, Fault> {
+        let matches = |header: &BatchHeader| {
+            header.max_timestamp >= self.timestamp
+                && header.next_offset() > self.from
+                && header.next_offset() <= self.up_to
+        };
+        for source in &self.sources {
+            let mut found = None;
+            match source {
+                Source::Segment { segment, closed, start } => {
+                    let id = SegmentId { partition: self.replica.partition, base: segment.base };
+                    let Some(file) = VerifiedSegment::open(access, id, *segment, *closed)? else {
+                        return Ok(LookupDone::Moved);
+                    };
+                    let start = match start {
+                        Some(start) => *start,
+                        None => file.index()?.position_of_time(self.timestamp).unwrap_or(0),
+                    };
+                    file.for_each_window(start, WINDOW_BYTES_MIN, |_, window| {
+                        found = first_batch(&window, matches);
+                        Ok(found.is_none())
+                    })?;
+                }
+                Source::Journal(pieces) => {
+                    for (position, len) in pieces {
+                        let bytes = match access.read_journal(*position, *len) {
+                            Err(fault) if is_recycled(&fault) => return Ok(LookupDone::Moved),
+                            result => result?,
+                        };
+                        found = first_batch(&bytes, matches);
+                        if found.is_some() {
+                            break;
+                        }
+                    }
+                }
+                Source::Memory(bytes) => found = first_batch(bytes, matches),
+            }
+            if let Some(batch) = found {
+                return Ok(LookupDone::Found(batch));
+            }
+        }
+        Ok(LookupDone::NotFound)
+    }
+}
+
+pub(crate) fn first_batch(bytes: &Bytes, matches: impl Fn(&BatchHeader) -> bool) -> Option<Bytes> {
+    Batches::of(bytes).find(|(_, header)| matches(header)).map(|(at, header)| bytes.slice(at..at + header.batch_bytes))
+}
+
+/// The journal file was freed after the read was planned: its batches are in segments by now.
+fn is_recycled(fault: &Fault) -> bool {
+    matches!(fault, Fault::Damage { what: "journal range", .. })
+}
+
+fn journal_damage(access: &FileAccess, position: JournalPosition, at: usize) -> Fault {
+    Fault::Damage {
+        what: "batch",
+        path: access.path(std::path::Path::new("journal")),
+        position: position.0 + at as u64,
+        detail: "its CRC does not match".to_owned(),
+    }
+}
+
+impl VerifiedSegment<'_> {
+    /// Calls `visit` with one window of whole batches after the other, from the batch that begins at `position` on,
+    /// until it returns `false` or the segment ends.
+    pub(super) fn for_each_window(
+        &self,
+        mut position: u64,
+        window_bytes: u64,
+        mut visit: impl FnMut(u64, Bytes) -> Result<bool, Fault>,
+    ) -> Result<(), Fault> {
+        let end = self.bytes();
+        let mut want = window_bytes;
+        while position < end {
+            let window = self.read(position, want.min(end - position))?;
+            let mut walk = Batches::of(&window);
+            walk.by_ref().for_each(drop);
+            match walk.rest() {
+                (whole, None | Some(HeaderError::Short)) if whole > 0 => {
+                    if !visit(position, window.slice(..whole))? {
+                        return Ok(());
+                    }
+                    position += whole as u64;
+                    want = window_bytes;
+                }
+                (_, Some(HeaderError::Short)) => {
+                    // One batch is longer than the window.
+                    let batch =
+                        BatchHeader::read_without_records(&window).map_or(u64::MAX, |header| header.batch_bytes as u64);
+                    if batch > end - position {
+                        return Err(self.damage("batch", position, "it reaches beyond the segment's end"));
+                    }
+                    want = batch;
+                }
+                _ => return Err(self.damage("batch", position, "no batch begins here")),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An empty buffer of a length that was checked against the file's.
+pub(super) fn buffer(len: u64) -> BytesMut {
+    BytesMut::zeroed(usize::try_from(len).expect("a segment's size fits in memory's address space"))
+}

@@ -1,0 +1,86 @@
+//! Finding the state at an offset inside the segments, for a truncation that cuts into them.
+//!
+//! Reads every batch header from the log's start to the cut. That is rare: only a follower whose leader proves a
+//! divergence below what it has flushed needs it, and recovery of a truncation that no checkpoint covered.
+
+use stonelog_protocol::{Offset, Timestamp};
+
+use super::verified::VerifiedSegment;
+use super::walk::Batches;
+use super::{BLOCK_BYTES, Segment, SegmentId};
+use crate::job::FileAccess;
+use crate::log::Producers;
+use crate::{Fault, ReplicaKey};
+
+/// How much is read at once.
+const SCAN_BYTES: u64 = 1 << 20;
+
+/// Finds the state at `end`. Planned by [`crate::log::Log::truncate_to`].
+#[derive(Clone, Debug)]
+pub struct RebuildJob {
+    /// Whose, in which generation.
+    pub replica: ReplicaKey,
+    pub(crate) end: Offset,
+    /// All segments, each with whether it is closed.
+    pub(crate) segments: Vec<(Segment, bool)>,
+    /// When producers count as last seen.
+    pub(crate) seen: Timestamp,
+}
+
+/// The state at the cut, for [`crate::log::Log::truncate_into_segments`].
+#[derive(Debug)]
+pub struct Rebuilt {
+    /// Whose, in which generation.
+    pub replica: ReplicaKey,
+    pub(crate) end: Offset,
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) producers: Producers,
+}
+
+impl RebuildJob {
+    /// Reads the segments up to the cut.
+    pub fn run(self, access: &FileAccess) -> Result<Rebuilt, Fault> {
+        let mut rebuilt =
+            Rebuilt { replica: self.replica, end: self.end, segments: Vec::new(), producers: Producers::default() };
+        for (segment, closed) in self.segments {
+            if segment.base >= self.end {
+                break;
+            }
+            let id = SegmentId { partition: self.replica.partition, base: segment.base };
+            let Some(file) = VerifiedSegment::open(access, id, segment, closed)? else {
+                return Err(Fault::Foreign {
+                    path: access.path(&id.path(super::SegmentFile::Log)),
+                    detail: "a segment that the log names is missing".to_owned(),
+                });
+            };
+            let mut cut = Segment { bytes: 0, end: segment.base, max_timestamp: Timestamp::NONE, ..segment };
+            file.for_each_window(0, SCAN_BYTES, |position, window| {
+                for (at, header) in Batches::of(&window) {
+                    if header.next_offset() > self.end {
+                        return Ok(false);
+                    }
+                    rebuilt.producers.apply(&header, self.seen);
+                    cut.bytes = position + at as u64 + header.batch_bytes as u64;
+                    cut.end = header.next_offset();
+                    cut.max_timestamp = cut.max_timestamp.max(header.max_timestamp);
+                }
+                Ok(true)
+            })?;
+            let block = cut.bytes / BLOCK_BYTES * BLOCK_BYTES;
+            let partial = cut.bytes - block;
+            cut.partial_crc = if partial == 0 { 0 } else { crc32c::crc32c(&file.read(block, partial)?) };
+            let is_cut = cut.bytes < segment.bytes;
+            if cut.bytes > 0 {
+                rebuilt.end = cut.end;
+                rebuilt.segments.push(cut);
+            }
+            if is_cut {
+                break;
+            }
+        }
+        if rebuilt.segments.is_empty() {
+            rebuilt.end = self.end;
+        }
+        Ok(rebuilt)
+    }
+}

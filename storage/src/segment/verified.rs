@@ -1,0 +1,155 @@
+//! One segment open for reading; nothing leaves it unchecked.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use stonelog_protocol::Timestamp;
+
+use super::read::buffer;
+use super::walk::Batches;
+use super::{BLOCK_BYTES, Segment, SegmentFile, SegmentId};
+use crate::Fault;
+use crate::disk::DiskFile;
+use crate::index::{SparseIndex, file as index_file};
+use crate::job::FileAccess;
+
+/// How much is read at once to build an index.
+const SCAN_BYTES: u64 = 1 << 20;
+
+/// One entry per this many bytes in an index that is built from the file.
+const REBUILT_INTERVAL_BYTES: u32 = 4096;
+
+/// See the module's comment.
+pub(super) struct VerifiedSegment<'a> {
+    access: &'a FileAccess,
+    id: SegmentId,
+    segment: Segment,
+    closed: bool,
+    log: Arc<dyn DiskFile>,
+}
+
+impl<'a> VerifiedSegment<'a> {
+    /// Opens a segment as it was known when the read was planned; `None` when its file is gone.
+    pub(super) fn open(
+        access: &'a FileAccess,
+        id: SegmentId,
+        segment: Segment,
+        closed: bool,
+    ) -> Result<Option<VerifiedSegment<'a>>, Fault> {
+        let log = access.files().open_existing(access, id, SegmentFile::Log)?;
+        Ok(log.map(|log| VerifiedSegment { access, id, segment, closed, log }))
+    }
+
+    /// Bytes that may be read.
+    pub(super) fn bytes(&self) -> u64 {
+        self.segment.bytes
+    }
+
+    /// Bytes from `position` on, checked block by block. `position + len` is within the segment.
+    pub(super) fn read(&self, position: u64, len: u64) -> Result<Bytes, Fault> {
+        let first = position / BLOCK_BYTES;
+        let start = first * BLOCK_BYTES;
+        let end = (position + len).next_multiple_of(BLOCK_BYTES).min(self.segment.bytes);
+        let mut bytes = buffer(end - start);
+        let read = self
+            .log
+            .read_at(start, &mut bytes)
+            .map_err(|source| self.fault(SegmentFile::Log, "read", start, source))?;
+        if read < bytes.len() {
+            return Err(self.damage("segment", start + read as u64, "the file ends before its checkpointed end"));
+        }
+        let sums = self.sums(first, (end - start).div_ceil(BLOCK_BYTES))?;
+        for (at, (block, sum)) in bytes.chunks(BLOCK_BYTES as usize).zip(sums).enumerate() {
+            if crc32c::crc32c(block) != sum {
+                let block_start = start + at as u64 * BLOCK_BYTES;
+                return Err(self.damage("segment block", block_start, "its checksum does not match"));
+            }
+        }
+        let from = (position - start) as usize;
+        Ok(bytes.freeze().slice(from..from + len as usize))
+    }
+
+    fn sums(&self, first: u64, count: u64) -> Result<Vec<u32>, Fault> {
+        let full = self.segment.bytes / BLOCK_BYTES;
+        let partial_is_known = !self.closed && first + count > full;
+        let stored = if partial_is_known { full - first } else { count };
+        let mut sums = Vec::with_capacity(count as usize);
+        if stored > 0 {
+            let mut bytes = buffer(stored * 4);
+            let file = self.access.files().open_existing(self.access, self.id, SegmentFile::Sums)?;
+            let Some(file) = file else { return Err(self.damage("segment", 0, "its checksum file is missing")) };
+            let read = file
+                .read_at(first * 4, &mut bytes)
+                .map_err(|source| self.fault(SegmentFile::Sums, "read", first * 4, source))?;
+            if read < bytes.len() {
+                return Err(self.damage("segment", first * BLOCK_BYTES, "its checksum file is too short"));
+            }
+            sums.extend(bytes.chunks_exact(4).map(|sum| u32::from_le_bytes([sum[0], sum[1], sum[2], sum[3]])));
+        }
+        if partial_is_known {
+            sums.push(self.segment.partial_crc);
+        }
+        Ok(sums)
+    }
+
+    /// The segment's index: from memory, from its file, or built from the batches.
+    pub(super) fn index(&self) -> Result<Arc<SparseIndex>, Fault> {
+        let files = self.access.files();
+        // An open segment grows; what its index does not know yet is walked.
+        if let Some((index, known)) = files.index(self.id)
+            && (known == self.segment.bytes || (!self.closed && known < self.segment.bytes))
+        {
+            return Ok(index);
+        }
+        let stored = if self.closed { index_file::read(self.access, self.id, self.segment.bytes)? } else { None };
+        let index = match stored {
+            Some(index) => Arc::new(index),
+            None => {
+                let index = Arc::new(self.build_index()?);
+                if self.closed {
+                    match index_file::write(self.access, self.id, self.segment.bytes, &index) {
+                        Err(fault) if fault.is_out_of_space() => {}
+                        result => result?,
+                    }
+                }
+                index
+            }
+        };
+        files.put_index(self.id, Arc::clone(&index), self.segment.bytes);
+        Ok(index)
+    }
+
+    fn build_index(&self) -> Result<SparseIndex, Fault> {
+        let mut index = SparseIndex::starting(self.id.base, 0, Timestamp::NONE);
+        self.for_each_window(0, SCAN_BYTES, |position, window| {
+            for (at, header) in Batches::of(&window) {
+                if header.base_offset < self.id.base || header.next_offset() > self.segment.end {
+                    return Err(self.damage("batch", position + at as u64, "its offset lies outside the segment"));
+                }
+                let place = position + at as u64;
+                index.push(
+                    header.base_offset,
+                    place,
+                    header.batch_bytes as u64,
+                    header.max_timestamp,
+                    REBUILT_INTERVAL_BYTES,
+                );
+            }
+            Ok(true)
+        })?;
+        Ok(index)
+    }
+
+    pub(super) fn damage(&self, what: &'static str, position: u64, detail: &str) -> Fault {
+        Fault::Damage {
+            what,
+            path: self.access.path(&self.id.path(SegmentFile::Log)),
+            position,
+            detail: detail.to_owned(),
+        }
+    }
+
+    fn fault(&self, file: SegmentFile, operation: &'static str, position: u64, source: std::io::Error) -> Fault {
+        self.access.fault(operation, &self.id.path(file), Some(position), source)
+    }
+}
