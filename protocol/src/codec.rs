@@ -125,7 +125,8 @@ pub fn encode_request<R: Request>(
 
 /// Decodes a response frame (without its length) to a request of type `R`, into its correlation id and body.
 ///
-/// There is no pre-validator for responses: the caller trusts the broker it chose, and caps the frame.
+/// The pre-validator walks the body first, as for requests. An ApiVersions response with UNSUPPORTED_VERSION has the
+/// body of version 0 whatever was asked (KIP-511): decode it with `version` 0.
 pub fn decode_response<R: Request>(version: i16, frame: Bytes) -> Result<(i32, R::Response), DecodeError> {
     let api = api::find(R::KEY).ok_or(DecodeError::UnknownApi(R::KEY))?;
     let mut rest = frame;
@@ -134,6 +135,10 @@ pub fn decode_response<R: Request>(version: i16, frame: Bytes) -> Result<(i32, R
     if api.response_header_version(version) >= 1 && rest.try_get_u8() != Ok(0) {
         return Err(DecodeError::MalformedHeader);
     }
+    if !api.accepts(version) {
+        return Err(DecodeError::UnsupportedVersion(version));
+    }
+    bounds::check_response(api.name, version, &rest)?;
     let response =
         R::Response::decode(&mut rest, version).map_err(|error| DecodeError::Content(CodecRefusal(error.into())))?;
     match rest.len() {

@@ -1,19 +1,20 @@
 //! Golden bytes: what Kafka 4.3.1 itself writes, and what it was seen to read whole and write again unchanged.
 //!
-//! `golden/Golden.java` made the batches and `errors.txt` with Kafka's classes. `requests.txt` and
+//! `golden/Golden.java` made the batches and `errors.txt` with Kafka's classes. `requests.txt`, `responses.txt` and
 //! `fetch-responses.txt` are ours, checked by it line by line; after `GOLDEN_WRITE=1` has written them anew, they have
 //! to be checked again.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::{ApiKey, ResponseKind};
 use stonelog_protocol::api::{self, APIS, ApiName};
 use stonelog_protocol::batch::{
     BatchBuilder, BatchHeader, BatchRules, Compression, HEADER_BYTES, NewRecord, crc_matches, open_records,
     validate_produced,
 };
-use stonelog_protocol::bounds::sample_request;
+use stonelog_protocol::bounds::{check_response, sample_request, sample_response};
 use stonelog_protocol::codec::decode_request;
 use stonelog_protocol::codec::fetch::{
     AbortedTransaction, CurrentLeader, EpochEnd, FetchPartition, FetchResponse, FetchTopic, NodeEndpoint,
@@ -130,6 +131,30 @@ fn requests_that_kafka_reads_whole_decode_at_every_version() {
     }
     let versions: usize = APIS.iter().map(|api| api.accepted.clone().count()).sum();
     assert_eq!(text.lines().count(), versions, "one line per accepted version");
+}
+
+#[test]
+fn responses_that_kafka_reads_whole_are_encoded_the_same_at_every_version() {
+    let text = golden_text("responses.txt", || {
+        let versions = APIS.iter().flat_map(|api| api.accepted.clone().map(move |version| (api, version)));
+        versions.fold(String::new(), |mut text, (api, version)| {
+            let body = sample_response(api.name, version, 0);
+            let _ = writeln!(text, "{} {version} {}", api.key(), hex(&body));
+            text
+        })
+    });
+    for line in text.lines() {
+        let mut parts = line.split(' ');
+        let key: i16 = parts.next().unwrap().parse().unwrap();
+        let version: i16 = parts.next().unwrap().parse().unwrap();
+        let body = Bytes::from(unhex(parts.next().unwrap()));
+        check_response(api::find(key).unwrap().name, version, &body).unwrap();
+        let response = ResponseKind::decode(ApiKey::try_from(key).unwrap(), &mut body.clone(), version).unwrap();
+        let mut encoded = BytesMut::new();
+        response.encode(&mut encoded, version).unwrap();
+        assert_eq!(hex(&encoded), hex(&body), "key {key} v{version}");
+    }
+    assert_eq!(text.lines().count(), APIS.iter().map(|api| api.accepted.clone().count()).sum());
 }
 
 fn fetch_response() -> FetchResponse {

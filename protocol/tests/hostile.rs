@@ -8,11 +8,12 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use bytes::Bytes;
+use kafka_protocol::messages::{ApiKey, ResponseKind};
 use stonelog_protocol::api::{APIS, ApiName};
 use stonelog_protocol::batch::{
     BatchBuilder, BatchHeader, BatchRules, Batches, Compression, HEADER_BYTES, NewRecord, Records, validate_produced,
 };
-use stonelog_protocol::bounds::{check_request, sample_request};
+use stonelog_protocol::bounds::{check_request, check_response, sample_request, sample_response};
 use stonelog_protocol::codec::decode_request;
 use stonelog_protocol::{RequestHead, Timestamp};
 
@@ -151,6 +152,30 @@ fn mutated_requests_decode_or_fail_within_the_cap() {
         }
     }
     // Mutants that change only content still decode: without any, the fuzzer would only test the first check.
+    assert!(decoded > 100, "{decoded}");
+}
+
+#[test]
+fn mutated_responses_decode_or_fail_within_the_cap() {
+    let mut decoded = 0;
+    for api in APIS {
+        let key = ApiKey::try_from(api.key()).unwrap();
+        for version in api.accepted.clone() {
+            for seed in 0..rounds(100) {
+                let mut random = Random(seed);
+                let mut body = sample_response(api.name, version, seed % 8);
+                mutate(&mut random, &mut body);
+                let length = body.len();
+                let mut body = Bytes::from(body);
+                let name = || format!("{} response v{version} seed {seed}", api.name);
+                let is_decoded = bounded(length, &name, || {
+                    check_response(api.name, version, &body).is_ok()
+                        && ResponseKind::decode(key, &mut body, version).is_ok()
+                });
+                decoded += usize::from(is_decoded);
+            }
+        }
+    }
     assert!(decoded > 100, "{decoded}");
 }
 

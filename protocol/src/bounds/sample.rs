@@ -1,18 +1,26 @@
-//! Valid request bodies made from the shapes: seeds for tests and fuzzers.
+//! Valid bodies made from the shapes: seeds for tests and fuzzers.
 //!
 //! A body made here has every field of its version, several elements in every array and every known tag. That it is
 //! truly valid is proved against kafka-protocol, which decodes it and encodes the same bytes again.
 
-use super::requests;
 use super::shape::{Kind, Shape};
+use super::{requests, responses};
 use crate::api::ApiName;
 use crate::varint;
 
-/// A valid body of (`api`, `version`), the same for the same `seed`. `version` is one that the API accepts.
+/// A valid request body of (`api`, `version`), the same for the same `seed`. `version` is one that the API accepts.
 pub fn sample_request(api: ApiName, version: i16, seed: u64) -> Vec<u8> {
-    let flexible = api.api().is_flexible(version);
+    sample(requests::shape(api), version, api.api().is_flexible(version), seed)
+}
+
+/// A valid response body of (`api`, `version`), the same for the same `seed`. `version` is one that the API accepts.
+pub fn sample_response(api: ApiName, version: i16, seed: u64) -> Vec<u8> {
+    sample(responses::shape(api), version, api.api().is_flexible(version), seed)
+}
+
+fn sample(shape: &Shape, version: i16, flexible: bool, seed: u64) -> Vec<u8> {
     let mut sampler = Sampler { out: Vec::new(), version, flexible, state: seed ^ 0x9e37_79b9_7f4a_7c15 };
-    sampler.shape(requests::shape(api));
+    sampler.shape(shape);
     sampler.out
 }
 
@@ -104,7 +112,11 @@ impl Sampler {
         for tag in known {
             varint::put_u64(&mut self.out, u64::from(tag.tag));
             let before = std::mem::take(&mut self.out);
-            self.kind(&tag.kind);
+            match tag.kind {
+                // The default of a tagged field is left out.
+                Kind::Bool => self.out.push(1),
+                _ => self.kind(&tag.kind),
+            }
             let value = std::mem::replace(&mut self.out, before);
             varint::put_u64(&mut self.out, value.len() as u64);
             self.out.extend(value);

@@ -3,7 +3,6 @@
 use thiserror::Error;
 
 use super::shape::{Kind, Shape};
-use super::{ELEMENTS_MAX, UNKNOWN_TAGS_MAX};
 use crate::varint;
 
 /// Where and why a body is refused.
@@ -28,9 +27,9 @@ pub enum Problem {
     /// An array announces a count below -1, or more elements than the body can hold.
     #[error("a count of {0} does not fit the body")]
     Count(i64),
-    /// More array elements than [`ELEMENTS_MAX`].
-    #[error("the request has more than {ELEMENTS_MAX} elements")]
-    TooManyElements,
+    /// More array elements than the limit given here.
+    #[error("the message has more than {0} elements")]
+    TooManyElements(usize),
     /// A variable-length number does not end or does not fit 32 bits.
     #[error("a variable-length number is malformed")]
     Varint,
@@ -40,17 +39,32 @@ pub enum Problem {
     /// A known tagged field announces another size than it has.
     #[error("the size of tag {0} is wrong")]
     TagSize(u32),
-    /// More unknown tagged fields than [`UNKNOWN_TAGS_MAX`].
-    #[error("the request has more than {UNKNOWN_TAGS_MAX} unknown tagged fields")]
-    TooManyTags,
+    /// More unknown tagged fields than the limit given here.
+    #[error("the message has more than {0} unknown tagged fields")]
+    TooManyTags(usize),
     /// Bytes are left over.
     #[error("{0} bytes follow the body")]
     Trailing(usize),
 }
 
+/// What one message may cost beyond its own bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Array elements over all arrays.
+    pub(super) elements_max: usize,
+    /// Tagged fields without a known shape.
+    pub(super) unknown_tags_max: usize,
+}
+
 /// Walks `body` and proves that it is one instance of `shape`, to the last byte.
-pub(super) fn check(shape: &Shape, version: i16, flexible: bool, body: &[u8]) -> Result<(), BoundsError> {
-    let mut walker = Walker { body, at: 0, version, flexible, elements: 0, unknown_tags: 0 };
+pub(super) fn check(
+    shape: &Shape,
+    version: i16,
+    flexible: bool,
+    limits: Limits,
+    body: &[u8],
+) -> Result<(), BoundsError> {
+    let mut walker = Walker { body, at: 0, version, flexible, limits, elements: 0, unknown_tags: 0 };
     walker.shape(shape).map_err(|problem| BoundsError { at: walker.at, problem })?;
     match body.len() - walker.at {
         0 => Ok(()),
@@ -64,6 +78,7 @@ struct Walker<'a> {
     at: usize,
     version: i16,
     flexible: bool,
+    limits: Limits,
     /// Array elements announced so far.
     elements: usize,
     /// Unknown tagged fields seen so far.
@@ -157,8 +172,8 @@ impl Walker<'_> {
             return Err(Problem::Count(count));
         }
         self.elements += announced;
-        if self.elements > ELEMENTS_MAX {
-            return Err(Problem::TooManyElements);
+        if self.elements > self.limits.elements_max {
+            return Err(Problem::TooManyElements(self.limits.elements_max));
         }
         if let Kind::Fixed(bytes) = element {
             return self.skip(announced * bytes);
@@ -188,8 +203,8 @@ impl Walker<'_> {
                 Some(known) => self.kind(&known.kind)?,
                 None => {
                     self.unknown_tags += 1;
-                    if self.unknown_tags > UNKNOWN_TAGS_MAX {
-                        return Err(Problem::TooManyTags);
+                    if self.unknown_tags > self.limits.unknown_tags_max {
+                        return Err(Problem::TooManyTags(self.limits.unknown_tags_max));
                     }
                     self.at = end;
                 }
@@ -204,7 +219,7 @@ impl Walker<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check_request;
+    use super::super::{ELEMENTS_MAX, UNKNOWN_TAGS_MAX, check_request};
     use super::*;
     use crate::api::ApiName;
 
@@ -223,7 +238,7 @@ mod tests {
     fn elements_beyond_the_limit_are_refused_although_the_bytes_are_there() {
         let mut body = vec![0xff, 0xff, 0x7f];
         body.resize(3 + 2_097_151, 1);
-        assert_eq!(refused(ApiName::DeleteGroups, 2, &body), Problem::TooManyElements);
+        assert_eq!(refused(ApiName::DeleteGroups, 2, &body), Problem::TooManyElements(ELEMENTS_MAX));
     }
 
     #[test]
@@ -250,7 +265,7 @@ mod tests {
             tags.push(0);
         }
         body.extend(tags);
-        assert_eq!(refused(ApiName::FindCoordinator, 4, &body), Problem::TooManyTags);
+        assert_eq!(refused(ApiName::FindCoordinator, 4, &body), Problem::TooManyTags(UNKNOWN_TAGS_MAX));
     }
 
     #[test]
