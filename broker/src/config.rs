@@ -8,6 +8,7 @@ pub mod broker_config;
 pub mod broker_keys;
 pub mod environment;
 mod gather;
+mod judged;
 pub mod listeners;
 pub mod load;
 pub mod properties;
@@ -17,7 +18,6 @@ mod relaxations;
 pub mod render;
 pub mod report;
 pub mod setting;
-mod suggest;
 pub mod surroundings;
 
 pub use broker_config::{

@@ -8,16 +8,21 @@
 
 pub mod definition;
 pub mod describe;
+pub mod group_keys;
 pub mod judge;
 pub mod list;
 pub mod log_keys;
+pub mod nearest;
 pub mod problem;
 pub mod topic;
 pub mod topic_keys;
 pub mod value;
 
 pub use definition::{Constraint, Definition, Dynamic, Honour, Importance, Kind, Scope};
-pub use describe::{Entry, Layers, Source, Synonym, describe_broker, describe_cluster_default, describe_topic};
+pub use describe::{
+    Entry, Layers, Source, Synonym, describe_broker, describe_cluster_default, describe_group, describe_topic,
+};
+pub use group_keys::{GROUP_KEYS, group_key};
 pub use judge::{Judgement, Warning, judge_topic};
 pub use log_keys::LOG_KEYS;
 pub use problem::{Problem, Reason};

@@ -10,7 +10,7 @@ use super::broker_keys::broker_key;
 use super::environment::{self, Variable};
 use super::load::Request;
 use super::properties;
-use super::report::{Code, Complaint, Place, Report};
+use super::report::{Code, Complaint, Part, Place, Report};
 use super::setting::{Origin, Setting};
 use super::surroundings::Surroundings;
 
@@ -30,7 +30,7 @@ pub(super) fn gather(request: &Request, surroundings: &Surroundings<'_>, report:
     if let Some(path) = &request.config {
         from_file(path, &mut gathered, report);
     }
-    from_environment(&surroundings.variables, &mut gathered);
+    from_environment(&surroundings.variables, &mut gathered, report);
     from_arguments(request, &mut gathered, report);
     gathered
 }
@@ -78,9 +78,9 @@ fn from_file(path: &Path, gathered: &mut Gathered, report: &mut Report) {
     }
 }
 
-fn from_environment(variables: &[(String, String)], gathered: &mut Gathered) {
+fn from_environment(variables: &[(String, String)], gathered: &mut Gathered, report: &mut Report) {
     let mut variables: Vec<&(String, String)> = variables.iter().collect();
-    // `KAFKA_CFG_X` sorts before most of `KAFKA_X`; with both set, the order must not depend on the process.
+    // What is reported must not depend on the order the process was given.
     variables.sort();
     let (mut skipped, mut reserved) = (Vec::new(), Vec::new());
     for (name, value) in variables {
@@ -93,7 +93,15 @@ fn from_environment(variables: &[(String, String)], gathered: &mut Gathered) {
             Variable::ClusterId => gathered.cluster_id = Some(value.trim().to_owned()),
             Variable::Setting(key) => {
                 let origin = Origin::Environment { variable: name.clone() };
-                gathered.settings.insert(key.clone(), Setting { key, value: value.clone(), origin });
+                let setting = Setting { key, value: value.clone(), origin };
+                if let Some(Setting { origin: Origin::Environment { variable }, value: other, .. }) =
+                    gathered.settings.get(&setting.key)
+                    && *other != setting.value
+                {
+                    let message = format!("{name} and {variable} set {} to different values", setting.key);
+                    report.at(&setting, Part::Key, Code::Conflict, message, Some("keep one of them".to_owned()));
+                }
+                gathered.settings.insert(setting.key.clone(), setting);
             }
         }
     }

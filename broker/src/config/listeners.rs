@@ -271,8 +271,8 @@ fn advertise(
         return (host.clone(), endpoint.port);
     }
     warnings.push(format!(
-        "listener {} is on all interfaces and this host's name `{host}` does not resolve: clients are told `localhost`; \
-         set advertised.listeners to what they can reach",
+        "listener {} is on all interfaces and this host's name `{host}` does not resolve: clients are told \
+         `localhost`; set advertised.listeners to what they can reach",
         endpoint.name
     ));
     ("localhost".to_owned(), endpoint.port)

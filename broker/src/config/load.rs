@@ -9,20 +9,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stonelog_protocol::{BrokerId, ClusterId};
-use stonelog_replication::settings::{Definition, Honour, TopicConfig, topic_key, value};
+use stonelog_replication::settings::{TopicConfig, value};
 
 use super::broker_config::{
     BrokerConfig, FetchSettings, GroupSettings, NetworkSettings, ProducerSettings, StorageSettings, TopicSettings,
 };
-use super::broker_keys::{REMOVED, all, broker_key, foreign_prefix};
 use super::gather::gather;
+use super::judged::Judged;
 use super::listeners::listeners;
 use super::quorum;
 use super::reader::Reader;
 use super::relaxations::relaxations;
-use super::report::{Code, Part, Report};
+use super::report::{Code, Report};
 use super::setting::Setting;
-use super::suggest::closest;
 use super::surroundings::Surroundings;
 
 /// Bytes of requests in flight when `queued.max.request.bytes` is -1.
@@ -46,138 +45,13 @@ pub struct Request {
 pub fn load(request: &Request, surroundings: &Surroundings<'_>) -> Result<BrokerConfig, Report> {
     let mut report = Report::default();
     let gathered = gather(request, surroundings, &mut report);
-    let mut judged = Judged { notes: gathered.notes, ..Judged::default() };
+    let mut judged = Judged::with_notes(gathered.notes);
     for setting in gathered.settings.into_values() {
         judged.judge(setting, &mut report);
     }
     let cluster_id = gathered.cluster_id.and_then(|text| wished_cluster_id(&text, &mut report));
     let config = build(judged, cluster_id, surroundings, &mut report);
     if report.is_empty() { Ok(config) } else { Err(report) }
-}
-
-/// Settings that stand on their own, and what is said about the rest.
-#[derive(Default)]
-struct Judged {
-    accepted: BTreeMap<String, Setting>,
-    /// Keys without effect or with another one, by the reason.
-    by_reason: BTreeMap<&'static str, Vec<String>>,
-    foreign: Vec<String>,
-    unknown: Vec<String>,
-    notes: Vec<String>,
-}
-
-impl Judged {
-    fn judge(&mut self, setting: Setting, report: &mut Report) {
-        match broker_key(&setting.key) {
-            Some(definition) => self.judge_known(definition, setting, report),
-            None => self.judge_unknown(&setting, report),
-        }
-    }
-
-    fn judge_known(&mut self, definition: &'static Definition, setting: Setting, report: &mut Report) {
-        // Kafka takes an empty text, list or class as it takes null.
-        let empty = setting.value.trim().is_empty() && definition.default.unwrap_or("").is_empty();
-        if !empty && let Err(problem) = value::accept(definition, &setting.value) {
-            let code = match definition.honour {
-                Honour::Refused(_) if value::check(definition, &setting.value).is_ok() => Code::Refused,
-                _ => Code::InvalidValue,
-            };
-            let part = if definition.is_sensitive() { Part::Secret } else { Part::Value };
-            report.at(&setting, part, code, problem.to_string(), None);
-            return;
-        }
-        if let Honour::Inert(why) | Honour::Mapped(why) = definition.honour
-            && !value::is_default(definition, &setting.value)
-        {
-            self.by_reason.entry(why).or_default().push(setting.key.clone());
-        }
-        self.accepted.insert(setting.key.clone(), setting);
-    }
-
-    fn judge_unknown(&mut self, setting: &Setting, report: &mut Report) {
-        let key = setting.key.as_str();
-        if key.starts_with("zookeeper.") {
-            report.at(
-                setting,
-                Part::Key,
-                Code::Refused,
-                format!("{key} is refused: there is no ZooKeeper here; the metadata is in Stonelog's own quorum"),
-                Some(
-                    "to move: start Stonelog on an empty directory without any zookeeper.* line, copy the topics with \
-                     MirrorMaker 2, then switch the clients' bootstrap.servers"
-                        .to_owned(),
-                ),
-            );
-        } else if let Some(rest) = key.strip_prefix("listener.name.") {
-            self.judge_listener_key(setting, rest, report);
-        } else if REMOVED.contains(&key) {
-            self.by_reason.entry("Kafka 4 removed it").or_default().push(key.to_owned());
-        } else if let Some(definition) = topic_key(key) {
-            let help = match definition.broker_keys().first() {
-                Some(broker) => format!("the broker's default for it is `{broker}`"),
-                None => "set it on the topic".to_owned(),
-            };
-            report.at(
-                setting,
-                Part::Key,
-                Code::UnknownKey,
-                format!("{key} is a topic's key, not a broker's"),
-                Some(help),
-            );
-        } else if foreign_prefix(key).is_some() {
-            self.foreign.push(key.to_owned());
-        } else if let Some(known) =
-            closest(key, all().iter().map(|definition| definition.name).chain(REMOVED.iter().copied()))
-        {
-            let help = match broker_key(known).map(|definition| definition.honour) {
-                Some(Honour::Refused(why) | Honour::Inert(why)) => format!("did you mean `{known}`? ({why})"),
-                _ => format!("did you mean `{known}`?"),
-            };
-            report.at(
-                setting,
-                Part::Key,
-                Code::UnknownKey,
-                format!("{key} is no setting of Kafka or Stonelog"),
-                Some(help),
-            );
-        } else {
-            self.unknown.push(key.to_owned());
-        }
-    }
-
-    /// `listener.name.<listener>.<key>`: nothing differs per listener yet.
-    fn judge_listener_key(&mut self, setting: &Setting, rest: &str, report: &mut Report) {
-        let base = all().iter().find(|definition| rest.ends_with(&format!(".{}", definition.name)));
-        match base.map(|definition| (definition, definition.honour)) {
-            Some((definition, Honour::Refused(why))) => {
-                let part = if definition.is_sensitive() { Part::Secret } else { Part::Value };
-                report.at(setting, part, Code::Refused, format!("{} is refused: {why}", setting.key), None);
-            }
-            Some((_, Honour::Inert(why))) => self.by_reason.entry(why).or_default().push(setting.key.clone()),
-            Some((definition, _)) => report.at(
-                setting,
-                Part::Key,
-                Code::Refused,
-                format!("{} is refused: settings for one listener alone are not built yet", setting.key),
-                Some(format!("use `{}` for all listeners", definition.name)),
-            ),
-            None => self.unknown.push(setting.key.clone()),
-        }
-    }
-
-    fn notes(&mut self) -> Vec<String> {
-        let mut notes = std::mem::take(&mut self.notes);
-        for (reason, keys) in &self.by_reason {
-            notes.push(format!("{}: {reason}", keys.join(", ")));
-        }
-        if !self.foreign.is_empty() {
-            notes.push(format!("skipped, they belong to other products: {}", self.foreign.join(", ")));
-        }
-        if !self.unknown.is_empty() {
-            notes.push(format!("ignored, neither Kafka nor Stonelog has such keys: {}", self.unknown.join(", ")));
-        }
-        notes
-    }
 }
 
 /// Kafka's own cluster ids are 22 characters of base64, and its tools take other texts too.
@@ -204,12 +78,15 @@ fn build(
     let node_id = node_id(&reader, report);
     let found = listeners(&reader, surroundings, report);
     quorum::check(&reader, node_id, &found.controllers, surroundings, report);
-    let static_settings: BTreeMap<String, String> = judged
+    let mut static_settings: BTreeMap<String, String> = judged
         .accepted
         .values()
         .map(|setting| (setting.key.clone(), setting.value.trim().to_owned()))
         .filter(|(_, value)| !value.is_empty())
         .collect();
+    if reader.set("node.id").is_some() || reader.set("broker.id").is_some() {
+        static_settings.extend(["node.id", "broker.id"].map(|key| (key.to_owned(), node_id.to_string())));
+    }
     check_log_defaults(&static_settings, &judged.accepted, report);
     let network = network(&reader, report);
     let mut warnings = found.warnings;

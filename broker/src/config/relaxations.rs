@@ -8,7 +8,7 @@ pub(super) fn relaxations(reader: &Reader<'_>) -> Vec<String> {
         && reader.whole("log.flush.interval.messages") > 1
     {
         lines.push(format!(
-            "{}: topics without flush.messages of their own are relaxed, and a power failure may lose acknowledged records",
+            "{}: topics without flush.messages of their own are relaxed: a power failure may lose acknowledged records",
             setting.cited()
         ));
     }

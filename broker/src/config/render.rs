@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use stonelog_replication::settings::{Constraint, Definition, Honour, OBSOLETE_TOPIC_KEYS, TOPIC_KEYS};
+use stonelog_replication::settings::{Constraint, Definition, GROUP_KEYS, Honour, OBSOLETE_TOPIC_KEYS, TOPIC_KEYS};
 
 use super::broker_keys::{FOREIGN_PREFIXES, REMOVED, all};
 
@@ -16,9 +16,11 @@ pub fn render_markdown() -> String {
     table(&mut page, TOPIC_KEYS.iter());
     let _infallible = writeln!(
         page,
-        "\nAccepted from old tools, not stored, without effect: {}.",
+        "\nAccepted from old tools, never shown, without effect: {}.",
         quoted(OBSOLETE_TOPIC_KEYS.iter().copied())
     );
+    page.push_str("\n## Group keys\n\n");
+    table(&mut page, GROUP_KEYS.iter());
     for (title, wanted) in SECTIONS {
         let _infallible = write!(page, "\n## {title}\n\n");
         table(&mut page, all().iter().copied().filter(|key| !is_own(key) && wanted(&key.honour)));
@@ -133,7 +135,7 @@ mod tests {
     #[test]
     fn every_key_is_on_the_page() {
         let page = render_markdown();
-        for definition in TOPIC_KEYS.iter().chain(all().iter().copied()) {
+        for definition in TOPIC_KEYS.iter().chain(GROUP_KEYS).chain(all().iter().copied()) {
             assert!(page.contains(&format!("| `{}` |", definition.name)), "{}", definition.name);
         }
     }

@@ -191,8 +191,8 @@ mod tests {
         let mut report = Report::default();
         report.at(&setting, Part::Key, Code::UnknownKey, "unknown", Some("did you mean `log.retention.hours`?".into()));
         let expected = "error[unknown-key]: unknown\n  --> server.properties:12:1\n12 | log.retention.hour=24\n   | \
-                        ^^^^^^^^^^^^^^^^^^\n   = did you mean `log.retention.hours`?\n\n1 problem in the configuration; \
-                        nothing was started";
+                        ^^^^^^^^^^^^^^^^^^\n   = did you mean `log.retention.hours`?\n\n1 problem in the \
+                        configuration; nothing was started";
         assert_eq!(report.to_string(), expected);
     }
 

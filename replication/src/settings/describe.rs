@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::definition::{Definition, Kind};
+use super::group_keys::GROUP_KEYS;
 use super::log_keys::log_key;
 use super::topic::{TopicConfig, effective_text};
 use super::topic_keys::TOPIC_KEYS;
@@ -169,6 +170,27 @@ pub fn describe_topic(
     TOPIC_KEYS.iter().map(describe).collect()
 }
 
+/// Every group key of one group. Kafka shows the broker's default as a plain default.
+pub fn describe_group(overrides: &BTreeMap<String, String>) -> Vec<Entry> {
+    let describe = |definition: &'static Definition| {
+        let default = definition.default.map(str::to_owned);
+        let own = overrides.get(definition.name).map(|value| canonical(definition, value));
+        let source = if own.is_some() { Source::Group } else { Source::Default };
+        let value = own.or(default);
+        Entry {
+            name: definition.name.to_owned(),
+            synonyms: vec![Synonym { name: definition.name.to_owned(), value: value.clone(), source }],
+            value,
+            source,
+            read_only: false,
+            sensitive: definition.is_sensitive(),
+            kind: Some(definition.kind),
+            documentation: definition.documentation,
+        }
+    };
+    GROUP_KEYS.iter().map(describe).collect()
+}
+
 /// Every broker key in `definitions` as it stands on one broker.
 pub fn describe_broker<'d>(
     definitions: impl IntoIterator<Item = &'static Definition> + 'd,
@@ -297,6 +319,14 @@ mod tests {
         let entries = describe_cluster_default(LOG_KEYS, &set);
         assert_eq!(entries.len(), 1);
         assert_eq!(entries[0].synonyms, [synonym("message.max.bytes", "77", Source::DynamicDefaultBroker)]);
+    }
+
+    #[test]
+    fn a_group_shows_its_own_values_and_defaults() {
+        let entries = describe_group(&map(&[("consumer.session.timeout.ms", " 50000 ")]));
+        let own = entry(&entries, "consumer.session.timeout.ms");
+        assert_eq!((own.value.as_deref(), own.source), (Some("50000"), Source::Group));
+        assert_eq!(entry(&entries, "share.session.timeout.ms").source, Source::Default);
     }
 
     #[test]

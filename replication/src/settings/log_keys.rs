@@ -51,15 +51,14 @@ pub static LOG_KEYS: &[Definition] = &[
         .checked(Constraint::ListOf(&["compact", "delete"]))
         .cluster_wide()
         .says("The default of cleanup.policy: what happens to old records."),
-    Definition::long("log.flush.interval.messages", "1")
-        .at_least(1)
-        .high()
-        .cluster_wide()
-        .says("The default of flush.messages. With 1, Stonelog's default, topics are strict: acknowledged means on disk on every in-sync replica. A larger value makes topics without a setting of their own relaxed."),
-    Definition::unset("log.flush.interval.ms", Kind::Long)
-        .high()
-        .cluster_wide()
-        .says("The default of flush.ms: the longest time records of relaxed topics stay un-flushed, in milliseconds. Unset means log.flush.scheduler.interval.ms."),
+    Definition::long("log.flush.interval.messages", "1").at_least(1).high().cluster_wide().says(
+        "The default of flush.messages. With 1, Stonelog's default, topics are strict: acknowledged means on \
+             disk on every in-sync replica. A larger value makes topics without a setting of their own relaxed.",
+    ),
+    Definition::unset("log.flush.interval.ms", Kind::Long).high().cluster_wide().says(
+        "The default of flush.ms: the longest time records of relaxed topics stay un-flushed, in milliseconds. \
+             Unset means log.flush.scheduler.interval.ms.",
+    ),
     Definition::long("log.flush.scheduler.interval.ms", "9223372036854775807")
         .high()
         .says("Stands in for log.flush.interval.ms while that is unset, in milliseconds."),
@@ -102,10 +101,10 @@ pub static LOG_KEYS: &[Definition] = &[
         .high()
         .cluster_wide()
         .says("The default of retention.bytes: bytes a partition may hold; -1 sets no limit."),
-    Definition::int("log.retention.hours", "168")
-        .checked(Constraint::ForeverOrAtLeastOne)
-        .high()
-        .says("How long records are kept, in hours; -1 keeps them for ever. log.retention.minutes and log.retention.ms go before it."),
+    Definition::int("log.retention.hours", "168").checked(Constraint::ForeverOrAtLeastOne).high().says(
+        "How long records are kept, in hours; -1 keeps them for ever. log.retention.minutes and log.retention.ms \
+             go before it.",
+    ),
     Definition::unset("log.retention.minutes", Kind::Int)
         .checked(Constraint::ForeverOrAtLeastOne)
         .high()
@@ -114,7 +113,10 @@ pub static LOG_KEYS: &[Definition] = &[
         .checked(Constraint::ForeverOrAtLeastOne)
         .high()
         .cluster_wide()
-        .says("The default of retention.ms: how long records are kept, in milliseconds; -1 keeps them for ever. Unset means log.retention.minutes, then log.retention.hours."),
+        .says(
+            "The default of retention.ms: how long records are kept, in milliseconds; -1 keeps them for ever. Unset \
+             means log.retention.minutes, then log.retention.hours.",
+        ),
     Definition::int("log.roll.hours", "168")
         .at_least(1)
         .high()
@@ -148,11 +150,10 @@ pub static LOG_KEYS: &[Definition] = &[
         .high()
         .cluster_wide()
         .says("The default of max.message.bytes: the largest batch a producer may send, in bytes after compression."),
-    Definition::unset("min.insync.replicas", Kind::Int)
-        .at_least(1)
-        .high()
-        .cluster_wide()
-        .says("The default of the topic key of the same name. While nobody sets it, it is 1 for one or two replicas and 2 for more."),
+    Definition::unset("min.insync.replicas", Kind::Int).at_least(1).high().cluster_wide().says(
+        "The default of the topic key of the same name. While nobody sets it, it is 1 for one or two replicas \
+             and 2 for more.",
+    ),
     Definition::boolean("unclean.leader.election.enable", "false")
         .high()
         .cluster_wide()

@@ -2,12 +2,14 @@
 //! people search for them.
 
 use super::definition::Kind;
+use super::nearest::nearest;
+use super::topic_keys::TOPIC_KEYS;
 
 /// One setting that is not accepted.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Problem {
     /// The key is no topic configuration.
-    #[error("Unknown topic config name: {key}")]
+    #[error("Unknown topic config name: {key}{}", did_you_mean(key))]
     UnknownTopicKey {
         /// As it was written.
         key: String,
@@ -42,8 +44,8 @@ pub enum Problem {
     },
     /// An unclean election loses acknowledged records, and a strict topic promises not to.
     #[error(
-        "unclean.leader.election.enable=true is refused on a strict topic (flush.messages=1): an unclean election loses \
-         acknowledged records. Accept loss per partition with `stonelog partition accept-loss`, or make the topic \
+        "unclean.leader.election.enable=true is refused on a strict topic (flush.messages=1): an unclean election \
+         loses acknowledged records. Accept loss per partition with `stonelog partition accept-loss`, or make the topic \
          relaxed by a larger flush.messages"
     )]
     UncleanOnStrict,
@@ -88,12 +90,19 @@ pub enum Reason {
     GzipLevel,
     /// It is not a list of replicas.
     #[error(
-        "Must be the literal '*', 'none', or a list of replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId]:..."
+        "Must be the literal '*', 'none', or a list of replicas in the following format: \
+         [partitionId]:[brokerId],[partitionId]:[brokerId]:..."
     )]
     ThrottledReplicas,
     /// It is zero or below -1.
     #[error("Value must be -1 (for ever) or at least 1")]
     NotForeverOrPositive,
+}
+
+fn did_you_mean(key: &str) -> String {
+    nearest(key, TOPIC_KEYS.iter().map(|definition| definition.name))
+        .map(|known| format!(" (did you mean {known}?)"))
+        .unwrap_or_default()
 }
 
 impl Problem {

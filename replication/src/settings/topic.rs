@@ -365,7 +365,9 @@ mod tests {
         let overrides = map(&[("retention.ms", "x"), ("retentionms", "1"), ("remote.storage.enable", "true")]);
         let problems = TopicConfig::effective(&overrides, &map(&[("log.roll.hours", "0")])).unwrap_err();
         assert_eq!(problems.len(), 4, "{problems:?}");
-        assert!(problems.iter().any(|problem| problem.to_string() == "Unknown topic config name: retentionms"));
+        assert!(problems.iter().any(
+            |problem| problem.to_string() == "Unknown topic config name: retentionms (did you mean retention.ms?)"
+        ));
     }
 
     #[test]

@@ -14,7 +14,10 @@ pub static TOPIC_KEYS: &[Definition] = &[
         .checked(Constraint::ListOf(&["compact", "delete"]))
         .topic(&["log.cleanup.policy"])
         .mapped("`delete` works; until compaction is built, `compact` keeps every record, and empty keeps every record")
-        .says("What happens to old records: `delete` drops whole segments by age and size, `compact` keeps the last record of each key."),
+        .says(
+            "What happens to old records: `delete` drops whole segments by age and size, `compact` keeps the last \
+             record of each key.",
+        ),
     Definition::int("compression.gzip.level", "-1")
         .checked(Constraint::GzipLevel)
         .topic(&["compression.gzip.level"])
@@ -26,7 +29,10 @@ pub static TOPIC_KEYS: &[Definition] = &[
     Definition::text("compression.type", "producer")
         .checked(Constraint::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]))
         .topic(&["compression.type"])
-        .says("The codec batches are stored with. `producer` keeps what the producer sent; any other value re-encodes batches that differ."),
+        .says(
+            "The codec batches are stored with. `producer` keeps what the producer sent; any other value re-encodes \
+             batches that differ.",
+        ),
     Definition::int("compression.zstd.level", "3")
         .between(-131_072, 22)
         .topic(&["compression.zstd.level"])
@@ -40,14 +46,18 @@ pub static TOPIC_KEYS: &[Definition] = &[
         .at_least(0)
         .topic(&["log.segment.delete.delay.ms"])
         .says("How long a deleted segment's file stays on disk under another name, in milliseconds."),
-    Definition::long("flush.messages", "1")
-        .at_least(1)
-        .topic(&["log.flush.interval.messages"])
-        .says("With 1, Stonelog's default, the topic is strict: a record is acknowledged and readable only after it is on disk on the leader and every in-sync replica. A larger value makes the topic relaxed: Kafka's own contract, in which a power failure may lose acknowledged records."),
+    Definition::long("flush.messages", "1").at_least(1).topic(&["log.flush.interval.messages"]).says(
+        "With 1, Stonelog's default, the topic is strict: a record is acknowledged and readable only after it is \
+             on disk on the leader and every in-sync replica. A larger value makes the topic relaxed: Kafka's own \
+             contract, in which a power failure may lose acknowledged records.",
+    ),
     Definition::long("flush.ms", "9223372036854775807")
         .at_least(0)
         .topic(&["log.flush.interval.ms", "log.flush.scheduler.interval.ms"])
-        .says("The longest time records of a relaxed topic may stay un-flushed, in milliseconds. It never relaxes a strict topic."),
+        .says(
+            "The longest time records of a relaxed topic may stay un-flushed, in milliseconds. It never relaxes a \
+             strict topic.",
+        ),
     Definition::list("follower.replication.throttled.replicas", "")
         .checked(Constraint::ThrottledReplicas)
         .topic(&[])
@@ -84,11 +94,17 @@ pub static TOPIC_KEYS: &[Definition] = &[
     Definition::long("message.timestamp.after.max.ms", "3600000")
         .at_least(0)
         .topic(&["log.message.timestamp.after.max.ms"])
-        .says("How far a record's timestamp may lie after the broker's clock, in milliseconds, when the producer's timestamp is kept."),
+        .says(
+            "How far a record's timestamp may lie after the broker's clock, in milliseconds, when the producer's \
+             timestamp is kept.",
+        ),
     Definition::long("message.timestamp.before.max.ms", "9223372036854775807")
         .at_least(0)
         .topic(&["log.message.timestamp.before.max.ms"])
-        .says("How far a record's timestamp may lie before the broker's clock, in milliseconds, when the producer's timestamp is kept."),
+        .says(
+            "How far a record's timestamp may lie before the broker's clock, in milliseconds, when the producer's \
+             timestamp is kept.",
+        ),
     Definition::text("message.timestamp.type", "CreateTime")
         .checked(Constraint::OneOf(&["CreateTime", "LogAppendTime"]))
         .topic(&["log.message.timestamp.type"])
@@ -103,10 +119,10 @@ pub static TOPIC_KEYS: &[Definition] = &[
         .topic(&["log.cleaner.min.compaction.lag.ms"])
         .inert(NO_COMPACTION)
         .says("The shortest time a record of a compacted topic stays out of compaction, in milliseconds."),
-    Definition::unset("min.insync.replicas", Kind::Int)
-        .at_least(1)
-        .topic(&["min.insync.replicas"])
-        .says("How many in-sync replicas, the leader among them, must hold a record before it is acknowledged. While nobody sets it, it is 1 for one or two replicas and 2 for more."),
+    Definition::unset("min.insync.replicas", Kind::Int).at_least(1).topic(&["min.insync.replicas"]).says(
+        "How many in-sync replicas, the leader among them, must hold a record before it is acknowledged. While \
+             nobody sets it, it is 1 for one or two replicas and 2 for more.",
+    ),
     Definition::boolean("preallocate", "false")
         .topic(&["log.preallocate"])
         .inert("the journal always allocates space before it is written; segments are written behind it")
@@ -142,7 +158,10 @@ pub static TOPIC_KEYS: &[Definition] = &[
     Definition::long("segment.jitter.ms", "0")
         .at_least(0)
         .topic(&["log.roll.jitter.ms", "log.roll.jitter.hours"])
-        .says("The greatest random time taken off segment.ms, in milliseconds, so that partitions do not roll together."),
+        .says(
+            "The greatest random time taken off segment.ms, in milliseconds, so that partitions do not roll \
+             together.",
+        ),
     Definition::long("segment.ms", "604800000")
         .at_least(1)
         .topic(&["log.roll.ms", "log.roll.hours"])
@@ -150,10 +169,13 @@ pub static TOPIC_KEYS: &[Definition] = &[
     Definition::boolean("unclean.leader.election.enable", "false")
         .topic(&["unclean.leader.election.enable"])
         .mapped("honoured on relaxed topics; refused on strict ones, where an inherited true has no effect")
-        .says("Whether a replica outside the in-sync set may lead as a last resort, losing records. Refused on strict topics."),
+        .says(
+            "Whether a replica outside the in-sync set may lead as a last resort, losing records. Refused on strict \
+             topics.",
+        ),
 ];
 
-/// Keys that Kafka 4 removed and that old tools still send: accepted, not stored, without effect.
+/// Keys that Kafka 4 removed and that old tools still send: accepted, never shown, without effect.
 pub static OBSOLETE_TOPIC_KEYS: &[&str] =
     &["message.downconversion.enable", "message.format.version", "message.timestamp.difference.max.ms"];
 

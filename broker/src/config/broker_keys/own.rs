@@ -4,15 +4,18 @@ use stonelog_replication::settings::Definition;
 
 pub(super) static KEYS: &[Definition] = &[
     Definition::long("stonelog.journal.bytes", "1073741824").at_least(16_777_216).says(
-        "The most bytes the journal may take before appends wait for segments to be written. It bounds the time a start takes.",
+        "The most bytes the journal may take before appends wait for segments to be written. It \
+         bounds the time a start takes.",
     ),
     Definition::long("stonelog.journal.file.bytes", "67108864").between(1_048_576, 1_073_741_824).says(
-        "The size of one journal file, in bytes; at most a quarter of stonelog.journal.bytes. It must hold the largest batch.",
+        "The size of one journal file, in bytes; at most a quarter of stonelog.journal.bytes. It \
+         must hold the largest batch.",
     ),
-    Definition::int("stonelog.lanes", "0").between(0, 1024).says(
-        "Threads that serve connections and partitions; 0 means one for each core.",
-    ),
+    Definition::int("stonelog.lanes", "0")
+        .between(0, 1024)
+        .says("Threads that serve connections and partitions; 0 means one for each core."),
     Definition::long("stonelog.tail.memory.bytes", "268435456").at_least(8_388_608).says(
-        "Memory for records that are not yet in segments or were written a moment ago, in bytes; appends wait before it is exceeded.",
+        "Memory for records that are not yet in segments or were written a moment ago, in bytes; \
+         appends wait before it is exceeded.",
     ),
 ];

@@ -7,56 +7,101 @@ const CHECKPOINTS: &str = "the journal bounds recovery: checkpoints follow its s
 const PLUG_IN: &str = "Java plug-ins cannot be loaded";
 
 pub(super) static KEYS: &[Definition] = &[
-    Definition::unset("alter.config.policy.class.name", Kind::Class).low().refused(PLUG_IN)
+    Definition::unset("alter.config.policy.class.name", Kind::Class)
+        .low()
+        .refused(PLUG_IN)
         .says("A Java class that judges changes of configurations."),
-    Definition::boolean("auto.create.topics.enable", "true").high()
+    Definition::boolean("auto.create.topics.enable", "true")
+        .high()
         .says("Whether a topic a client asks for is created when it does not exist; the client must ask for that too."),
-    Definition::list("cordoned.log.dirs", "").refused("one log directory is supported so far")
+    Definition::list("cordoned.log.dirs", "")
+        .refused("one log directory is supported so far")
         .says("Log directories that receive no new partitions."),
-    Definition::unset("create.topic.policy.class.name", Kind::Class).low().refused(PLUG_IN)
+    Definition::unset("create.topic.policy.class.name", Kind::Class)
+        .low()
+        .refused(PLUG_IN)
         .says("A Java class that judges new topics."),
-    Definition::unset("default.replication.factor", Kind::Int).at_least(1)
-        .says("Replicas of a topic whose creator names no number. Unset means 3, or as many as there are brokers when that is fewer."),
+    Definition::unset("default.replication.factor", Kind::Int).at_least(1).says(
+        "Replicas of a topic whose creator names no number. Unset means 3, or as many as there are brokers when \
+             that is fewer.",
+    ),
     Definition::boolean("delete.topic.enable", "true").high().says("Whether topics may be deleted."),
-    Definition::long("log.cleaner.backoff.ms", "15000").at_least(0).cluster_wide().inert(NO_COMPACTION)
+    Definition::long("log.cleaner.backoff.ms", "15000")
+        .at_least(0)
+        .cluster_wide()
+        .inert(NO_COMPACTION)
         .says("How long the cleaner rests when there is nothing to clean, in milliseconds."),
-    Definition::long("log.cleaner.dedupe.buffer.size", "134217728").cluster_wide().inert(NO_COMPACTION)
+    Definition::long("log.cleaner.dedupe.buffer.size", "134217728")
+        .cluster_wide()
+        .inert(NO_COMPACTION)
         .says("Memory for finding duplicate keys, in bytes."),
     Definition::boolean("log.cleaner.enable", "true").inert(NO_COMPACTION).says("Whether the cleaner runs."),
-    Definition::double("log.cleaner.io.buffer.load.factor", "0.9").cluster_wide().inert(NO_COMPACTION)
+    Definition::double("log.cleaner.io.buffer.load.factor", "0.9")
+        .cluster_wide()
+        .inert(NO_COMPACTION)
         .says("How full the cleaner's buffer of keys may get, 0 to 1."),
-    Definition::int("log.cleaner.io.buffer.size", "524288").at_least(0).cluster_wide().inert(NO_COMPACTION)
+    Definition::int("log.cleaner.io.buffer.size", "524288")
+        .at_least(0)
+        .cluster_wide()
+        .inert(NO_COMPACTION)
         .says("Memory for the cleaner's reads and writes, in bytes."),
-    Definition::double("log.cleaner.io.max.bytes.per.second", "1.7976931348623157E308").cluster_wide().inert(NO_COMPACTION)
+    Definition::double("log.cleaner.io.max.bytes.per.second", "1.7976931348623157E308")
+        .cluster_wide()
+        .inert(NO_COMPACTION)
         .says("The most bytes the cleaner reads and writes per second."),
-    Definition::int("log.cleaner.threads", "1").at_least(0).cluster_wide().inert(NO_COMPACTION).says("Threads that clean."),
-    Definition::text("log.dir", super::DEFAULT_DATA_DIR).high()
-        .says("The data directory while log.dirs is unset."),
-    Definition::long("log.dir.failure.timeout.ms", "30000").at_least(1).low()
+    Definition::int("log.cleaner.threads", "1")
+        .at_least(0)
+        .cluster_wide()
+        .inert(NO_COMPACTION)
+        .says("Threads that clean."),
+    Definition::text("log.dir", super::DEFAULT_DATA_DIR).high().says("The data directory while log.dirs is unset."),
+    Definition::long("log.dir.failure.timeout.ms", "30000")
+        .at_least(1)
+        .low()
         .inert("one log directory is supported so far: its failure stops the broker")
-        .says("How long a broker may fail to tell the controller of a failed directory before it stops, in milliseconds."),
-    Definition::unset("log.dirs", Kind::String).high()
+        .says(
+            "How long a broker may fail to tell the controller of a failed directory before it stops, in \
+             milliseconds.",
+        ),
+    Definition::unset("log.dirs", Kind::String)
+        .high()
         .mapped("exactly one directory is supported so far")
         .says("The directories the data is kept in. --data-dir sets it too."),
-    Definition::int("log.flush.offset.checkpoint.interval.ms", "60000").at_least(0).high().inert(CHECKPOINTS)
+    Definition::int("log.flush.offset.checkpoint.interval.ms", "60000")
+        .at_least(0)
+        .high()
+        .inert(CHECKPOINTS)
         .says("How often the recovery point is written down, in milliseconds."),
-    Definition::int("log.flush.start.offset.checkpoint.interval.ms", "60000").at_least(0).high().inert(CHECKPOINTS)
+    Definition::int("log.flush.start.offset.checkpoint.interval.ms", "60000")
+        .at_least(0)
+        .high()
+        .inert(CHECKPOINTS)
         .says("How often the log start offset is written down, in milliseconds."),
-    Definition::long("log.initial.task.delay.ms", "30000").at_least(0).low()
+    Definition::long("log.initial.task.delay.ms", "30000")
+        .at_least(0)
+        .low()
         .inert("background work begins when it is due")
         .says("How long after the start the first background work begins, in milliseconds."),
-    Definition::long("log.retention.check.interval.ms", "300000").at_least(1)
+    Definition::long("log.retention.check.interval.ms", "300000")
+        .at_least(1)
         .says("How often segments are checked for deletion, in milliseconds."),
-    Definition::int("num.partitions", "1").at_least(1)
-        .says("Partitions of a topic whose creator names no number."),
-    Definition::int("num.recovery.threads.per.data.dir", "2").at_least(1).high().cluster_wide()
+    Definition::int("num.partitions", "1").at_least(1).says("Partitions of a topic whose creator names no number."),
+    Definition::int("num.recovery.threads.per.data.dir", "2")
+        .at_least(1)
+        .high()
+        .cluster_wide()
         .inert("recovery reads the journal in order, with one thread")
         .says("Threads per data directory for recovery at start and flushing at stop."),
-    Definition::unset("num.replica.alter.log.dirs.threads", Kind::Int).high()
+    Definition::unset("num.replica.alter.log.dirs.threads", Kind::Int)
+        .high()
         .inert("one log directory is supported so far")
         .says("Threads that move replicas between directories."),
-    Definition::int("producer.id.expiration.check.interval.ms", "600000").at_least(1).low()
+    Definition::int("producer.id.expiration.check.interval.ms", "600000")
+        .at_least(1)
+        .low()
         .says("How often idle producers are looked for, in milliseconds."),
-    Definition::int("producer.id.expiration.ms", "86400000").at_least(1).low()
+    Definition::int("producer.id.expiration.ms", "86400000")
+        .at_least(1)
+        .low()
         .says("How long a partition remembers the sequence numbers of a producer that sends nothing, in milliseconds."),
 ];

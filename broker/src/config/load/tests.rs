@@ -17,7 +17,8 @@ listeners=PLAINTEXT://:9092,CONTROLLER://:9093
 inter.broker.listener.name=PLAINTEXT
 advertised.listeners=PLAINTEXT://localhost:9092,CONTROLLER://localhost:9093
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,\
+SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL
 
 num.network.threads=3
 num.io.threads=8
@@ -204,7 +205,8 @@ fn a_topics_key_in_the_brokers_file_names_the_brokers_key() {
 #[test]
 fn keys_of_other_products_and_unknown_ones_are_listed_once() {
     let given = given()
-        .file("confluent.license.topic=x\nconfluent.balancer.enable=true\nmy.company.setting=1\nlog.message.format.version=2.8\n")
+        .file("confluent.license.topic=x\nconfluent.balancer.enable=true\nmy.company.setting=1\n")
+        .set("log.message.format.version=2.8")
         .variable("KAFKA_HEAP_OPTS", "-Xmx1G")
         .variable("KAFKA_JMX_PORT", "9999")
         .variable("STONELOG_SOMETHING", "1")
@@ -342,6 +344,23 @@ fn contradictions_between_settings_are_found() {
     assert_eq!(code("stonelog.journal.bytes=16777216", "stonelog.journal.file.bytes=16777216"), Code::Conflict);
     assert_eq!(code("log.cleaner.min.compaction.lag.ms=10", "log.cleaner.max.compaction.lag.ms=5"), Code::Conflict);
     assert_eq!(given().set("max.connections.per.ip=0").complaint().0, Code::Conflict);
+}
+
+#[test]
+fn two_variables_for_one_key_must_agree() {
+    let given = given().variable("KAFKA_NODE_ID", "4").variable("KAFKA_CFG_NODE_ID", "4");
+    assert_eq!(given.load().unwrap().node_id, BrokerId(4));
+    assert_eq!(
+        given.variable("KAFKA_CFG_NUM_PARTITIONS", "1").variable("KAFKA_NUM_PARTITIONS", "2").complaint().0,
+        Code::Conflict
+    );
+}
+
+#[test]
+fn the_old_name_of_the_node_id_is_shown_under_both_names() {
+    let config = given().set("broker.id=7").load().unwrap();
+    assert_eq!(config.node_id, BrokerId(7));
+    assert_eq!(config.static_settings.get("node.id").map(String::as_str), Some("7"));
 }
 
 #[test]
