@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 
-WATCHDOG_SECONDS = 240
+WATCHDOG_SECONDS = 280
 STEP_SECONDS = 40
 PARTITIONS = 3
 # Just below max.message.bytes (1,048,588): incompressible, so codecs that expand it still fit.
