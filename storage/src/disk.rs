@@ -6,6 +6,7 @@
 pub mod aligned;
 pub mod filesystem;
 pub mod real;
+pub mod sim;
 mod writeback;
 
 use std::io::{self, IoSlice};
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 pub use filesystem::{FileSystem, filesystem_of, probe_fsync};
 pub use real::RealDisk;
+pub use sim::{SimDisk, SimFault, SimOperation, Tearing};
 
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

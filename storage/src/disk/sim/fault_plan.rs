@@ -1,0 +1,148 @@
+//! Which simulated operations fail, and when the power goes.
+
+use std::io;
+use std::path::Path;
+
+/// Kinds of operation that can be made to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SimOperation {
+    /// Opening an existing file, or locking a directory.
+    Open,
+    /// Creating a file or directory.
+    Create,
+    /// Listing, or asking for a length or whether a name exists.
+    List,
+    /// Reading through the cache.
+    Read,
+    /// Reading past the cache.
+    ReadDevice,
+    /// Writing.
+    Write,
+    /// Reserving space.
+    Allocate,
+    /// Making a file's bytes durable.
+    SyncData,
+    /// Making a directory's names durable.
+    SyncDir,
+    /// Setting a length.
+    SetLen,
+    /// Renaming.
+    Rename,
+    /// Removing a file or directory.
+    Remove,
+}
+
+impl SimOperation {
+    fn is_change(self) -> bool {
+        !matches!(self, SimOperation::Open | SimOperation::List | SimOperation::Read | SimOperation::ReadDevice)
+    }
+}
+
+/// How an operation fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SimFault {
+    /// EIO; nothing happened.
+    InputOutput,
+    /// ENOSPC; nothing happened.
+    StorageFull,
+    /// EIO from a sync, after which the kernel takes the un-synced pages for clean: the cache shows the new bytes, the
+    /// device keeps the old ones, and the next sync says OK (fsyncgate).
+    LosesBytes,
+}
+
+struct Rule {
+    operation: SimOperation,
+    path_contains: String,
+    skip: u32,
+    fault: SimFault,
+}
+
+#[derive(Default)]
+pub(super) struct FaultPlan {
+    rules: Vec<Rule>,
+    pub(super) changes: u64,
+    pub(super) cut_power_at: Option<u64>,
+    pub(super) is_dead: bool,
+}
+
+/// What an operation that may begin has to do at its end.
+#[must_use]
+pub(super) struct Permit {
+    end: Result<(), End>,
+}
+
+enum End {
+    PowerCut,
+    LosesBytes,
+}
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+
+impl Permit {
+    /// To be called when an un-synced change has been made, and before a sync takes effect.
+    pub(super) fn finish(self) -> io::Result<()> {
+        match self.end {
+            Ok(()) => Ok(()),
+            Err(End::PowerCut) => Err(power_is_cut()),
+            Err(End::LosesBytes) => Err(io::Error::from_raw_os_error(EIO)),
+        }
+    }
+
+    pub(super) fn loses_bytes(&self) -> bool {
+        matches!(self.end, Err(End::LosesBytes))
+    }
+}
+
+impl FaultPlan {
+    pub(super) fn add(&mut self, operation: SimOperation, path_contains: &str, skip: u32, fault: SimFault) {
+        self.rules.push(Rule { operation, path_contains: path_contains.to_owned(), skip, fault });
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.rules.clear();
+        self.cut_power_at = None;
+        self.is_dead = false;
+    }
+
+    /// Whether an operation may begin, and how it ends.
+    pub(super) fn enter(&mut self, operation: SimOperation, path: &Path) -> io::Result<Permit> {
+        if self.is_dead {
+            return Err(power_is_cut());
+        }
+        if operation.is_change() {
+            let number = self.changes;
+            self.changes += 1;
+            if self.cut_power_at == Some(number) {
+                self.is_dead = true;
+                return Ok(Permit { end: Err(End::PowerCut) });
+            }
+        }
+        match self.matching(operation, path) {
+            None => Ok(Permit { end: Ok(()) }),
+            Some(SimFault::InputOutput) => Err(io::Error::from_raw_os_error(EIO)),
+            Some(SimFault::StorageFull) => Err(io::Error::from_raw_os_error(ENOSPC)),
+            Some(SimFault::LosesBytes) => Ok(Permit { end: Err(End::LosesBytes) }),
+        }
+    }
+
+    fn matching(&mut self, operation: SimOperation, path: &Path) -> Option<SimFault> {
+        let path = path.to_string_lossy();
+        let mut fires = None;
+        for (index, rule) in self.rules.iter_mut().enumerate() {
+            if rule.operation != operation || !path.contains(&rule.path_contains) {
+                continue;
+            }
+            if rule.skip > 0 {
+                rule.skip -= 1;
+            } else if fires.is_none() {
+                fires = Some(index);
+            }
+        }
+        fires.map(|index| self.rules.remove(index).fault)
+    }
+}
+
+fn power_is_cut() -> io::Error {
+    io::Error::other("the power is cut")
+}

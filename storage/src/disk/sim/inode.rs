@@ -1,0 +1,194 @@
+//! One simulated file: what the device holds, what the cache shows, and the writes in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Seeded, Tearing};
+
+pub(super) const BLOCK: usize = 4096;
+const SECTOR: usize = 512;
+
+type Block = Box<[u8; BLOCK]>;
+
+/// Un-synced versions of one block that a crash chooses from; older ones are forgotten.
+const VERSIONS_MAX: usize = 4;
+
+#[derive(Default)]
+pub(super) struct Inode {
+    durable: BTreeMap<u64, Block>,
+    durable_len: u64,
+    /// Where the page cache differs from the device.
+    cached: BTreeMap<u64, Block>,
+    len: u64,
+    /// What was written since the last sync, oldest first.
+    pending: BTreeMap<u64, Vec<Block>>,
+    /// Lengths since the last sync.
+    pending_lens: Vec<u64>,
+    /// Blocks that count against the disk's capacity.
+    pub(super) claimed: BTreeSet<u64>,
+    pub(super) open_count: usize,
+}
+
+impl Inode {
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub(super) fn write(&mut self, position: u64, bytes: &[u8]) {
+        for (block, range, bytes) in pieces(position, bytes) {
+            let mut new = self.view(block);
+            new[range].copy_from_slice(bytes);
+            self.put(block, new);
+        }
+        let end = position + bytes.len() as u64;
+        if end > self.len && !bytes.is_empty() {
+            self.len = end;
+            self.pending_lens.push(end);
+        }
+    }
+
+    pub(super) fn read(&self, position: u64, buffer: &mut [u8]) -> usize {
+        self.read_blocks(position, buffer, |block| self.cached.get(&block).or_else(|| self.durable.get(&block)))
+    }
+
+    /// A direct read: dirty pages are written out first, but pages that a failed sync took for clean are not.
+    pub(super) fn read_device(&self, position: u64, buffer: &mut [u8]) -> usize {
+        self.read_blocks(position, buffer, |block| {
+            self.pending.get(&block).and_then(|versions| versions.last()).or_else(|| self.durable.get(&block))
+        })
+    }
+
+    fn read_blocks<'a>(&'a self, position: u64, buffer: &mut [u8], source: impl Fn(u64) -> Option<&'a Block>) -> usize {
+        let len = self.len.saturating_sub(position).min(buffer.len() as u64) as usize;
+        let mut done = 0;
+        while done < len {
+            let at = position + done as u64;
+            let skip = (at % BLOCK as u64) as usize;
+            let bytes = (BLOCK - skip).min(len - done);
+            match source(at / BLOCK as u64) {
+                Some(block) => buffer[done..done + bytes].copy_from_slice(&block[skip..skip + bytes]),
+                None => buffer[done..done + bytes].fill(0),
+            }
+            done += bytes;
+        }
+        len
+    }
+
+    pub(super) fn set_len(&mut self, len: u64) {
+        if len < self.len {
+            let first = len / BLOCK as u64;
+            let blocks: BTreeSet<u64> = self
+                .cached
+                .range(first..)
+                .map(|(b, _)| *b)
+                .chain(self.durable.range(first..).map(|(b, _)| *b))
+                .collect();
+            for block in blocks {
+                let mut new = self.view(block);
+                let kept = if block == first { (len % BLOCK as u64) as usize } else { 0 };
+                new[kept..].fill(0);
+                self.put(block, new);
+            }
+            self.claimed.split_off(&len.div_ceil(BLOCK as u64));
+        }
+        self.len = len;
+        self.pending_lens.push(len);
+    }
+
+    pub(super) fn sync(&mut self) {
+        for (block, mut versions) in std::mem::take(&mut self.pending) {
+            if let Some(newest) = versions.pop() {
+                self.durable.insert(block, newest);
+                self.cached.remove(&block);
+            }
+        }
+        self.pending_lens.clear();
+        self.durable_len = self.len;
+    }
+
+    pub(super) fn fail_sync(&mut self) {
+        self.pending.clear();
+        self.pending_lens.clear();
+    }
+
+    pub(super) fn crash(&mut self, seeded: &mut Seeded, tearing: Tearing) {
+        for (block, versions) in std::mem::take(&mut self.pending) {
+            let old = self.durable.get(&block).cloned().unwrap_or_else(|| Box::new([0; BLOCK]));
+            let kept = match seeded.below(versions.len() + 1) {
+                0 => old.clone(),
+                n => versions[n - 1].clone(),
+            };
+            let kept = match tearing {
+                Tearing::Blocks => kept,
+                Tearing::Sectors => tear(seeded, &old, &versions, kept),
+            };
+            self.durable.insert(block, kept);
+        }
+        let choice = seeded.below(self.pending_lens.len() + 1);
+        if choice > 0 {
+            self.durable_len = self.pending_lens[choice - 1];
+        }
+        self.pending_lens.clear();
+        self.cached.clear();
+        self.len = self.durable_len;
+        let blocks = self.len.div_ceil(BLOCK as u64);
+        self.durable.split_off(&blocks);
+        self.open_count = 0;
+    }
+
+    /// Changes bytes everywhere, behind everybody's back.
+    pub(super) fn edit(&mut self, position: u64, len: usize, change: &dyn Fn(&mut [u8])) {
+        assert!(position / BLOCK as u64 == (position + len as u64 - 1) / BLOCK as u64, "an edit lies within one block");
+        let (block, at) = (position / BLOCK as u64, (position % BLOCK as u64) as usize);
+        let durable = self.durable.entry(block).or_insert_with(|| Box::new([0; BLOCK]));
+        change(&mut durable[at..at + len]);
+        if let Some(cached) = self.cached.get_mut(&block) {
+            change(&mut cached[at..at + len]);
+        }
+        for version in self.pending.get_mut(&block).into_iter().flatten() {
+            change(&mut version[at..at + len]);
+        }
+    }
+
+    fn view(&self, block: u64) -> Block {
+        let found = self.cached.get(&block).or_else(|| self.durable.get(&block));
+        found.cloned().unwrap_or_else(|| Box::new([0; BLOCK]))
+    }
+
+    fn put(&mut self, block: u64, new: Block) {
+        let versions = self.pending.entry(block).or_default();
+        if versions.len() == VERSIONS_MAX {
+            versions.remove(0);
+        }
+        versions.push(new.clone());
+        self.cached.insert(block, new);
+    }
+}
+
+fn tear(seeded: &mut Seeded, old: &Block, versions: &[Block], kept: Block) -> Block {
+    let mut torn = kept;
+    for sector in 0..BLOCK / SECTOR {
+        let range = sector * SECTOR..(sector + 1) * SECTOR;
+        let source = match seeded.below(versions.len() + 1) {
+            0 => old,
+            n => &versions[n - 1],
+        };
+        torn[range.clone()].copy_from_slice(&source[range]);
+    }
+    torn
+}
+
+/// Cuts bytes at block boundaries: block number, range within it, bytes.
+fn pieces(position: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, std::ops::Range<usize>, &[u8])> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        if done == bytes.len() {
+            return None;
+        }
+        let at = position + done as u64;
+        let skip = (at % BLOCK as u64) as usize;
+        let len = (BLOCK - skip).min(bytes.len() - done);
+        let piece = (at / BLOCK as u64, skip..skip + len, &bytes[done..done + len]);
+        done += len;
+        Some(piece)
+    })
+}

@@ -1,0 +1,121 @@
+//! The simulated disk loses and fails as it should: what the crash tests prove rests on this.
+
+use std::io::{ErrorKind, IoSlice};
+use std::path::{Path, PathBuf};
+
+use stonelog_storage::disk::{Disk, Open, SimDisk, SimFault, SimOperation, Tearing};
+
+fn read(disk: &SimDisk, path: &str) -> Vec<u8> {
+    disk.contents(Path::new(path))
+}
+
+fn synced_file(disk: &SimDisk, path: &str, bytes: &[u8]) {
+    let path = PathBuf::from(path);
+    let file = disk.open(&path, Open::CreateNew).unwrap();
+    file.write_at(0, &[IoSlice::new(bytes)]).unwrap();
+    file.sync_data().unwrap();
+    disk.sync_dir(path.parent().unwrap()).unwrap();
+}
+
+#[test]
+fn a_crash_keeps_what_was_synced_and_some_subset_of_the_rest() {
+    let mut kept_counts = std::collections::BTreeSet::new();
+    for seed in 0..40 {
+        let disk = SimDisk::new();
+        synced_file(&disk, "/f", &[1; 8 * 4096]);
+        let file = disk.open(Path::new("/f"), Open::ReadWrite).unwrap();
+        file.write_at(2 * 4096, &[IoSlice::new(&[2; 4 * 4096])]).unwrap();
+        disk.crash(seed, Tearing::Blocks);
+        let bytes = read(&disk, "/f");
+        assert_eq!(bytes.len(), 8 * 4096);
+        for (index, block) in bytes.chunks(4096).enumerate() {
+            assert!(block.iter().all(|byte| *byte == block[0]), "no block is torn");
+            assert!(block[0] == 1 || (2..6).contains(&index));
+        }
+        kept_counts.insert(bytes.chunks(4096).filter(|block| block[0] == 2).count());
+        assert!(file.sync_data().is_err(), "a file opened before the crash is dead");
+    }
+    assert!(kept_counts.len() >= 4, "{kept_counts:?}");
+}
+
+#[test]
+fn sectors_tear_when_asked() {
+    let torn = (0..20).any(|seed| {
+        let disk = SimDisk::new();
+        synced_file(&disk, "/f", &[1; 4096]);
+        disk.open(Path::new("/f"), Open::ReadWrite).unwrap().write_at(0, &[IoSlice::new(&[2; 4096])]).unwrap();
+        disk.crash(seed, Tearing::Sectors);
+        let bytes = read(&disk, "/f");
+        bytes.contains(&1) && bytes.contains(&2)
+    });
+    assert!(torn);
+}
+
+#[test]
+fn names_are_lost_without_a_directory_sync() {
+    let mut outcomes = std::collections::BTreeSet::new();
+    for seed in 0..20 {
+        let disk = SimDisk::new();
+        synced_file(&disk, "/old", b"x");
+        let file = disk.open(Path::new("/new"), Open::CreateNew).unwrap();
+        file.sync_data().unwrap();
+        disk.rename(Path::new("/old"), Path::new("/renamed")).unwrap();
+        disk.crash(seed, Tearing::Blocks);
+        let names: Vec<String> = disk.list(Path::new("/")).unwrap().into_iter().map(|entry| entry.name).collect();
+        outcomes.insert(names.join(" "));
+    }
+    assert_eq!(outcomes.into_iter().collect::<Vec<_>>(), ["new old", "new renamed", "old"]);
+}
+
+#[test]
+fn a_failed_sync_loses_the_bytes_and_the_next_says_ok() {
+    let disk = SimDisk::new();
+    synced_file(&disk, "/f", &[1; 4096]);
+    disk.fail(SimOperation::SyncData, "f", 0, SimFault::LosesBytes);
+    let file = disk.open(Path::new("/f"), Open::ReadWrite).unwrap();
+    file.write_at(0, &[IoSlice::new(&[2; 4096])]).unwrap();
+    assert_eq!(file.sync_data().err().unwrap().raw_os_error(), Some(5));
+    file.sync_data().unwrap();
+    assert_eq!(read(&disk, "/f"), [2; 4096], "the cache shows the new bytes");
+    let mut device = [0; 4096];
+    file.read_device_at(0, &mut device).unwrap();
+    assert_eq!(device, [1; 4096], "the device keeps the old ones");
+    disk.crash(1, Tearing::Blocks);
+    assert_eq!(read(&disk, "/f"), [1; 4096]);
+}
+
+#[test]
+fn capacity_is_refused_before_anything_is_written() {
+    let disk = SimDisk::new();
+    disk.set_capacity(Some(2 * 4096));
+    let file = disk.open(Path::new("/f"), Open::CreateNew).unwrap();
+    file.allocate(0, 4096).unwrap();
+    assert_eq!(file.write_at(0, &[IoSlice::new(&[1; 3 * 4096])]).err().unwrap().kind(), ErrorKind::StorageFull);
+    assert_eq!(read(&disk, "/f"), [0; 4096]);
+    file.write_at(0, &[IoSlice::new(&[1; 2 * 4096])]).unwrap();
+    disk.remove_file(Path::new("/f")).unwrap();
+    let other = disk.open(Path::new("/g"), Open::CreateNew).unwrap();
+    other.allocate(0, 2 * 4096).unwrap();
+}
+
+#[test]
+fn the_power_goes_at_the_chosen_change_and_stays_away() {
+    let disk = SimDisk::new();
+    synced_file(&disk, "/f", &[1; 4096]);
+    let before = disk.changes();
+    disk.cut_power_at(before + 1);
+    let file = disk.open(Path::new("/f"), Open::ReadWrite).unwrap();
+    file.write_at(0, &[IoSlice::new(&[2; 4096])]).unwrap();
+    assert!(file.sync_data().is_err());
+    assert!(disk.is_dead() && file.read_at(0, &mut [0]).is_err());
+    let survived: Vec<bool> = (0..16)
+        .map(|seed| {
+            let disk = SimDisk::new();
+            synced_file(&disk, "/f", &[1; 4096]);
+            disk.open(Path::new("/f"), Open::ReadWrite).unwrap().write_at(0, &[IoSlice::new(&[2; 4096])]).unwrap();
+            disk.crash(seed, Tearing::Blocks);
+            read(&disk, "/f")[0] == 2
+        })
+        .collect();
+    assert!(survived.contains(&true) && survived.contains(&false), "the interrupted sync decided nothing");
+}
