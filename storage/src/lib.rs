@@ -11,6 +11,7 @@ pub mod index;
 pub mod job;
 pub mod journal;
 pub mod log;
+pub mod log_dir;
 pub mod replica;
 pub mod segment;
 pub mod small_file;
