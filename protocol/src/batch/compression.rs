@@ -9,6 +9,8 @@
 //!
 //! LZ4 is the standard frame with independent blocks of 64 KiB, the only kind Kafka's Java clients read.
 
+mod lz4;
+
 use std::borrow::Cow;
 use std::io::{Read, Write as _};
 
@@ -68,6 +70,7 @@ pub fn decompress(codec: Compression, input: &[u8], bytes_max: usize) -> Result<
         Compression::None if input.len() > bytes_max => Err(CompressionError::TooLarge(bytes_max)),
         Compression::None => Ok(input.to_vec()),
         Compression::Gzip => read_bounded(MultiGzDecoder::new(input), bytes_max),
+        Compression::Lz4 if !lz4::is_one_whole_frame(input) => Err(CompressionError::Malformed),
         Compression::Lz4 => read_bounded(FrameDecoder::new(input), bytes_max),
         Compression::Zstd => {
             let decoder = zstd::stream::read::Decoder::with_buffer(input).map_err(|_| CompressionError::Malformed)?;

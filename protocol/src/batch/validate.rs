@@ -4,8 +4,10 @@
 //! then the header's own sums, then every record, then the segment size. Sequence numbers are judged later, by the
 //! partition. Nothing here changes a byte; [`ProducedBatch::stamp`] does, once the batch is accepted.
 //!
-//! Difference from Kafka: offsets inside a batch must count up from 0 by one (Kafka rewrites compressed batches that do
-//! not; no client in use writes such), bytes behind the batch are refused, and so is the delete-horizon bit.
+//! Differences from Kafka, each about bytes that no client in use writes: offsets inside a batch must count up from 0 by
+//! one (Kafka rewrites compressed batches that do not and stores plain ones); bytes behind the batch or behind a gzip
+//! stream, lengths below -1 within a record, the delete-horizon bit and LogAppendTime set by a client are refused.
+//! Records that cannot be decompressed are INVALID_RECORD, where Kafka answers UNKNOWN_SERVER_ERROR.
 //! Source: `ProduceRequest.validateRecords`, `UnifiedLog.analyzeAndValidateRecords`, `LogValidator`.
 
 use thiserror::Error;
@@ -202,7 +204,7 @@ fn reject(error: ErrorCode, reason: RejectReason) -> BatchReject {
     BatchReject { error, reason, records: Vec::new() }
 }
 
-/// One whole batch, of magic 2, with a codec that this version may carry.
+/// One whole batch, of magic 2, and not zstd in a version before it.
 fn check_request(records: &[u8], version: i16) -> Result<BatchHeader, BatchReject> {
     let invalid = |reason| Err(reject(ErrorCode::InvalidRecord, reason));
     let corrupt = |reason| Err(reject(ErrorCode::CorruptMessage, reason));
@@ -227,8 +229,8 @@ fn check_request(records: &[u8], version: i16) -> Result<BatchHeader, BatchRejec
         Some(Compression::Zstd) if version < 7 => {
             return Err(reject(ErrorCode::UnsupportedCompressionType, RejectReason::ZstdTooEarly));
         }
-        Some(_) => {}
-        None => return Err(reject(ErrorCode::UnsupportedCompressionType, RejectReason::UnknownCodec)),
+        // An unknown codec may be damage, which the checksum tells.
+        _ => {}
     }
     if header.batch_bytes != records.len() {
         return invalid(RejectReason::SeveralBatches);
@@ -247,6 +249,9 @@ fn check_bytes(batch: &[u8], header: &BatchHeader, rules: &BatchRules) -> Result
     }
     if !header::crc_matches(batch) {
         return Err(reject(ErrorCode::CorruptMessage, RejectReason::Crc));
+    }
+    if header.compression().is_none() {
+        return Err(reject(ErrorCode::UnsupportedCompressionType, RejectReason::UnknownCodec));
     }
     Ok(())
 }
@@ -399,13 +404,16 @@ mod tests {
     }
 
     #[test]
-    fn zstd_needs_produce_7_and_unknown_codecs_are_unsupported() {
+    fn zstd_needs_produce_7_and_unknown_codecs_are_unsupported_if_undamaged() {
         let zstd = builder(&[None]).compressed(Compression::Zstd, None).build().unwrap();
         let reject = validate_produced(&zstd, 6, &BatchRules::default(), NOW).unwrap_err();
         assert_eq!(reject.error, ErrorCode::UnsupportedCompressionType);
         assert!(validate_produced(&zstd, 7, &BatchRules::default(), NOW).is_ok());
         let unknown = (ErrorCode::UnsupportedCompressionType, RejectReason::UnknownCodec);
         assert_eq!(refused(&patched(21, &[0, 7])), unknown);
+        let mut damaged = batch();
+        damaged[22] = 7;
+        assert_eq!(refused(&damaged), (ErrorCode::CorruptMessage, RejectReason::Crc));
     }
 
     #[test]
