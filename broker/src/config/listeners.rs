@@ -108,7 +108,7 @@ pub(super) fn listeners(reader: &Reader<'_>, surroundings: &Surroundings<'_>, re
 
 fn default_setting() -> Setting {
     let value = "PLAINTEXT://127.0.0.1:9092".to_owned();
-    Setting { key: "listeners".to_owned(), value, origin: Origin::Argument { text: String::new() } }
+    Setting { key: "listeners".to_owned(), value, origin: Origin::Default }
 }
 
 fn endpoints(setting: &Setting, report: &mut Report) -> Vec<Endpoint> {

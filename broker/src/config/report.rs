@@ -75,6 +75,7 @@ impl Place {
             Origin::Environment { variable } => joined(variable, "=", &setting.value),
             Origin::Argument { .. } => joined(&format!("--set {}", setting.key), "=", &setting.value),
             Origin::DataDir => joined("--data-dir", " ", &setting.value),
+            Origin::Default => joined(&setting.key, "=", &setting.value),
         };
         let hide = |text: &str| text.chars().take(value.start).collect::<String>() + "[hidden]";
         let (text, span) = match part {
@@ -158,6 +159,7 @@ impl fmt::Display for Complaint {
                 Origin::File { path, line, .. } => writeln!(f, "{indent}--> {path}:{line}:{column}")?,
                 Origin::Environment { .. } => writeln!(f, "{indent}--> environment")?,
                 Origin::Argument { .. } | Origin::DataDir => writeln!(f, "{indent}--> command line")?,
+                Origin::Default => writeln!(f, "{indent}--> default")?,
             }
             // Tabs would move the carets: each is shown as one blank.
             writeln!(f, "{gutter:>width$} | {}", place.text.replace('\t', " "), width = indent.len())?;

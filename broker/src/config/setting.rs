@@ -43,6 +43,8 @@ pub enum Origin {
     },
     /// `--data-dir`.
     DataDir,
+    /// Nobody set it: another setting contradicts the default.
+    Default,
 }
 
 impl fmt::Display for Origin {
@@ -52,6 +54,7 @@ impl fmt::Display for Origin {
             Origin::Environment { variable } => f.write_str(variable),
             Origin::Argument { .. } => f.write_str("--set"),
             Origin::DataDir => f.write_str("--data-dir"),
+            Origin::Default => f.write_str("default"),
         }
     }
 }

@@ -5,6 +5,9 @@
 
 use super::definition::{Constraint, Definition, Kind};
 
+const CONTINUOUS: &str = "the journal flushes without pause: a relaxed record waits for one flush, not for a clock";
+const AT_ONCE: &str = "a deleted segment's files go at once; reads under way keep theirs open";
+const NO_HERD: &str = "segments are written behind the journal: rolling together costs nothing";
 const TIERED: &str = "tiered storage is not built yet";
 const NO_COMPACTION: &str = "compaction is not built yet: a compacted topic keeps every record";
 
@@ -55,12 +58,13 @@ pub static LOG_KEYS: &[Definition] = &[
         "The default of flush.messages. With 1, Stonelog's default, topics are strict: acknowledged means on \
              disk on every in-sync replica. A larger value makes topics without a setting of their own relaxed.",
     ),
-    Definition::unset("log.flush.interval.ms", Kind::Long).high().cluster_wide().says(
+    Definition::unset("log.flush.interval.ms", Kind::Long).high().cluster_wide().inert(CONTINUOUS).says(
         "The default of flush.ms: the longest time records of relaxed topics stay un-flushed, in milliseconds. \
              Unset means log.flush.scheduler.interval.ms.",
     ),
     Definition::long("log.flush.scheduler.interval.ms", "9223372036854775807")
         .high()
+        .inert(CONTINUOUS)
         .says("Stands in for log.flush.interval.ms while that is unset, in milliseconds."),
     Definition::int("log.index.interval.bytes", "4096")
         .at_least(0)
@@ -69,7 +73,6 @@ pub static LOG_KEYS: &[Definition] = &[
     Definition::int("log.index.size.max.bytes", "10485760")
         .at_least(4)
         .cluster_wide()
-        .inert("indexes are caches that grow as needed")
         .says("The default of segment.index.bytes."),
     Definition::long("log.local.retention.bytes", "-2")
         .at_least(-2)
@@ -124,11 +127,13 @@ pub static LOG_KEYS: &[Definition] = &[
     Definition::int("log.roll.jitter.hours", "0")
         .at_least(0)
         .high()
+        .inert(NO_HERD)
         .says("The greatest random time taken off a segment's age, in hours. log.roll.jitter.ms goes before it."),
     Definition::unset("log.roll.jitter.ms", Kind::Long)
         .at_least(0)
         .high()
         .cluster_wide()
+        .inert(NO_HERD)
         .says("The default of segment.jitter.ms. Unset means log.roll.jitter.hours."),
     Definition::unset("log.roll.ms", Kind::Long)
         .at_least(1)
@@ -144,6 +149,7 @@ pub static LOG_KEYS: &[Definition] = &[
         .at_least(0)
         .high()
         .cluster_wide()
+        .inert(AT_ONCE)
         .says("The default of file.delete.delay.ms."),
     Definition::int("message.max.bytes", "1048588")
         .at_least(0)

@@ -62,6 +62,8 @@ pub struct TopicConfig {
     pub segment_age_max: Duration,
     /// `segment.jitter.ms`: the greatest random time taken off `segment_age_max`.
     pub segment_jitter: Duration,
+    /// `segment.index.bytes`: a segment whose index would take more in Kafka's format is followed by a new one.
+    pub segment_index_bytes: u32,
     /// `index.interval.bytes`.
     pub index_interval_bytes: u32,
     /// `max.message.bytes`: the largest batch, compressed, whole header included.
@@ -232,6 +234,7 @@ impl Effective<'_> {
             segment_bytes: self.size("segment.bytes"),
             segment_age_max: self.duration("segment.ms"),
             segment_jitter: self.duration("segment.jitter.ms"),
+            segment_index_bytes: self.size("segment.index.bytes"),
             index_interval_bytes: self.size("index.interval.bytes"),
             max_message_bytes: self.size("max.message.bytes"),
             min_insync_replicas: self.find("min.insync.replicas").map(|text| parsed(&text)),

@@ -5,6 +5,9 @@
 
 use super::definition::{Constraint, Definition, Kind};
 
+const CONTINUOUS: &str = "the journal flushes without pause: a relaxed record waits for one flush, not for a clock";
+const AT_ONCE: &str = "a deleted segment's files go at once; reads under way keep theirs open";
+const NO_HERD: &str = "segments are written behind the journal: rolling together costs nothing";
 const TIERED: &str = "tiered storage is not built yet";
 const NO_COMPACTION: &str = "compaction is not built yet: a compacted topic keeps every record";
 
@@ -45,6 +48,7 @@ pub static TOPIC_KEYS: &[Definition] = &[
     Definition::long("file.delete.delay.ms", "60000")
         .at_least(0)
         .topic(&["log.segment.delete.delay.ms"])
+        .inert(AT_ONCE)
         .says("How long a deleted segment's file stays on disk under another name, in milliseconds."),
     Definition::long("flush.messages", "1").at_least(1).topic(&["log.flush.interval.messages"]).says(
         "With 1, Stonelog's default, the topic is strict: a record is acknowledged and readable only after it is \
@@ -54,6 +58,7 @@ pub static TOPIC_KEYS: &[Definition] = &[
     Definition::long("flush.ms", "9223372036854775807")
         .at_least(0)
         .topic(&["log.flush.interval.ms", "log.flush.scheduler.interval.ms"])
+        .inert(CONTINUOUS)
         .says(
             "The longest time records of a relaxed topic may stay un-flushed, in milliseconds. It never relaxes a \
              strict topic.",
@@ -153,11 +158,11 @@ pub static TOPIC_KEYS: &[Definition] = &[
     Definition::int("segment.index.bytes", "10485760")
         .at_least(4)
         .topic(&["log.index.size.max.bytes"])
-        .inert("indexes are caches that grow as needed")
-        .says("The largest size of a segment's index, in bytes."),
+        .says("The index size at which a new segment begins, in bytes, counted as Kafka stores it."),
     Definition::long("segment.jitter.ms", "0")
         .at_least(0)
         .topic(&["log.roll.jitter.ms", "log.roll.jitter.hours"])
+        .inert(NO_HERD)
         .says(
             "The greatest random time taken off segment.ms, in milliseconds, so that partitions do not roll \
              together.",

@@ -296,6 +296,12 @@ fn listeners_that_contradict_each_other_are_refused() {
 }
 
 #[test]
+fn a_default_that_is_contradicted_is_shown_as_one() {
+    let (_, text) = given().set("controller.listener.names=PLAINTEXT").complaint();
+    assert!(text.contains("--> default\n  | listeners=PLAINTEXT://127.0.0.1:9092"), "{text}");
+}
+
+#[test]
 fn quorums_of_several_nodes_are_refused_for_now() {
     for argument in [
         "controller.quorum.voters=1@a:9093,2@b:9093,3@c:9093",
