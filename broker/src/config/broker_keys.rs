@@ -51,6 +51,8 @@ pub static REMOVED: &[&str] = &[
     "control.plane.listener.name",
     "eligible.leader.replicas.enable",
     "group.coordinator.new.enable",
+    "group.share.enable",
+    "group.share.max.groups",
     "host.name",
     "advertised.host.name",
     "advertised.port",

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use stonelog_replication::settings::nearest::nearest;
 use stonelog_replication::settings::{Definition, Honour, topic_key, value};
 
+use super::broker_keys::security::LATER;
 use super::broker_keys::{REMOVED, all, broker_key, foreign_prefix};
 use super::report::{Code, Part, Report};
 use super::setting::Setting;
@@ -102,6 +103,9 @@ impl Judged {
                 format!("{key} is no setting of Kafka or Stonelog"),
                 Some(help),
             );
+        } else if key.starts_with("sasl.") || key.starts_with("ssl.") {
+            // Kafka's newer security keys: to ignore one would be to pretend.
+            report.at(setting, Part::Key, Code::Refused, format!("{key} is refused: {LATER}"), None);
         } else {
             self.unknown.push(key.to_owned());
         }

@@ -77,14 +77,23 @@ impl Place {
             Origin::DataDir => joined("--data-dir", " ", &setting.value),
             Origin::Default => joined(&setting.key, "=", &setting.value),
         };
-        let hide = |text: &str| text.chars().take(value.start).collect::<String>() + "[hidden]";
-        let (text, span) = match part {
-            Part::Key => (text, key),
-            Part::Value => (text, value),
-            Part::Secret => (hide(&text), value.start..value.start + "[hidden]".len()),
+        let (text, value) = if part == Part::Secret || looks_secret(&setting.key) {
+            let hidden = text.chars().take(value.start).collect::<String>() + HIDDEN;
+            (hidden, value.start..value.start + HIDDEN.len())
+        } else {
+            (text, value)
         };
+        let span = if part == Part::Key { key } else { value };
         Place { origin: setting.origin.clone(), text, span }
     }
+}
+
+const HIDDEN: &str = "[hidden]";
+
+/// Whether a key that may be in no table, being misspelt, could hold a secret.
+fn looks_secret(key: &str) -> bool {
+    let key = key.to_lowercase();
+    ["passw", "pasw", "secret", "jaas", "credential", "token"].iter().any(|word| key.contains(word))
 }
 
 fn joined(key: &str, separator: &str, value: &str) -> (String, Range<usize>, Range<usize>) {

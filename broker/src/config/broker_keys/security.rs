@@ -104,6 +104,9 @@ pub(super) static KEYS: &[Definition] = &[
         .low()
         .refused(LATER)
         .says("The issuer a token must name."),
+    Definition::boolean("sasl.oauthbearer.header.urlencode", "false")
+        .refused(LATER)
+        .says("Whether the client's name and secret are encoded for a URL."),
     Definition::long("sasl.oauthbearer.jwks.endpoint.refresh.ms", "3600000")
         .low()
         .refused(LATER)

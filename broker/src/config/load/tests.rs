@@ -324,8 +324,16 @@ fn security_keys_are_refused_unless_they_hold_the_default() {
     assert!(text.contains("TLS, SASL and ACLs come later"), "{text}");
     let (_, text) = given().set("ssl.keystore.location=/k.jks").complaint();
     assert!(text.contains("PKCS12") && text.contains("openssl pkcs12"), "{text}");
+    assert_eq!(given().set("sasl.oauthbearer.jwt.validator.class=x").complaint().0, Code::Refused);
     let (_, text) = given().set("listener.name.client.plain.sasl.jaas.config=secret;").complaint();
     assert!(text.contains("come later") && !text.contains("secret"), "{text}");
+}
+
+#[test]
+fn the_value_of_a_misspelt_password_is_not_shown() {
+    let (code, text) = given().file("ssl.keystore.pasword=hunter2\n").complaint();
+    assert_eq!(code, Code::UnknownKey);
+    assert!(text.contains("ssl.keystore.pasword=[hidden]") && !text.contains("hunter2"), "{text}");
 }
 
 #[test]
