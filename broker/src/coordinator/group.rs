@@ -41,6 +41,8 @@ mod member;
 pub mod message;
 pub mod names;
 mod rebalance;
+#[cfg(test)]
+mod simulation;
 mod subscription;
 pub mod sync;
 #[cfg(test)]
@@ -175,6 +177,9 @@ impl Groups {
         let Decision { records, mut answers, then } = decision;
         for record in &records {
             self.hard.apply(record);
+            if let Record::Group { group, value: None } = record {
+                self.forget_generation(group);
+            }
         }
         match then {
             Then::Nothing | Then::Replace { .. } => {}
@@ -236,6 +241,15 @@ impl Groups {
         }
     }
 
+    /// The log says nothing of the group any more. Somebody may have been given an id since that was decided.
+    fn forget_generation(&mut self, group: &GroupId) {
+        if let Some(live) = self.live.get_mut(group).filter(|live| live.state == State::Empty) {
+            let pending_joins = std::mem::take(&mut live.pending_joins);
+            *live = LiveGroup { pending_joins, ..LiveGroup::new(group.clone()) };
+            self.settle(group);
+        }
+    }
+
     /// Drops the live state of a group of which the log says all there is to say.
     fn settle(&mut self, group: &GroupId) {
         let Some(live) = self.live.get(group) else { return };
@@ -278,3 +292,104 @@ impl Decision {
 
 /// Assignments by member.
 type Assignments = BTreeMap<MemberId, Bytes>;
+
+#[cfg(test)]
+mod tests {
+    use super::message::{JoinRequest, JoinResponse, SyncResponse};
+    use super::testing::{World, commit_request, group, instance, join_request};
+    use super::*;
+
+    #[test]
+    fn a_reloaded_group_keeps_members_generation_and_assignments() {
+        let mut world = World::new();
+        let fixed = JoinRequest { instance_id: Some(instance("i")), ..join_request() };
+        let ids = world.stable_with(vec![join_request(), fixed]);
+        world.commit(commit_request(1, &ids[1], 5));
+        world.advance_ms(9_000);
+        world.restart();
+        assert_eq!(world.state(), Some(State::Stable));
+        world.advance_ms(9_000);
+        for id in &ids {
+            assert_eq!(world.heartbeat(id, 1), ErrorCode::None, "sessions begin anew");
+            let ticket = world.sync_as(id, 1, &[]);
+            assert_eq!(world.synced(ticket).unwrap().assignment, id.as_str().as_bytes());
+        }
+        assert_eq!(world.commit(commit_request(1, &ids[0], 6)), ErrorCode::None);
+        world.advance_ms(10_000);
+        assert_eq!(world.state(), Some(State::Empty), "and end when nobody comes");
+    }
+
+    #[test]
+    fn a_group_reloaded_in_the_middle_of_a_rebalance_is_in_its_last_generation() {
+        let mut world = World::new();
+        let ids = world.stable(2);
+        let joining = world.join(JoinRequest { member_id: ids[0].clone(), ..join_request() });
+        world.restart();
+        assert_eq!(world.joined(joining).unwrap().error, ErrorCode::NotCoordinator);
+        assert_eq!(world.state(), Some(State::Stable));
+        assert_eq!(world.heartbeat(&ids[0], 1), ErrorCode::None);
+    }
+
+    #[test]
+    fn a_reloaded_group_larger_than_the_limit_rebalances() {
+        let mut world = World::new();
+        let ids = world.stable(3);
+        world.groups.config.group_members_max = 2;
+        world.restart();
+        assert_eq!(world.state(), Some(State::PreparingRebalance));
+        assert_eq!(world.commit(commit_request(1, &ids[2], 5)), ErrorCode::None);
+        for id in &ids[..2] {
+            world.join(JoinRequest { member_id: id.clone(), ..join_request() });
+        }
+        let last = JoinRequest { member_id: ids[2].clone(), ..join_request() };
+        assert_eq!(world.join_error(last), ErrorCode::GroupMaxSizeReached);
+        assert_eq!(world.state(), Some(State::CompletingRebalance));
+    }
+
+    #[test]
+    fn unloading_answers_everyone_who_waits() {
+        let mut world = World::new();
+        let ids = world.completing_with(vec![join_request(); 2]);
+        let syncing = world.sync_as(&ids[1], 1, &[]);
+        let joining = world.join(JoinRequest { group: group("h"), ..join_request() });
+        let groups = std::mem::replace(&mut world.groups, Groups::new(Config::default()));
+        let mut answers = groups.on_unloaded(ErrorCode::NotCoordinator);
+        answers.sort_by_key(|answer| answer.ticket);
+        let [sync, join] = &answers[..] else { panic!("two wait") };
+        let refused = SyncResponse::refused(ErrorCode::NotCoordinator);
+        assert_eq!((sync.ticket, &sync.response), (syncing, &Response::Sync(refused)));
+        let Response::Join(JoinResponse { error, .. }) = &join.response else { panic!("a JoinGroup answer") };
+        assert_eq!((join.ticket, *error), (joining, ErrorCode::NotCoordinator));
+    }
+
+    #[test]
+    fn a_deletion_gathered_with_a_join_leaves_a_new_group() {
+        let mut world = World::new();
+        let ids = world.stable(1);
+        world.leave_as(&ids[0]);
+        let deletion = world.groups.decide_delete_groups(vec![group("g")], Ticket(100));
+        let known = JoinRequest { requires_known_member_id: true, ..join_request() };
+        let join = world.groups.decide_join(known, Ticket(101), stonelog_protocol::Uuid::ZERO, world.now);
+        assert_eq!(world.groups.on_appended(deletion, world.now).len(), 1);
+        assert_eq!(world.groups.on_appended(join, world.now).len(), 1);
+        assert_eq!(world.state(), Some(State::Empty));
+        assert_eq!(world.groups.live[&group("g")].generation, 0);
+        while world.groups.on_time(Now { mono: MonoMillis(u64::MAX), ..world.now }).is_some() {}
+        assert_eq!(world.state(), None);
+    }
+
+    #[test]
+    fn errors_of_the_log_become_errors_of_the_coordinator() {
+        use ErrorCode::*;
+        for error in [UnknownTopicOrPartition, NotEnoughReplicas, RequestTimedOut] {
+            assert_eq!(append_error(error), CoordinatorNotAvailable);
+        }
+        for error in [NotLeaderOrFollower, KafkaStorageError] {
+            assert_eq!(append_error(error), NotCoordinator);
+        }
+        for error in [MessageTooLarge, RecordListTooLarge, InvalidFetchSize] {
+            assert_eq!(append_error(error), UnknownServerError);
+        }
+        assert_eq!(append_error(CoordinatorLoadInProgress), CoordinatorLoadInProgress);
+    }
+}

@@ -107,3 +107,156 @@ impl Groups {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use stonelog_protocol::{LeaderEpoch, Offset, Timestamp, TopicId};
+
+    use super::super::message::JoinRequest;
+    use super::super::names::MemberId;
+    use super::super::testing::{TOPIC_ID, World, commit_request, group, instance, join_request, member};
+    use super::*;
+
+    #[test]
+    fn a_member_commits_while_stable_and_while_a_rebalance_is_prepared() {
+        let mut world = World::new();
+        let ids = world.stable(2);
+        assert_eq!(world.commit(commit_request(1, &ids[1], 5)), ErrorCode::None);
+        assert_eq!(world.fetch(), Offset(5));
+        world.join(join_request());
+        assert_eq!(world.state(), Some(State::PreparingRebalance));
+        assert_eq!(world.commit(commit_request(1, &ids[1], 6)), ErrorCode::None);
+        assert_eq!(world.fetch(), Offset(6));
+    }
+
+    #[test]
+    fn nobody_else_commits_for_a_group_with_members() {
+        let mut world = World::new();
+        let ids = world.stable(1);
+        world.commit(commit_request(1, &ids[0], 5));
+        let nobody = MemberId::unknown();
+        assert_eq!(world.commit(commit_request(-1, &nobody, 9)), ErrorCode::UnknownMemberId);
+        assert_eq!(world.commit(commit_request(-1, &ids[0], 9)), ErrorCode::IllegalGeneration);
+        assert_eq!(world.commit(commit_request(1, &member("ghost"), 9)), ErrorCode::UnknownMemberId);
+        assert_eq!(world.commit(commit_request(0, &ids[0], 9)), ErrorCode::IllegalGeneration);
+        assert_eq!(world.commit(commit_request(2, &ids[0], 9)), ErrorCode::IllegalGeneration);
+        let instance_only = CommitRequest { instance_id: Some(instance("i")), ..commit_request(-1, &nobody, 9) };
+        assert_eq!(world.commit(instance_only), ErrorCode::UnknownMemberId);
+        assert_eq!(world.fetch(), Offset(5));
+    }
+
+    #[test]
+    fn a_zombie_of_the_generation_before_is_refused() {
+        let mut world = World::new();
+        let ids = world.stable(2);
+        let joining = ids.iter().map(|id| JoinRequest { member_id: id.clone(), ..join_request() });
+        for request in joining.collect::<Vec<_>>() {
+            world.join(request);
+        }
+        assert_eq!(world.state(), Some(State::CompletingRebalance));
+        assert_eq!(world.commit(commit_request(1, &ids[0], 9)), ErrorCode::IllegalGeneration);
+        assert_eq!(world.commit(commit_request(2, &ids[0], 9)), ErrorCode::RebalanceInProgress);
+        assert_eq!(world.fetch(), Offset::NONE);
+    }
+
+    #[test]
+    fn a_fenced_static_member_cannot_commit() {
+        let mut world = World::new();
+        let fixed = JoinRequest { instance_id: Some(instance("i")), ..join_request() };
+        let old = world.stable_with(vec![fixed.clone()])[0].clone();
+        world.join(fixed);
+        let request = CommitRequest { instance_id: Some(instance("i")), ..commit_request(1, &old, 9) };
+        assert_eq!(world.commit(request), ErrorCode::FencedInstanceId);
+        assert_eq!(world.commit(commit_request(1, &old, 9)), ErrorCode::UnknownMemberId);
+    }
+
+    #[test]
+    fn anybody_commits_for_a_group_without_members() {
+        let mut world = World::new();
+        assert_eq!(world.commit(commit_request(-1, &MemberId::unknown(), 3)), ErrorCode::None);
+        assert_eq!((world.fetch(), world.state()), (Offset(3), Some(State::Empty)));
+        assert_eq!(world.commit(commit_request(1, &member("a"), 4)), ErrorCode::UnknownMemberId);
+        let ids = world.stable(1);
+        world.leave_as(&ids[0]);
+        assert_eq!(world.commit(commit_request(-1, &MemberId::unknown(), 4)), ErrorCode::None);
+        assert_eq!(world.commit(commit_request(1, &ids[0], 5)), ErrorCode::UnknownMemberId);
+        assert_eq!(world.fetch(), Offset(4));
+    }
+
+    #[test]
+    fn a_generation_of_a_group_that_is_not_there_is_refused_by_version() {
+        let mut world = World::new();
+        let request = commit_request(1, &member("a"), 3);
+        assert_eq!(world.commit(request.clone()), ErrorCode::GroupIdNotFound);
+        let older = CommitRequest { knows_group_id_not_found: false, ..request };
+        assert_eq!(world.commit(older), ErrorCode::IllegalGeneration);
+        assert_eq!(world.state(), None);
+    }
+
+    #[test]
+    fn the_empty_group_id_commits() {
+        let mut world = World::new();
+        let request = CommitRequest { group: group(""), ..commit_request(-1, &MemberId::unknown(), 3) };
+        assert_eq!(world.commit(request), ErrorCode::None);
+    }
+
+    #[test]
+    fn a_text_too_long_fails_its_partition_alone() {
+        let mut world = World::new();
+        let mut request = commit_request(-1, &MemberId::unknown(), 3);
+        let long = CommitPartition {
+            metadata: Some(Arc::from("m".repeat(4_097))),
+            partition: stonelog_protocol::PartitionIndex(1),
+            ..request.topics[0].partitions[0].clone()
+        };
+        request.topics[0].partitions[0].metadata = Some(Arc::from("m".repeat(4_096)));
+        request.topics[0].partitions.push(long);
+        let decision = world.groups.decide_commit(request, Ticket(9), world.now);
+        let Response::Commit(response) = &decision.answers[0].response else { panic!("a commit's answer") };
+        let errors: Vec<ErrorCode> = response.topics[0].1.iter().map(|(_, error)| *error).collect();
+        assert_eq!(errors, [ErrorCode::None, ErrorCode::OffsetMetadataTooLarge]);
+        assert_eq!(decision.records.len(), 1);
+    }
+
+    #[test]
+    fn a_commit_is_stored_with_epoch_time_and_topic_id() {
+        let mut world = World::new();
+        world.commit(commit_request(-1, &MemberId::unknown(), 3));
+        let expected = CommittedOffset {
+            offset: Offset(3),
+            leader_epoch: LeaderEpoch(1),
+            metadata: Arc::from(""),
+            commit_timestamp: world.now.wall,
+            expire_timestamp: None,
+            topic_id: TOPIC_ID,
+        };
+        let Some(Record::Offset { value, .. }) = world.log.last() else { panic!("an offset record") };
+        assert_eq!(value.as_ref(), Some(&expected));
+        let keep = CommitRequest { retention_ms: Some(50), ..commit_request(-1, &MemberId::unknown(), 4) };
+        world.commit(keep);
+        let Some(Record::Offset { value: Some(value), .. }) = world.log.last() else { panic!("an offset record") };
+        assert_eq!(value.expire_timestamp, Some(Timestamp(world.now.wall.0 + 50)));
+        assert_eq!((value.leader_epoch, value.topic_id), (LeaderEpoch::NONE, TopicId::ZERO));
+    }
+
+    #[test]
+    fn a_refused_commit_changes_nothing() {
+        let mut world = World::new();
+        world.commit(commit_request(-1, &MemberId::unknown(), 3));
+        world.refusal = Some(ErrorCode::NotEnoughReplicas);
+        assert_eq!(world.commit(commit_request(-1, &MemberId::unknown(), 4)), ErrorCode::CoordinatorNotAvailable);
+        assert_eq!(world.fetch(), Offset(3));
+    }
+
+    #[test]
+    fn commits_keep_a_member_alive() {
+        let mut world = World::new();
+        let ids = world.stable(1);
+        for offset in 0..5 {
+            world.advance_ms(9_000);
+            assert_eq!(world.commit(commit_request(1, &ids[0], offset)), ErrorCode::None);
+        }
+        world.advance_ms(10_000);
+        assert_eq!(world.state(), Some(State::Empty));
+    }
+}

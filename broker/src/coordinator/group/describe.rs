@@ -89,3 +89,79 @@ fn described_members(live: &LiveGroup, protocol: Option<&str>) -> Vec<DescribedM
     };
     live.members.values().map(described).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::{CommitRequest, JoinRequest};
+    use super::super::names::MemberId;
+    use super::super::testing::{World, commit_request, group, instance, join_request, subscription};
+    use super::*;
+
+    #[test]
+    fn a_stable_group_shows_members_with_metadata_and_assignment() {
+        let mut world = World::new();
+        let fixed = JoinRequest { instance_id: Some(instance("i")), ..join_request() };
+        let ids = world.stable_with(vec![fixed]);
+        let expected = DescribedGroup {
+            error: ErrorCode::None,
+            error_message: None,
+            group: group("g"),
+            state: "Stable",
+            protocol_type: Arc::from("consumer"),
+            protocol: Arc::from("range"),
+            members: vec![DescribedMember {
+                member_id: ids[0].clone(),
+                instance_id: Some(instance("i")),
+                client_id: Arc::from("client"),
+                client_host: Arc::from("/127.0.0.1"),
+                metadata: subscription(&["t"]),
+                assignment: Bytes::copy_from_slice(ids[0].as_str().as_bytes()),
+            }],
+        };
+        assert_eq!(world.groups.describe(&group("g"), true), expected);
+        world.join(join_request());
+        let preparing = world.groups.describe(&group("g"), true);
+        assert_eq!((preparing.state, &*preparing.protocol, preparing.members.len()), ("PreparingRebalance", "", 2));
+        assert!(preparing.members.iter().all(|member| member.metadata.is_empty()));
+    }
+
+    #[test]
+    fn a_group_that_is_not_there_is_dead() {
+        let world = World::new();
+        let described = world.groups.describe(&group("g"), false);
+        assert_eq!((described.error, described.state), (ErrorCode::None, "Dead"));
+        let described = world.groups.describe(&group("g"), true);
+        assert_eq!((described.error, described.state), (ErrorCode::GroupIdNotFound, "Dead"));
+        assert_eq!(described.error_message.as_deref(), Some("Group g not found."));
+    }
+
+    #[test]
+    fn groups_are_listed_by_state_and_kind() {
+        let mut world = World::new();
+        world.stable(1);
+        world.commit(CommitRequest { group: group("a"), ..commit_request(-1, &MemberId::unknown(), 1) });
+        world.join(JoinRequest { group: group("z"), ..join_request() });
+        let names = |states: &[&str], types: &[&str]| {
+            let listed = world.groups.list(states, types);
+            listed
+                .into_iter()
+                .map(|one| format!("{}:{}:{}", one.group, one.protocol_type, one.state))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(&[], &[]), ["a::Empty", "g:consumer:Stable", "z:consumer:PreparingRebalance"]);
+        assert_eq!(names(&["stable", " EMPTY "], &["CLASSIC"]), ["a::Empty", "g:consumer:Stable"]);
+        assert_eq!(names(&["Dead"], &[]), Vec::<String>::new());
+        assert_eq!(names(&[], &["consumer", "nonsense"]), Vec::<String>::new());
+        assert_eq!(names(&[], &["consumer", "classic"]).len(), 3);
+    }
+
+    #[test]
+    fn an_empty_group_keeps_its_protocol_type() {
+        let mut world = World::new();
+        let ids = world.stable(1);
+        world.leave_as(&ids[0]);
+        let described = world.groups.describe(&group("g"), true);
+        assert_eq!((described.state, &*described.protocol_type, &*described.protocol), ("Empty", "consumer", ""));
+        assert_eq!(world.groups.list(&["Empty"], &[])[0].protocol_type.as_ref(), "consumer");
+    }
+}

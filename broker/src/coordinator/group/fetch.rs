@@ -59,3 +59,80 @@ fn fetched(partition: PartitionIndex, stored: Option<&CommittedOffset>) -> Fetch
         metadata: stored.map_or_else(|| Arc::from(""), |stored| stored.metadata.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use stonelog_protocol::Uuid;
+
+    use super::super::message::{CommitRequest, CommitTopic};
+    use super::super::names::MemberId;
+    use super::super::testing::{TOPIC_ID, World, commit_request, group};
+    use super::*;
+
+    fn committed() -> World {
+        let mut world = World::new();
+        let mut request = commit_request(-1, &MemberId::unknown(), 3);
+        let other = CommitTopic { name: Arc::from("u"), topic_id: Uuid([8; 16]), ..request.topics[0].clone() };
+        request.topics[0].partitions[0].metadata = Some(Arc::from("note"));
+        request.topics.push(other);
+        world.commit(request);
+        world
+    }
+
+    #[test]
+    fn what_was_committed_is_fetched_and_what_was_not_is_minus_one() {
+        let world = committed();
+        let partitions = vec![PartitionIndex(0), PartitionIndex(1)];
+        let topics = vec![(Arc::from("t"), partitions.clone()), (Arc::from("v"), partitions[..1].to_vec())];
+        let request = FetchRequest { group: group("g"), topics: Some(topics) };
+        let fetched = world.groups.fetch_offsets(&request, |_| Some(TOPIC_ID));
+        let none = |partition| FetchedOffset {
+            partition: PartitionIndex(partition),
+            offset: Offset(-1),
+            leader_epoch: LeaderEpoch(-1),
+            metadata: Arc::from(""),
+        };
+        let stored =
+            FetchedOffset { offset: Offset(3), leader_epoch: LeaderEpoch(1), metadata: Arc::from("note"), ..none(0) };
+        assert_eq!(
+            fetched,
+            [
+                FetchedTopic { name: Arc::from("t"), partitions: vec![stored, none(1)] },
+                FetchedTopic { name: Arc::from("v"), partitions: vec![none(0)] },
+            ]
+        );
+        let nobody = FetchRequest { group: group("nobody"), ..request };
+        let fetched = world.groups.fetch_offsets(&nobody, |_| Some(TOPIC_ID));
+        assert_eq!(fetched[0].partitions, [none(0), none(1)]);
+    }
+
+    #[test]
+    fn everything_is_fetched_when_no_topic_is_named() {
+        let world = committed();
+        let request = FetchRequest { group: group("g"), topics: None };
+        let ids = |name: &str| Some(if name == "t" { TOPIC_ID } else { Uuid([8; 16]) });
+        let fetched = world.groups.fetch_offsets(&request, ids);
+        assert_eq!(fetched.iter().map(|topic| &*topic.name).collect::<Vec<_>>(), ["t", "u"]);
+        let nobody = FetchRequest { group: group("nobody"), topics: None };
+        assert!(world.groups.fetch_offsets(&nobody, ids).is_empty());
+    }
+
+    #[test]
+    fn an_offset_of_another_incarnation_of_the_topic_is_ignored() {
+        let world = committed();
+        let named = FetchRequest { group: group("g"), topics: Some(vec![(Arc::from("t"), vec![PartitionIndex(0)])]) };
+        for present in [Some(Uuid([6; 16])), None] {
+            assert_eq!(world.groups.fetch_offsets(&named, |_| present)[0].partitions[0].offset, Offset::NONE);
+            let all = FetchRequest { group: group("g"), topics: None };
+            assert!(world.groups.fetch_offsets(&all, |_| present).is_empty());
+        }
+    }
+
+    #[test]
+    fn an_offset_that_does_not_say_its_incarnation_is_believed() {
+        let mut world = World::new();
+        let request = CommitRequest { retention_ms: Some(1_000), ..commit_request(-1, &MemberId::unknown(), 3) };
+        world.commit(request);
+        assert_eq!(world.fetch(), Offset(3));
+    }
+}

@@ -43,7 +43,10 @@ impl Groups {
                 return refuse(ErrorCode::CoordinatorNotAvailable, request.member_id);
             }
             let live = match stored.and_then(|stored| stored.metadata.as_ref()) {
-                Some(metadata) => LiveGroup::from_stored(request.group.clone(), metadata),
+                Some(metadata) => {
+                    assert!(metadata.members.is_empty(), "a group with members is live");
+                    LiveGroup::from_stored(request.group.clone(), metadata)
+                }
                 None => LiveGroup::new(request.group.clone()),
             };
             self.live.insert(request.group.clone(), live);

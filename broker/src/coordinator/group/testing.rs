@@ -85,6 +85,8 @@ pub(super) fn commit_request(generation: i32, member_id: &MemberId, offset: i64)
 pub(super) struct World {
     pub(super) groups: Groups,
     pub(super) log: Vec<Record>,
+    /// The keys of the log's records.
+    keys: Vec<Bytes>,
     pub(super) now: Now,
     /// What the log answers to appends, while it refuses them.
     pub(super) refusal: Option<ErrorCode>,
@@ -104,6 +106,7 @@ impl World {
         World {
             groups: Groups::new(config),
             log: Vec::new(),
+            keys: Vec::new(),
             now: Now { mono: MonoMillis(1_000), wall: Timestamp(1_000_000) },
             refusal: None,
             answers: BTreeMap::new(),
@@ -113,7 +116,7 @@ impl World {
         }
     }
 
-    fn ticket(&mut self) -> Ticket {
+    pub(super) fn ticket(&mut self) -> Ticket {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.outstanding.insert(ticket);
@@ -122,18 +125,33 @@ impl World {
 
     /// Appends what was decided, or refuses it.
     pub(super) fn settle(&mut self, decision: Decision) {
-        let answers = match self.refusal {
-            Some(error) if !decision.records.is_empty() => {
-                self.has_refused |= decision.records.iter().any(|record| matches!(record, Record::Group { .. }));
-                self.groups.on_refused(decision, error, self.now)
-            }
-            _ => {
-                self.log.extend(decision.records.iter().cloned());
-                self.groups.on_appended(decision, self.now)
-            }
-        };
-        self.take(answers);
+        self.settle_all(vec![decision]);
+    }
+
+    /// Appends what several decisions want as one batch, or refuses all of it.
+    pub(super) fn settle_all(&mut self, decisions: Vec<Decision>) {
+        for decision in decisions {
+            let answers = match self.refusal {
+                Some(error) if !decision.records.is_empty() => {
+                    self.has_refused |= decision.records.iter().any(|record| matches!(record, Record::Group { .. }));
+                    self.groups.on_refused(decision, error, self.now)
+                }
+                _ => {
+                    decision.records.iter().for_each(|record| self.append(record.clone()));
+                    self.groups.on_appended(decision, self.now)
+                }
+            };
+            self.take(answers);
+        }
         self.check();
+    }
+
+    /// Puts a record into the log, through its bytes.
+    pub(super) fn append(&mut self, record: Record) {
+        let (key, value) = (record.encode_key(), record.encode_value());
+        assert_eq!(Record::decode(&key, value.as_deref()), Ok(Decoded::Known(record.clone())));
+        self.log.push(record);
+        self.keys.push(key);
     }
 
     fn take(&mut self, answers: Vec<Answer>) {
@@ -355,16 +373,13 @@ impl World {
         }
     }
 
-    /// The hard state equals its replay, also after compaction, through the bytes of the records.
+    /// The hard state equals its replay, also after compaction.
     fn check_replay(&self) {
         let mut replayed = HardState::default();
-        let mut newest: BTreeMap<Bytes, usize> = BTreeMap::new();
+        let mut newest: BTreeMap<&Bytes, usize> = BTreeMap::new();
         for (at, record) in self.log.iter().enumerate() {
-            let (key, value) = (record.encode_key(), record.encode_value());
-            let decoded = Record::decode(&key, value.as_deref());
-            assert_eq!(decoded, Ok(Decoded::Known(record.clone())));
             replayed.apply(record);
-            newest.insert(key, at);
+            newest.insert(&self.keys[at], at);
         }
         assert_eq!(&replayed, self.groups.hard(), "the state is the replay of its log");
         let mut survivors: Vec<usize> = newest.into_values().collect();
