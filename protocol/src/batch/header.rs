@@ -151,14 +151,14 @@ impl BatchHeader {
         })
     }
 
-    /// Offset of the last record.
+    /// Offset of the last record. A hostile or damaged header cannot overflow it.
     pub fn last_offset(&self) -> Offset {
-        self.base_offset + i64::from(self.last_offset_delta)
+        Offset(self.base_offset.0.saturating_add(i64::from(self.last_offset_delta)))
     }
 
     /// The offset after the last record.
     pub fn next_offset(&self) -> Offset {
-        self.last_offset().next()
+        Offset(self.last_offset().0.saturating_add(1))
     }
 
     /// The codec, or `None` for an unassigned one.
@@ -194,7 +194,7 @@ impl BatchHeader {
 
 /// `sequence + increment`, wrapping from `i32::MAX` to 0 (`DefaultRecordBatch.incrementSequence`).
 pub fn add_sequence(sequence: i32, increment: i32) -> i32 {
-    if sequence > i32::MAX - increment { increment - (i32::MAX - sequence) - 1 } else { sequence + increment }
+    ((i64::from(sequence) + i64::from(increment)) & i64::from(i32::MAX)) as i32
 }
 
 /// Whether the stored CRC is that of the bytes. `batch` is exactly one whole batch.
@@ -237,4 +237,66 @@ fn i32_at(bytes: &[u8], at: usize) -> i32 {
 
 fn i64_at(bytes: &[u8], at: usize) -> i64 {
     (i64::from(i32_at(bytes, at)) << 32) | i64::from(i32_at(bytes, at + 4) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{BatchBuilder, NewRecord};
+
+    fn batch() -> Vec<u8> {
+        let mut builder = BatchBuilder::new().by_producer(ProducerId(7), ProducerEpoch(1), i32::MAX);
+        builder.push(NewRecord::new(Timestamp(5), None, Some(b"one")));
+        builder.push(NewRecord::new(Timestamp(6), None, Some(b"two")));
+        builder.build().unwrap()
+    }
+
+    #[test]
+    fn sequences_wrap_from_the_largest_to_zero() {
+        assert_eq!(add_sequence(5, 3), 8);
+        assert_eq!(add_sequence(i32::MAX, 0), i32::MAX);
+        assert_eq!(add_sequence(i32::MAX, 1), 0);
+        assert_eq!(add_sequence(i32::MAX - 1, 5), 3);
+        assert_eq!(BatchHeader::read(&batch()).unwrap().last_sequence(), 0);
+    }
+
+    #[test]
+    fn hostile_offsets_and_sequences_do_not_overflow() {
+        let header = BatchHeader::read(&batch()).unwrap();
+        for last_offset_delta in [i32::MIN, -1, i32::MAX] {
+            for base_offset in [Offset(i64::MIN), Offset(i64::MAX)] {
+                let hostile = BatchHeader { base_offset, last_offset_delta, ..header };
+                assert!(hostile.next_offset() >= hostile.last_offset());
+                assert!(hostile.last_sequence() >= 0);
+            }
+        }
+    }
+
+    #[test]
+    fn offset_and_epoch_are_patched_outside_the_checksum() {
+        let mut batch = batch();
+        patch_offset_and_epoch(&mut batch, Offset(900), LeaderEpoch(4));
+        let header = BatchHeader::read(&batch).unwrap();
+        assert!(crc_matches(&batch));
+        assert_eq!(
+            (header.base_offset, header.leader_epoch, header.next_offset()),
+            (Offset(900), LeaderEpoch(4), Offset(902))
+        );
+        batch[ATTRIBUTES_AT] ^= 1;
+        assert!(!crc_matches(&batch));
+    }
+
+    #[test]
+    fn bytes_that_are_no_whole_batch_are_told_apart() {
+        let whole = batch();
+        assert_eq!(BatchHeader::read(&whole[..HEADER_BYTES - 1]), Err(HeaderError::Short));
+        assert_eq!(BatchHeader::read(&whole[..whole.len() - 1]), Err(HeaderError::Short));
+        assert!(BatchHeader::read_without_records(&whole[..HEADER_BYTES]).is_ok());
+        let mut old = whole.clone();
+        old[MAGIC_AT] = 1;
+        assert_eq!(BatchHeader::read(&old), Err(HeaderError::Magic(1)));
+        let mut negative = whole;
+        negative[8..12].copy_from_slice(&(-5i32).to_be_bytes());
+        assert_eq!(BatchHeader::read(&negative), Err(HeaderError::Length(-5)));
+    }
 }
