@@ -7,6 +7,7 @@
 //! Shaped after Kafka's `ReplicationControlManager`, `ClusterControlManager` and `ConfigurationControlManager`; the
 //! texts of errors are Kafka's, for people search for them.
 
+pub mod active;
 mod brokers;
 mod change;
 mod configs;
@@ -27,6 +28,7 @@ use stonelog_protocol::{ClusterId, Timestamp, TopicId};
 
 use crate::metadata::{ApplyError, MetadataImage, MetadataRecord};
 
+pub use active::{ControllerError, MetadataHandle, MetadataOptions, start};
 pub use features::bootstrap_records;
 pub use producer_ids::PRODUCER_ID_BLOCK_LEN;
 pub use request::{

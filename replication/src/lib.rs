@@ -5,4 +5,5 @@
 
 pub mod controller;
 pub mod metadata;
+pub mod quorum;
 pub mod settings;

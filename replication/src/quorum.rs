@@ -1,0 +1,22 @@
+//! The metadata quorum: openraft over our own log, votes and snapshots.
+//!
+//! openraft is named here and nowhere else. What leaves this module are images ([`publisher::Published`]) and
+//! [`node::QuorumNode`]. Everything on disk is in our own versioned encoding ([`codec`]), never openraft's.
+//!
+//! Invariants: a vote is durable before it is answered, an entry before it is counted, both in the order of one
+//! journal; a snapshot is durable before the log it covers goes; after any failed write the process ends.
+
+pub mod codec;
+mod journal_thread;
+pub mod log_store;
+pub mod network;
+pub mod node;
+pub mod publisher;
+pub mod snapshot_store;
+pub mod state_machine;
+pub mod type_config;
+
+pub(crate) use journal_thread::{ENTRY_BYTES_MAX, die};
+
+#[cfg(test)]
+mod tests;

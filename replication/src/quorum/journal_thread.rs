@@ -1,0 +1,187 @@
+//! The one thread that writes the metadata journal: votes, entries, truncations and purges, in the order they came.
+//!
+//! It takes everything that is queued, writes it at once, syncs once, then reports in order. Now and then it writes
+//! what still matters anew at the end of the journal and gives the files before it back.
+//!
+//! The journal belongs to one pseudo-replica whose batches are the records of [`super::codec`].
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use openraft::storage::IOFlushed;
+use stonelog_protocol::{Offset, PartitionIndex, TopicPartition, Uuid};
+use stonelog_storage::disk::Disk;
+use stonelog_storage::journal::{
+    Change, JournalEntry, JournalFlusher, JournalMaintenance, JournalOptions, JournalPosition, JournalWriter,
+};
+use stonelog_storage::small_file::{Envelope, EnvelopeKind, write_two_copies};
+use stonelog_storage::{Fault, LogGeneration, ReplicaKey};
+use tokio::sync::oneshot;
+
+use super::codec::JournalRecord;
+use super::log_store::LogState;
+use super::type_config::TypeConfig;
+
+/// Sizes of the metadata journal. The first file is small, so that a first start does not wait for zeroes.
+pub(super) const JOURNAL_OPTIONS: JournalOptions =
+    JournalOptions { file_bytes: 8 << 20, first_file_bytes: 256 << 10, commit_bytes_max: 4 << 20, bytes_max: 1 << 30 };
+
+/// The longest encoded entry: fits a journal file with room to spare.
+pub(crate) const ENTRY_BYTES_MAX: usize = 6 << 20;
+
+/// Live journal above this is written anew, so that every start and every purge leaves a short journal.
+const REWRITE_ABOVE_BYTES: u64 = 32 << 20;
+
+/// Where replay begins is kept in two copies of this file.
+pub(super) const CHECKPOINT_NAME: &str = "metadata.checkpoint";
+/// What that file is.
+pub(super) const CHECKPOINT_KIND: EnvelopeKind =
+    EnvelopeKind { magic: *b"SLMETACP", format: 1, what: "metadata checkpoint" };
+
+/// The replica all records belong to: no topic has this id, for it is not random.
+const METADATA_PARTITION: TopicPartition =
+    TopicPartition { topic_id: Uuid(*b"stonelogmetadata"), partition: PartitionIndex(0) };
+
+/// What to do when records are durable.
+pub(super) enum Done {
+    /// Nothing.
+    Nobody,
+    /// Somebody waits for it.
+    Waiter(oneshot::Sender<()>),
+    /// openraft counts it.
+    Append(IOFlushed<TypeConfig>),
+}
+
+/// Work for the thread.
+pub(super) enum Work {
+    /// Write these, in order.
+    Write { records: Vec<JournalRecord>, done: Done },
+    /// As [`Work::Write`], and see whether the journal has become too long.
+    Purge { record: JournalRecord, done: Done },
+    /// Everything before is written; end.
+    Stop,
+}
+
+/// The thread's end of the journal.
+pub(super) struct JournalThread {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) directory: PathBuf,
+    pub(super) writer: JournalWriter,
+    pub(super) flusher: JournalFlusher,
+    pub(super) maintenance: JournalMaintenance,
+    pub(super) recovery_epoch: u32,
+    /// The version of the last checkpoint written.
+    pub(super) checkpoint_version: u64,
+    pub(super) state: Arc<Mutex<LogState>>,
+    pub(super) next_offset: Offset,
+}
+
+impl JournalThread {
+    /// Starts the thread; dropping the sender ends it too.
+    pub(super) fn spawn(mut self) -> std::io::Result<(Sender<Work>, std::thread::JoinHandle<()>)> {
+        let (sender, receiver) = channel();
+        let thread = std::thread::Builder::new().name("metadata-log".to_owned()).spawn(move || {
+            if let Err(fault) = self.run(&receiver) {
+                die(&fault);
+            }
+        })?;
+        Ok((sender, thread))
+    }
+
+    fn run(&mut self, work: &Receiver<Work>) -> Result<(), Fault> {
+        self.rewrite_if_long()?;
+        // A start finds a file to begin with even when the disk is full by then (rule 8).
+        self.prepare_spare()?;
+        while let Ok(first) = work.recv() {
+            let mut entries = Vec::new();
+            let mut dones = Vec::new();
+            let mut is_purge = false;
+            let mut is_stop = false;
+            for item in std::iter::once(first).chain(work.try_iter()) {
+                match item {
+                    Work::Write { records, done } => {
+                        entries.extend(records.iter().map(|record| self.entry(record.encode())));
+                        dones.push(done);
+                    }
+                    Work::Purge { record, done } => {
+                        entries.push(self.entry(record.encode()));
+                        dones.push(done);
+                        is_purge = true;
+                    }
+                    Work::Stop => {
+                        is_stop = true;
+                        break;
+                    }
+                }
+            }
+            self.writer.write(&entries)?;
+            self.flusher.sync()?;
+            for done in dones {
+                match done {
+                    Done::Nobody => {}
+                    // Whoever waited may have gone; the record is durable all the same.
+                    Done::Waiter(waiter) => drop(waiter.send(())),
+                    Done::Append(callback) => callback.io_completed(Ok(())),
+                }
+            }
+            if is_stop {
+                return Ok(());
+            }
+            if is_purge {
+                self.rewrite_if_long()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, batches: Bytes) -> JournalEntry {
+        let base_offset = self.next_offset;
+        self.next_offset = base_offset.next();
+        let generation = LogGeneration { recovery_epoch: self.recovery_epoch, counter: 0 };
+        JournalEntry {
+            replica: ReplicaKey { partition: METADATA_PARTITION, generation },
+            change: Change::Append { base_offset, end_offset: self.next_offset, batches },
+        }
+    }
+
+    /// Writes what still matters at the end of the journal, then frees everything before it.
+    ///
+    /// What is in memory may be newer than what was asked to be written; it is then durable earlier than it had to be,
+    /// in an order that replays to the same state.
+    fn rewrite_if_long(&mut self) -> Result<(), Fault> {
+        if self.maintenance.usage().bytes_live <= REWRITE_ABOVE_BYTES {
+            return Ok(());
+        }
+        let records = self.state.lock().expect("no holder panics").to_records();
+        let entries: Vec<_> = records.iter().map(|record| self.entry(record.encode())).collect();
+        let start = self.writer.write(&entries)?.start;
+        self.flusher.sync()?;
+        self.write_checkpoint(start)?;
+        let freed = self.maintenance.recycle(start)?;
+        tracing::debug!(freed, records = records.len(), "metadata journal written anew");
+        Ok(())
+    }
+
+    fn write_checkpoint(&mut self, position: JournalPosition) -> Result<(), Fault> {
+        self.checkpoint_version += 1;
+        let mut payload = position.0.to_be_bytes().to_vec();
+        payload.extend_from_slice(&self.recovery_epoch.to_be_bytes());
+        let bytes = Envelope::seal(&CHECKPOINT_KIND, self.checkpoint_version, &payload);
+        write_two_copies(&*self.disk, &self.directory, CHECKPOINT_NAME, &bytes)
+    }
+
+    fn prepare_spare(&self) -> Result<(), Fault> {
+        match self.maintenance.prepare_spare() {
+            Err(fault) if fault.is_out_of_space() => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+}
+
+/// The metadata log cannot be written any more: what this process would say from here on could not be trusted.
+pub(crate) fn die(fault: &dyn std::fmt::Display) -> ! {
+    tracing::error!(%fault, "the metadata log cannot be written; the process ends");
+    std::process::abort()
+}

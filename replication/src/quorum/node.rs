@@ -1,0 +1,261 @@
+//! One member of the metadata quorum: opens its log, gets it a leader, proposes.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::errors::ClientWriteError;
+use openraft::impls::ProgressResponder;
+use openraft::{Config, Raft, SnapshotPolicy};
+use stonelog_protocol::BrokerId;
+use stonelog_storage::Fault;
+use stonelog_storage::disk::Disk;
+
+use super::journal_thread::{ENTRY_BYTES_MAX, die};
+use super::log_store::{LogStore, LogThread};
+use super::network::NoPeers;
+use super::publisher::Publisher;
+use super::snapshot_store::SnapshotStore;
+use super::state_machine::StateMachine;
+use super::type_config::{Outcome, Proposal, TypeConfig, Voter};
+use crate::metadata::RecordBatch;
+
+/// Entries between snapshots; bytes are watched by [`QuorumNode::propose`].
+const SNAPSHOT_EVERY_ENTRIES: u64 = 5_000;
+/// Proposed bytes between snapshots (KRaft's `metadata.log.max.record.bytes.between.snapshots`).
+const SNAPSHOT_EVERY_BYTES: u64 = 20 << 20;
+/// Entries kept behind a snapshot, for observers that lag.
+const ENTRIES_KEPT: u64 = 1_000;
+/// Entries in one message: with the largest entries still below what a peer takes in one frame.
+const ENTRIES_PER_MESSAGE_MAX: u64 = 8;
+
+/// Why the quorum's node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its disk failed, or what is on it cannot be trusted.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// The log belongs to a quorum with other voters, or to another incarnation of this directory.
+    #[error(
+        "the metadata log in {directory} belongs to voters {voters:?}; this node is configured as the only voter {own}"
+    )]
+    OtherVoters {
+        /// The log's directory.
+        directory: PathBuf,
+        /// Who votes, by the log.
+        voters: Vec<u64>,
+        /// This node.
+        own: u64,
+    },
+    /// The log belongs to another cluster.
+    #[error("the metadata log belongs to cluster {found}, not {expected}")]
+    OtherCluster {
+        /// By the log.
+        found: String,
+        /// By `meta.properties`.
+        expected: String,
+    },
+    /// openraft refused; what it says names the inconsistency.
+    #[error("the metadata quorum did not start: {0}")]
+    Refused(String),
+    /// The system gave no thread.
+    #[error("the metadata thread did not start: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Why a proposal was not applied, or may not have been.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// This node does not lead; nothing was written.
+    #[error("this node is not the active controller")]
+    NotLeader(Option<BrokerId>),
+    /// Leadership was lost on the way: it may yet be applied.
+    #[error("the outcome is not known")]
+    Unknown,
+    /// The quorum's node has ended.
+    #[error("the metadata quorum has ended")]
+    Ended,
+}
+
+/// Where a node keeps its things.
+pub struct QuorumOptions {
+    /// The file system.
+    pub disk: Arc<dyn Disk>,
+    /// `<log dir>/metadata`; its parent exists.
+    pub directory: PathBuf,
+    /// This node.
+    pub node_id: BrokerId,
+    /// How the membership records it.
+    pub voter: Voter,
+}
+
+/// A running member.
+pub struct QuorumNode {
+    raft: Raft<TypeConfig, StateMachine>,
+    store: LogStore,
+    thread: LogThread,
+    node_id: u64,
+    stale_batches: Arc<AtomicU64>,
+    bytes_since_snapshot: AtomicU64,
+}
+
+impl QuorumNode {
+    /// Starts the only voter and returns once it leads and has applied everything committed.
+    pub async fn start_alone(options: QuorumOptions, publisher: Arc<Publisher>) -> Result<QuorumNode, StartError> {
+        let node_id = u64::try_from(options.node_id.0).expect("node ids are not negative");
+        let (store, thread) = LogStore::open(&options.disk, &options.directory)?;
+        let stale_batches = Arc::new(AtomicU64::new(0));
+        let snapshots = SnapshotStore::new(options.disk.clone(), options.directory.clone());
+        let machine = StateMachine::new(publisher, snapshots, stale_batches.clone());
+        let raft = match Raft::new(node_id, Arc::new(config()?), NoPeers, store.clone(), machine).await {
+            Ok(raft) => raft,
+            Err(error) => {
+                store.stop(thread);
+                return Err(refused(error));
+            }
+        };
+        let node = QuorumNode { raft, store, thread, node_id, stale_batches, bytes_since_snapshot: AtomicU64::new(0) };
+        match node.become_leader(&options).await {
+            Ok(()) => Ok(node),
+            Err(error) => {
+                node.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn become_leader(&self, options: &QuorumOptions) -> Result<(), StartError> {
+        if self.raft.is_initialized().await.map_err(refused)? {
+            self.check_voters(options).await?;
+        } else {
+            let members = BTreeMap::from([(self.node_id, options.voter.clone())]);
+            self.raft.initialize(members).await.map_err(refused)?;
+        }
+        self.raft.trigger().elect(false).await.map_err(refused)?;
+        // Leading and having applied all that the log holds: the entry that begins the term included.
+        let wait = self.raft.wait(None);
+        let leads = wait.metrics(
+            |metrics| {
+                metrics.running_state.is_err()
+                    || (metrics.current_leader == Some(self.node_id)
+                        && metrics.last_applied.map(|id| id.index) == metrics.last_log_index
+                        && metrics.last_applied.map(|id| id.leader_id.term) == Some(metrics.current_term))
+            },
+            "lone voter leads",
+        );
+        let metrics = leads.await.map_err(refused)?;
+        metrics.running_state.map_err(refused)
+    }
+
+    async fn check_voters(&self, options: &QuorumOptions) -> Result<(), StartError> {
+        let membership = self
+            .raft
+            .with_raft_state(|state| state.membership_state.effective().membership().clone())
+            .await
+            .map_err(refused)?;
+        let voters: Vec<u64> = membership.voter_ids().collect();
+        let is_ours =
+            membership.get_node(&self.node_id).is_some_and(|voter| voter.directory == options.voter.directory);
+        if voters == [self.node_id] && is_ours {
+            return Ok(());
+        }
+        Err(StartError::OtherVoters { directory: options.directory.clone(), voters, own: self.node_id })
+    }
+
+    /// The term this node leads in, if it does.
+    pub fn leading_term(&self) -> Option<u64> {
+        self.raft.as_leader().ok().map(|leader| leader.term())
+    }
+
+    /// Batches that were ignored because they were decided on another image. Anything but 0 is a bug.
+    pub fn stale_batches(&self) -> u64 {
+        self.stale_batches.load(Ordering::Relaxed)
+    }
+
+    /// Proposes a batch as leader of its term; returns when it is committed, applied and published, with its index.
+    pub async fn propose(&self, batch: RecordBatch) -> Result<(u64, Outcome), ProposeError> {
+        let term = batch.controller_term;
+        let bytes = batch.encode().len();
+        assert!(bytes <= ENTRY_BYTES_MAX, "a batch of {bytes} bytes does not fit the log");
+        let (responder, answer) = ProgressResponder::complete_only();
+        let request = self.raft.write(Proposal(Arc::new(batch))).with_leader(term).responder(responder);
+        request.await.map_err(|_| ProposeError::Ended)?;
+        let answer = answer.await.map_err(|_| ProposeError::Ended)?;
+        self.count_bytes(bytes as u64).await;
+        match answer {
+            Ok(response) => Ok((response.log_id.index, response.data)),
+            Err(ClientWriteError::ForwardToLeader(forward)) => {
+                let leader = forward.leader_id.and_then(|id| i32::try_from(id).ok()).map(BrokerId);
+                Err(ProposeError::NotLeader(leader))
+            }
+            Err(_) => Err(ProposeError::Unknown),
+        }
+    }
+
+    /// A snapshot by bytes; openraft itself counts entries.
+    async fn count_bytes(&self, bytes: u64) {
+        let before = self.bytes_since_snapshot.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes >= SNAPSHOT_EVERY_BYTES {
+            self.bytes_since_snapshot.store(0, Ordering::Relaxed);
+            // A node that has ended is noticed by whoever proposes next.
+            drop(self.raft.trigger().snapshot().await);
+        }
+    }
+
+    /// Returns when the node has failed; the process must end then.
+    pub async fn failed(&self) -> String {
+        let ended = self.raft.wait(None).metrics(|metrics| metrics.running_state.is_err(), "quorum failed").await;
+        match ended {
+            Ok(metrics) => metrics.running_state.err().map(|fatal| fatal.to_string()).unwrap_or_default(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// Takes a snapshot and drops the log it covers, now.
+    pub async fn compact(&self) -> Result<(), StartError> {
+        let upto = self.raft.metrics().borrow_watched().last_applied.map_or(0, |id| id.index);
+        self.raft.trigger().snapshot().await.map_err(refused)?;
+        let covers = |id: Option<u64>| id.is_some_and(|index| index >= upto);
+        let wait = self.raft.wait(None);
+        wait.metrics(|metrics| covers(metrics.snapshot.map(|id| id.index)), "snapshot").await.map_err(refused)?;
+        self.raft.trigger().purge_log(upto).await.map_err(refused)?;
+        let wait = self.raft.wait(None);
+        wait.metrics(|metrics| covers(metrics.purged.map(|id| id.index)), "purge").await.map_err(refused)?;
+        Ok(())
+    }
+
+    /// Ends the node; everything acknowledged is durable already.
+    pub async fn stop(self) {
+        if let Err(error) = self.raft.shutdown().await {
+            die(&error);
+        }
+        self.store.stop(self.thread);
+    }
+}
+
+/// A lone voter needs no clock: nobody can take its leadership and it has nobody to convince.
+fn config() -> Result<Config, StartError> {
+    let config = Config {
+        cluster_name: "stonelog".to_owned(),
+        heartbeat_interval: 100,
+        election_timeout_min: 300,
+        election_timeout_max: 600,
+        max_payload_entries: ENTRIES_PER_MESSAGE_MAX,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY_ENTRIES),
+        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+        replication_lag_threshold: 2 * SNAPSHOT_EVERY_ENTRIES,
+        enable_tick: false,
+        enable_heartbeat: false,
+        enable_elect: false,
+        enable_pre_vote: Some(true),
+        enable_leader_restore: Some(false),
+        ..Config::default()
+    };
+    config.validate().map_err(refused)
+}
+
+fn refused(error: impl std::fmt::Display) -> StartError {
+    StartError::Refused(error.to_string())
+}

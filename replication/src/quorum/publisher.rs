@@ -1,0 +1,70 @@
+//! Hands every new image to whoever watches, in order, with what changed.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::mpsc;
+
+use crate::metadata::{MetadataDelta, MetadataImage};
+
+/// An image and what led to it.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The image.
+    pub image: Arc<MetadataImage>,
+    /// What differs from the image published before; from the empty one for the first a subscriber gets.
+    pub delta: Arc<MetadataDelta>,
+}
+
+/// The newest image and its subscribers.
+///
+/// A subscriber's channel is unbounded because images may not be skipped; it holds two pointers per image, and images
+/// come one per committed batch.
+#[derive(Debug, Default)]
+pub struct Publisher {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    image: Arc<MetadataImage>,
+    subscribers: Vec<mpsc::UnboundedSender<Published>>,
+}
+
+impl Publisher {
+    /// The newest image.
+    pub fn image(&self) -> Arc<MetadataImage> {
+        self.state().image.clone()
+    }
+
+    /// Every image from now on, beginning with the newest one as a whole.
+    pub fn subscribe(&self) -> mpsc::UnboundedReceiver<Published> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let mut state = self.state();
+        let delta = MetadataDelta::between(&MetadataImage::empty(), &state.image);
+        let first = Published { image: state.image.clone(), delta: Arc::new(delta) };
+        sender.send(first).expect("the receiver is in hand");
+        state.subscribers.push(sender);
+        receiver
+    }
+
+    /// Makes an image the newest one.
+    pub(super) fn publish(&self, image: MetadataImage) {
+        let mut state = self.state();
+        let delta = MetadataDelta::between(&state.image, &image);
+        let published = Published { image: Arc::new(image), delta: Arc::new(delta) };
+        state.image = published.image.clone();
+        state.subscribers.retain(|subscriber| subscriber.send(published.clone()).is_ok());
+    }
+
+    /// Publishes the newest image under another controller, if it differs.
+    pub(crate) fn publish_controller(&self, controller: Option<stonelog_protocol::BrokerId>) {
+        let image = self.image();
+        if image.controller() != controller {
+            self.publish(MetadataImage::clone(&image).with_controller(controller));
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder panics")
+    }
+}
