@@ -180,7 +180,7 @@ impl World {
             };
             let used: u64 = self.nodes.values().map(claimed).sum();
             let new = blocks.clone().filter(|block| !self.inode(id).claimed.contains(block)).count() as u64;
-            if (used + new) * BLOCK as u64 > capacity {
+            if new > 0 && (used + new) * BLOCK as u64 > capacity {
                 return Err(io::Error::from_raw_os_error(28));
             }
         }

@@ -1,0 +1,415 @@
+//! The journal on a disk that decays, misplaces, fills up and fails: what is damage, what is a torn tail, who is hurt.
+
+mod journal_support;
+
+use std::path::{Path, PathBuf};
+
+use journal_support::{Choices, Model};
+use journal_support::{DIRECTORY, OPTIONS, any_entry, append, key, open};
+use stonelog_protocol::Offset;
+use stonelog_storage::Fault;
+use stonelog_storage::disk::{Disk, SimDisk, SimFault, SimOperation, Tearing};
+use stonelog_storage::journal::{Change, Hurt, JournalDamage, JournalEntry, JournalPosition, RecoveryEnd, ReplayFrom};
+
+/// Bytes before the first commit of a file, and the least a commit takes.
+const FILE_HEADER: u64 = 8192;
+const BLOCK: u64 = 4096;
+
+fn from_start() -> ReplayFrom {
+    ReplayFrom::default()
+}
+
+/// The file that was put into use as the journal's n-th.
+fn file_of(generation: u64) -> PathBuf {
+    Path::new(DIRECTORY).join(format!("{generation:020}.journal"))
+}
+
+/// Three one-block commits of different replicas, each synced before the next; ends with an empty commit if asked.
+fn three_commits(then_idle: bool) -> (SimDisk, Vec<JournalEntry>) {
+    let disk = SimDisk::new();
+    let (mut journal, _) = open(&disk, from_start()).unwrap();
+    let entries: Vec<JournalEntry> = (0..3).map(|n| append(n, i64::from(n), 1000)).collect();
+    for entry in &entries {
+        journal.writer.write(std::slice::from_ref(entry)).unwrap();
+        journal.flusher.sync().unwrap();
+    }
+    assert!(journal.writer.empty_commit_wanted());
+    if then_idle {
+        journal.writer.write_empty_commit().unwrap();
+        assert!(!journal.writer.empty_commit_wanted());
+        journal.flusher.sync().unwrap();
+    }
+    (disk, entries)
+}
+
+fn reopen(disk: &SimDisk) -> (Vec<JournalEntry>, RecoveryEnd) {
+    disk.kill();
+    let (journal, replayed) = open(disk, from_start()).unwrap();
+    (replayed.into_iter().map(|found| found.entry).collect(), journal.ends.clone())
+}
+
+fn commit_at(index: u64) -> u64 {
+    FILE_HEADER + index * BLOCK
+}
+
+fn damage(index: u64, hurt: Hurt) -> RecoveryEnd {
+    let position = JournalPosition(commit_at(index));
+    RecoveryEnd { damage: vec![JournalDamage { position, hurt }], torn_tail: None }
+}
+
+#[test]
+fn damaged_batches_hurt_only_the_replicas_the_header_names() {
+    let (disk, entries) = three_commits(false);
+    disk.flip_bit(&file_of(1), commit_at(1) + 500, 3);
+    let (found, ends) = reopen(&disk);
+    assert_eq!(found, [entries[0].clone(), entries[2].clone()]);
+    assert_eq!(ends, damage(1, Hurt::Replicas(vec![key(1)])));
+    let (again, ends) = reopen(&disk);
+    assert_eq!((again.len(), ends), (2, damage(1, Hurt::Replicas(vec![key(1)]))), "and it is reported again");
+}
+
+#[test]
+fn a_damaged_header_hurts_everyone_and_replay_goes_on_behind_it() {
+    for byte in [0, 5, 9, 17, 25, 33, 41, 45, 49, 57, 61, 70, 110] {
+        let (disk, entries) = three_commits(false);
+        disk.flip_bit(&file_of(1), commit_at(1) + byte, 1);
+        let (found, ends) = reopen(&disk);
+        assert_eq!(found, [entries[0].clone(), entries[2].clone()], "byte {byte}");
+        assert_eq!(ends, damage(1, Hurt::All), "byte {byte}");
+    }
+}
+
+#[test]
+fn the_last_commit_is_a_torn_tail_until_a_later_one_names_it() {
+    let (disk, entries) = three_commits(false);
+    disk.flip_bit(&file_of(1), commit_at(2) + 500, 3);
+    let (found, ends) = reopen(&disk);
+    assert_eq!(found, entries[..2]);
+    assert!(ends.damage.is_empty());
+    let torn = ends.torn_tail.unwrap();
+    assert_eq!((torn.position, torn.bytes), (JournalPosition(commit_at(2)), BLOCK));
+
+    let (disk, entries) = three_commits(true);
+    disk.flip_bit(&file_of(1), commit_at(2) + 500, 3);
+    let (found, ends) = reopen(&disk);
+    assert_eq!(found, entries[..2]);
+    assert_eq!(ends, damage(2, Hurt::Replicas(vec![key(2)])));
+}
+
+#[test]
+fn what_a_recovery_dropped_stays_dropped() {
+    let (disk, entries) = three_commits(false);
+    disk.flip_bit(&file_of(1), commit_at(2) + 500, 3);
+    assert_eq!(reopen(&disk).0, entries[..2]);
+    // The bit flips back, as a flaky device's may: the commit is whole again, and must not come back.
+    disk.flip_bit(&file_of(1), commit_at(2) + 500, 3);
+    let (found, ends) = reopen(&disk);
+    assert_eq!(found, entries[..2]);
+    assert!(ends.is_proved(), "{ends:?}");
+}
+
+#[test]
+fn the_last_commit_of_an_earlier_start_is_damage_when_it_fails() {
+    let (disk, entries) = three_commits(false);
+    assert!(reopen(&disk).1.is_proved());
+    disk.flip_bit(&file_of(1), commit_at(2) + 500, 3);
+    let (found, ends) = reopen(&disk);
+    assert_eq!(found, entries[..2]);
+    assert_eq!(ends, damage(2, Hurt::Replicas(vec![key(2)])));
+}
+
+#[test]
+fn a_misplaced_or_stale_block_is_never_taken_for_a_commit() {
+    let (disk, entries) = three_commits(true);
+    let file = file_of(1);
+    let bytes = disk.contents(&file);
+    let first = bytes[commit_at(0) as usize..commit_at(1) as usize].to_vec();
+    disk.overwrite(&file, commit_at(1), &first);
+    let (found, ends) = reopen(&disk);
+    assert_eq!(found, [entries[0].clone(), entries[2].clone()]);
+    assert_eq!(ends, damage(1, Hurt::All));
+    // Beyond the end a copy of a commit is stale rubbish.
+    let (disk, entries) = three_commits(true);
+    disk.overwrite(&file, commit_at(4), &first);
+    let (found, ends) = reopen(&disk);
+    assert_eq!(found, entries);
+    assert!(ends.is_proved(), "{ends:?}");
+}
+
+#[test]
+fn one_damaged_copy_of_a_file_header_changes_nothing_and_two_hurt_everyone() {
+    for copy in 0..2 {
+        let (disk, entries) = three_commits(true);
+        disk.flip_bit(&file_of(1), copy * BLOCK + 20, 0);
+        let (found, ends) = reopen(&disk);
+        assert_eq!(found, entries);
+        assert!(ends.is_proved());
+    }
+    let (disk, _) = three_commits(true);
+    for copy in 0..2 {
+        disk.flip_bit(&file_of(1), copy * BLOCK + 20, 0);
+    }
+    let (found, ends) = reopen(&disk);
+    assert_eq!(found, []);
+    assert!(ends.damage.iter().any(|damage| damage.hurt == Hurt::All), "{ends:?}");
+}
+
+/// A journal of several files, all of it synced, and its entries.
+fn several_files() -> (SimDisk, Vec<JournalEntry>) {
+    let mut choices = Choices::new(5);
+    let mut model = Model::new(SimDisk::new());
+    model.recover().unwrap();
+    for _ in 0..40 {
+        model.write(&mut choices).unwrap();
+        model.sync().unwrap();
+    }
+    model.journal.as_mut().unwrap().writer.write_empty_commit().unwrap();
+    model.sync().unwrap();
+    let entries = model.written.iter().map(|known| known.entry.clone()).collect();
+    (model.disk.clone(), entries)
+}
+
+#[test]
+fn a_missing_file_hurts_everyone() {
+    for generation in 1..=4 {
+        let (disk, entries) = several_files();
+        disk.kill();
+        disk.remove_file(&file_of(generation)).unwrap();
+        let (found, ends) = reopen(&disk);
+        assert!(found.len() < entries.len());
+        assert!(ends.damage.iter().any(|damage| damage.hurt == Hurt::All), "file {generation}: {ends:?}");
+    }
+}
+
+#[test]
+fn a_flipped_bit_anywhere_is_reported_or_harmless_and_never_believed() {
+    let (disk, entries) = several_files();
+    let mut files: Vec<PathBuf> = disk
+        .list(Path::new(DIRECTORY))
+        .unwrap()
+        .into_iter()
+        .filter(|entry| entry.name.ends_with(".journal"))
+        .map(|entry| Path::new(DIRECTORY).join(entry.name))
+        .collect();
+    files.sort();
+    files.pop();
+    let (mut reported, mut harmless) = (0, 0);
+    let mut choices = Choices::new(1);
+    for file in &files {
+        let len = disk.contents(file).len() as u64;
+        for block in 0..len / BLOCK {
+            let (disk, _) = several_files();
+            let byte = block * BLOCK + if block % 2 == 0 { choices.below(200) } else { choices.below(BLOCK) };
+            disk.flip_bit(file, byte, choices.below(8) as u8);
+            let (found, ends) = reopen(&disk);
+            let mut rest = entries.iter();
+            for entry in &found {
+                assert!(rest.any(|written| written == entry), "{file:?} byte {byte}: an entry nobody wrote");
+            }
+            let lost: Vec<_> = entries.iter().filter(|entry| !found.contains(entry)).collect();
+            let hurt_all = ends.damage.iter().any(|damage| damage.hurt == Hurt::All);
+            for entry in &lost {
+                let named = ends.damage.iter().any(|damage| match &damage.hurt {
+                    Hurt::Replicas(replicas) => replicas.contains(&entry.replica),
+                    Hurt::All => true,
+                });
+                assert!(named, "{file:?} byte {byte}: {entry:?} is missing and nobody is told");
+            }
+            assert!(hurt_all || lost.len() < 6, "{file:?} byte {byte}: damage stays where it is");
+            if lost.is_empty() { harmless += 1 } else { reported += 1 }
+        }
+    }
+    assert!(reported > 20 && harmless > 0, "{reported} reported, {harmless} harmless");
+}
+
+#[test]
+fn damage_that_the_checkpoint_covers_is_nobodys() {
+    let (disk, entries) = three_commits(true);
+    disk.flip_bit(&file_of(1), commit_at(0) + 500, 0);
+    disk.flip_bit(&file_of(1), commit_at(1) + 20, 0);
+    disk.kill();
+    let covered = ReplayFrom { position: JournalPosition(commit_at(2)), recovery_epoch: 1 };
+    let (journal, replayed) = open(&disk, covered).unwrap();
+    assert!(journal.ends.is_proved(), "{:?}", journal.ends);
+    assert_eq!(replayed.into_iter().map(|found| found.entry).collect::<Vec<_>>(), entries[2..]);
+}
+
+#[test]
+fn a_journal_that_ends_before_its_checkpoint_hurts_everyone_once_and_epochs_go_on() {
+    let disk = SimDisk::new();
+    let lost = ReplayFrom { position: JournalPosition(1 << 20), recovery_epoch: 9 };
+    let (mut journal, _) = open(&disk, lost).unwrap();
+    assert_eq!(journal.recovery_epoch, 10);
+    assert_eq!(journal.ends.damage, [JournalDamage { position: lost.position, hurt: Hurt::All }]);
+    let receipt = journal.writer.write(&[append(0, 1, 10)]).unwrap();
+    assert!(receipt.start >= lost.position);
+    journal.flusher.sync().unwrap();
+    disk.kill();
+    let (journal, replayed) = open(&disk, ReplayFrom { recovery_epoch: 10, ..lost }).unwrap();
+    assert_eq!((journal.recovery_epoch, replayed.len()), (11, 1));
+    assert!(journal.ends.is_proved());
+
+    let (disk, _) = three_commits(false);
+    disk.overwrite(&file_of(1), commit_at(1), &[0; 64]);
+    disk.overwrite(&file_of(1), commit_at(2), &[0; 64]);
+    disk.kill();
+    let covered = ReplayFrom { position: JournalPosition(commit_at(2)), recovery_epoch: 1 };
+    let (journal, _) = open(&disk, covered).unwrap();
+    assert_eq!(journal.ends.damage, [JournalDamage { position: covered.position, hurt: Hurt::All }]);
+}
+
+#[test]
+fn a_failed_sync_ends_the_journal_and_is_never_retried() {
+    let disk = SimDisk::new();
+    let (mut journal, _) = open(&disk, from_start()).unwrap();
+    journal.writer.write(&[append(0, 1, 5000)]).unwrap();
+    let durable = journal.flusher.sync().unwrap();
+    disk.fail(SimOperation::SyncData, "journal", 0, SimFault::LosesBytes);
+    journal.writer.write(&[append(0, 2, 5000)]).unwrap();
+    let first = journal.flusher.sync().unwrap_err().to_string();
+    let before = disk.changes();
+    assert_eq!(journal.flusher.sync().unwrap_err().to_string(), first);
+    assert_eq!(journal.writer.write(&[append(0, 3, 10)]).unwrap_err().to_string(), first);
+    assert_eq!(journal.writer.write_empty_commit().unwrap_err().to_string(), first);
+    assert!(journal.maintenance.prepare_spare().is_err());
+    assert!(journal.maintenance.recycle(JournalPosition(0)).is_err());
+    assert_eq!(disk.changes(), before, "nothing was attempted again");
+    assert_eq!(journal.flusher.durable(), durable);
+    drop(journal);
+    // The cache still shows what the device lost; recovery believes the device.
+    disk.kill();
+    let (_, replayed) = open(&disk, from_start()).unwrap();
+    assert_eq!(replayed.len(), 1);
+}
+
+#[test]
+fn a_failed_write_ends_the_journal() {
+    for operation in [SimOperation::Write, SimOperation::Rename, SimOperation::SyncDir] {
+        let mut choices = Choices::new(3);
+        let disk = SimDisk::new();
+        let (mut journal, _) = open(&disk, from_start()).unwrap();
+        disk.fail(operation, DIRECTORY, 0, SimFault::InputOutput);
+        let fault = (0..30).find_map(|n| journal.writer.write(&[any_entry(&mut choices, n)]).err()).unwrap();
+        assert!(!fault.is_out_of_space());
+        assert_eq!(journal.flusher.sync().unwrap_err().to_string(), fault.to_string());
+    }
+}
+
+#[test]
+fn running_out_of_space_stores_nothing_and_can_be_tried_again() {
+    let disk = SimDisk::new();
+    let (mut journal, _) = open(&disk, from_start()).unwrap();
+    disk.set_capacity(Some(OPTIONS.first_file_bytes));
+    let mut entries = Vec::new();
+    let refused = loop {
+        // Two commits: the first would still fit the file.
+        let both = [append(0, entries.len() as i64, 3000), append(1, entries.len() as i64, 14_000)];
+        match journal.writer.write(&both) {
+            Ok(_) => entries.extend(both),
+            Err(fault) => break fault,
+        }
+    };
+    assert!(refused.is_out_of_space(), "{refused}");
+    assert!(journal.maintenance.prepare_spare().unwrap_err().is_out_of_space());
+    journal.flusher.sync().unwrap();
+    let names: Vec<String> = disk.list(Path::new(DIRECTORY)).unwrap().into_iter().map(|entry| entry.name).collect();
+    assert_eq!(names.len(), 1, "nothing is left behind: {names:?}");
+    disk.set_capacity(None);
+    let last = append(2, 99, 14_000);
+    journal.writer.write(std::slice::from_ref(&last)).unwrap();
+    journal.flusher.sync().unwrap();
+    entries.push(last);
+    assert_eq!(reopen(&disk).0, entries);
+}
+
+#[test]
+fn the_limit_refuses_until_files_are_recycled() {
+    let disk = SimDisk::new();
+    let (mut journal, _) = open(&disk, from_start()).unwrap();
+    let mut last = None;
+    let refused = loop {
+        match journal.writer.write(&[append(0, 1, 15_000)]) {
+            Ok(receipt) => last = Some(receipt),
+            Err(fault) => break fault,
+        }
+        journal.flusher.sync().unwrap();
+        let usage = journal.maintenance.usage();
+        assert!(usage.bytes_live <= usage.bytes_max);
+    };
+    assert!(refused.is_out_of_space());
+    assert!(journal.maintenance.recycle(last.unwrap().start).unwrap() > 5);
+    journal.writer.write(&[append(0, 1, 15_000)]).unwrap();
+}
+
+#[test]
+fn a_full_disk_still_recovers_with_the_spare() {
+    let disk = SimDisk::new();
+    let (mut journal, _) = open(&disk, from_start()).unwrap();
+    while journal.maintenance.spare_wanted() {
+        assert!(journal.maintenance.prepare_spare().unwrap());
+    }
+    assert!(!journal.maintenance.prepare_spare().unwrap());
+    journal.writer.write(&[append(0, 1, 5000)]).unwrap();
+    journal.flusher.sync().unwrap();
+    disk.set_capacity(Some(0));
+    // The writer takes one spare and leaves the last.
+    let refused = loop {
+        if let Err(fault) = journal.writer.write(&[append(0, 2, 15_000)]) {
+            break fault;
+        }
+    };
+    assert!(refused.is_out_of_space());
+    journal.flusher.sync().unwrap();
+    disk.crash(4, Tearing::Sectors);
+    let (mut journal, replayed) = open(&disk, from_start()).unwrap();
+    assert!(replayed.len() > 1);
+    journal.writer.write(&[append(0, 3, 5000)]).unwrap();
+    disk.kill();
+    assert!(open(&disk, from_start()).err().unwrap().is_out_of_space(), "the spare is spent");
+}
+
+#[test]
+fn recycled_files_hold_nothing_of_their_former_life() {
+    let disk = SimDisk::new();
+    let (mut journal, _) = open(&disk, from_start()).unwrap();
+    let mut covered = JournalPosition(0);
+    for n in 0..60 {
+        // Equal sizes put new commits exactly on old ones.
+        let receipt = journal.writer.write(&[append(0, n, 3000)]).unwrap();
+        journal.flusher.sync().unwrap();
+        journal.maintenance.recycle(covered).unwrap();
+        covered = receipt.end;
+    }
+    disk.kill();
+    let (_, replayed) = open(&disk, ReplayFrom { position: covered, recovery_epoch: 1 }).unwrap();
+    assert_eq!(replayed.len(), 0, "{replayed:?}");
+    disk.kill();
+    let (journal, replayed) = open(&disk, ReplayFrom { position: JournalPosition(0), recovery_epoch: 1 }).unwrap();
+    assert!(journal.ends.damage.iter().any(|damage| damage.hurt == Hurt::All), "the beginning is gone, and it shows");
+    let bases: Vec<i64> = replayed
+        .iter()
+        .map(|found| match found.entry.change {
+            Change::Append { base_offset: Offset(base), .. } => base,
+            _ => panic!("only appends were written"),
+        })
+        .collect();
+    assert!(bases.is_sorted() && bases.last() == Some(&59), "{bases:?}");
+}
+
+#[test]
+fn reading_a_recycled_position_is_refused() {
+    let disk = SimDisk::new();
+    let (mut journal, _) = open(&disk, from_start()).unwrap();
+    let first = journal.writer.write(&[append(0, 1, 100)]).unwrap();
+    let payload = JournalPosition(first.start.0 + 64 + 52);
+    journal.flusher.sync().unwrap();
+    assert_eq!(journal.reader.read(payload, 100).unwrap().len(), 100);
+    let mut last = first;
+    for n in 0..10 {
+        last = journal.writer.write(&[append(0, n, 15_000)]).unwrap();
+    }
+    journal.flusher.sync().unwrap();
+    assert!(journal.maintenance.recycle(last.start).unwrap() > 0);
+    assert!(matches!(journal.reader.read(payload, 100), Err(Fault::Damage { .. })));
+    assert!(matches!(journal.reader.read(JournalPosition(u64::MAX), 1), Err(Fault::Damage { .. })));
+}
