@@ -15,6 +15,7 @@ mod produce;
 mod progress;
 pub mod serve;
 mod topic;
+pub mod verify;
 
 use std::process::ExitCode;
 
@@ -47,6 +48,8 @@ enum Command {
     /// List and describe consumer groups.
     #[command(subcommand)]
     Group(group::Group),
+    /// Write records, read them back, and report what was lost, duplicated, reordered or corrupted.
+    Verify(verify::Verify),
 }
 
 /// Runs the command line of this process.
@@ -71,6 +74,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Produce(command) => or_interrupt(produce::run(command, &mut cluster, output)).await,
         // These two have something to finish when they are interrupted.
         Command::Consume(command) => consume::run(command, &mut cluster, output).await,
+        Command::Verify(command) => verify::run(command, &cli.global, output).await,
         Command::Group(command) => or_interrupt(group::run(command, &mut cluster, output)).await,
     }
 }

@@ -91,9 +91,9 @@ impl GroupConsumer {
         self.fetcher.positions()
     }
 
-    /// The id the coordinator gave; empty before the first join.
-    pub fn member_id(&self) -> &str {
-        self.member_id.as_str()
+    /// Whether it belongs to a generation of the group at the moment, as far as it knows.
+    pub fn is_member(&self) -> bool {
+        self.member.is_some()
     }
 
     /// Joins if need be, heartbeats if due, else reads for up to `wait`.
