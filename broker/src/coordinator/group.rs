@@ -1,8 +1,8 @@
 //! The classic groups of one `__consumer_offsets` partition: who is in them, and what they have committed.
 //!
-//! Two kinds of state, never mixed. **Hard** state ([`hard`]) is what the log says; [`Groups::apply`] is its only
+//! Two kinds of state, never mixed. **Hard** state ([`hard`]) is what the log says; [`HardState::apply`] is its only
 //! writer, so it always equals a replay of the log. **Soft** state (`live`, `timers`) is who joins, who waits, who was
-//! heard of when; it is lost with the process and rebuilt by [`Groups::on_loaded`].
+//! heard of when; it is lost with the process and rebuilt by [`Groups::on_loaded`] ([`load`]).
 //!
 //! A request is *decided*: `decide_*` takes the request, a [`Ticket`] for its answer and the time, and returns a
 //! [`Decision`] with the records to append and the answers to give. The caller appends the records and then calls
@@ -37,12 +37,14 @@ pub mod heartbeat;
 pub mod join;
 pub mod leave;
 mod live;
+pub mod load;
 mod member;
 pub mod message;
 pub mod names;
 mod rebalance;
 #[cfg(test)]
 mod simulation;
+mod static_member;
 mod subscription;
 pub mod sync;
 #[cfg(test)]
@@ -123,33 +125,9 @@ impl Groups {
         Groups { config, hard: HardState::default(), live: BTreeMap::new(), timers: Timers::default() }
     }
 
-    /// Applies one record of the log. For replay only: what was decided here is applied by [`Groups::on_appended`].
-    pub fn apply(&mut self, record: &Record) {
-        self.hard.apply(record);
-    }
-
     /// What the log says.
     pub fn hard(&self) -> &HardState {
         &self.hard
-    }
-
-    /// Ends the replay: members the log names become live, each with a fresh session, in the group's last generation.
-    /// A group larger than the limit rebalances, so that its members can commit before some of them are turned away.
-    pub fn on_loaded(&mut self, now: Now) {
-        let with_members = self.hard.iter().filter_map(|(id, hard)| {
-            let stored = hard.metadata.as_ref().filter(|stored| !stored.members.is_empty())?;
-            Some((id.clone(), LiveGroup::from_stored(id.clone(), stored)))
-        });
-        self.live = with_members.collect();
-        self.timers = Timers::default();
-        for group in self.live.values_mut() {
-            let mut turn = Turn::new(group, &mut self.timers, &self.config, now);
-            turn.reset_every_session();
-            if turn.group.members.len() > turn.config.group_members_max {
-                turn.prepare_rebalance();
-            }
-            assert!(turn.decision.records.is_empty(), "nobody waits in a group just loaded");
-        }
     }
 
     /// Ends this state, because the partition has another leader or its log did not keep what was applied. Every
@@ -296,55 +274,8 @@ type Assignments = BTreeMap<MemberId, Bytes>;
 #[cfg(test)]
 mod tests {
     use super::message::{JoinRequest, JoinResponse, SyncResponse};
-    use super::testing::{World, commit_request, group, instance, join_request};
+    use super::testing::{World, group, join_request};
     use super::*;
-
-    #[test]
-    fn a_reloaded_group_keeps_members_generation_and_assignments() {
-        let mut world = World::new();
-        let fixed = JoinRequest { instance_id: Some(instance("i")), ..join_request() };
-        let ids = world.stable_with(vec![join_request(), fixed]);
-        world.commit(commit_request(1, &ids[1], 5));
-        world.advance_ms(9_000);
-        world.restart();
-        assert_eq!(world.state(), Some(State::Stable));
-        world.advance_ms(9_000);
-        for id in &ids {
-            assert_eq!(world.heartbeat(id, 1), ErrorCode::None, "sessions begin anew");
-            let ticket = world.sync_as(id, 1, &[]);
-            assert_eq!(world.synced(ticket).unwrap().assignment, id.as_str().as_bytes());
-        }
-        assert_eq!(world.commit(commit_request(1, &ids[0], 6)), ErrorCode::None);
-        world.advance_ms(10_000);
-        assert_eq!(world.state(), Some(State::Empty), "and end when nobody comes");
-    }
-
-    #[test]
-    fn a_group_reloaded_in_the_middle_of_a_rebalance_is_in_its_last_generation() {
-        let mut world = World::new();
-        let ids = world.stable(2);
-        let joining = world.join(JoinRequest { member_id: ids[0].clone(), ..join_request() });
-        world.restart();
-        assert_eq!(world.joined(joining).unwrap().error, ErrorCode::NotCoordinator);
-        assert_eq!(world.state(), Some(State::Stable));
-        assert_eq!(world.heartbeat(&ids[0], 1), ErrorCode::None);
-    }
-
-    #[test]
-    fn a_reloaded_group_larger_than_the_limit_rebalances() {
-        let mut world = World::new();
-        let ids = world.stable(3);
-        world.groups.config.group_members_max = 2;
-        world.restart();
-        assert_eq!(world.state(), Some(State::PreparingRebalance));
-        assert_eq!(world.commit(commit_request(1, &ids[2], 5)), ErrorCode::None);
-        for id in &ids[..2] {
-            world.join(JoinRequest { member_id: id.clone(), ..join_request() });
-        }
-        let last = JoinRequest { member_id: ids[2].clone(), ..join_request() };
-        assert_eq!(world.join_error(last), ErrorCode::GroupMaxSizeReached);
-        assert_eq!(world.state(), Some(State::CompletingRebalance));
-    }
 
     #[test]
     fn unloading_answers_everyone_who_waits() {

@@ -259,4 +259,14 @@ mod tests {
         world.advance_ms(10_000);
         assert_eq!(world.state(), Some(State::Empty));
     }
+
+    #[test]
+    fn a_retention_time_below_zero_is_over_at_once() {
+        let mut world = World::new();
+        let wall = world.now.wall;
+        let request = commit_request(-1, &MemberId::unknown(), 3);
+        world.commit(CommitRequest { retention_ms: Some(-1 - wall.0), ..request });
+        let Some(Record::Offset { value: Some(value), .. }) = world.log.last() else { panic!("an offset record") };
+        assert_eq!(value.expire_timestamp, Some(wall));
+    }
 }

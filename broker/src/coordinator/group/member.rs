@@ -76,7 +76,9 @@ impl Member {
     /// protocol named twice counts once.
     pub(super) fn update(&mut self, request: &JoinRequest) {
         self.session_timeout_ms = request.session_timeout_ms;
-        self.rebalance_timeout_ms = request.rebalance_timeout_ms.unwrap_or(request.session_timeout_ms);
+        // The record's word for "none" is -1, so a negative timeout could not be told from none.
+        let rebalance_timeout_ms = request.rebalance_timeout_ms.filter(|timeout_ms| *timeout_ms >= 0);
+        self.rebalance_timeout_ms = rebalance_timeout_ms.unwrap_or(request.session_timeout_ms);
         self.protocols.clear();
         for Protocol { name, metadata } in &request.protocols {
             if self.protocols.iter().all(|offered| offered.name != *name) {

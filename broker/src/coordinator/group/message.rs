@@ -217,13 +217,16 @@ pub struct CommitPartition {
     pub metadata: Option<Arc<str>>,
 }
 
+/// One error code, or none, per partition of a topic.
+pub type PartitionErrors = Vec<(PartitionIndex, ErrorCode)>;
+
 /// An answer per topic and partition, as OffsetCommit and OffsetDelete give them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PerPartition {
     /// An error of the whole request; the handler spreads it over the partitions where the wire has no place for it.
     pub error: ErrorCode,
     /// One answer per partition asked for, in the same order.
-    pub topics: Vec<(Arc<str>, Vec<(PartitionIndex, ErrorCode)>)>,
+    pub topics: Vec<(Arc<str>, PartitionErrors)>,
 }
 
 /// One group of an OffsetFetch.
@@ -378,7 +381,7 @@ impl PerPartition {
     }
 }
 
-/// When a commit's timestamps are set.
+/// When an offset expires whose retention time its client named; one below zero is over at once.
 pub(super) fn expire_timestamp(retention_ms: Option<i64>, now: Timestamp) -> Option<Timestamp> {
-    retention_ms.map(|retention_ms| Timestamp(now.0.saturating_add(retention_ms)))
+    retention_ms.map(|retention_ms| Timestamp(now.0.saturating_add(retention_ms.max(0))))
 }

@@ -31,10 +31,9 @@ macro_rules! name {
                 if text.len() > TEXT_BYTES_MAX { Err(TooLong(text.len())) } else { Ok($name(Arc::from(text))) }
             }
 
-            /// Takes a name that was read from a record. Flexible versions could hold longer ones; they are cut, since
-            /// nothing that writes these records makes such names.
+            /// Takes a name that was read from a record, whose reader has checked its length.
             pub(crate) fn from_record(text: &str) -> $name {
-                $name(Arc::from(cut(text, TEXT_BYTES_MAX)))
+                $name(Arc::from(text))
             }
 
             /// The text.

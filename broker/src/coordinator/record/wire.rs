@@ -79,6 +79,8 @@ impl<'a> Reader<'a> {
     pub(super) fn nullable_compact_text(&mut self) -> Result<Option<&'a str>, DecodeError> {
         match self.uvarint()?.checked_sub(1) {
             None => Ok(None),
+            // What was read must fit the versions that are written.
+            Some(length) if length as usize > TEXT_BYTES_MAX => Err(DecodeError::BadLength),
             Some(length) => self.utf8(length as usize).map(Some),
         }
     }
@@ -210,6 +212,14 @@ mod tests {
         assert_eq!(Reader::new(&[0xff; 5]).uvarint(), Err(DecodeError::BadLength));
         assert_eq!(Reader::new(&[0xff, 0xff, 0xff, 0xff, 0x1f]).uvarint(), Err(DecodeError::BadLength));
         assert_eq!(Reader::new(&[0x80]).uvarint(), Err(DecodeError::Truncated));
+    }
+
+    #[test]
+    fn texts_longer_than_can_be_written_are_refused() {
+        let mut out = Writer::new();
+        out.uvarint(TEXT_BYTES_MAX as u32 + 2);
+        out.raw(&[b'x'; TEXT_BYTES_MAX + 1]);
+        assert_eq!(Reader::new(&out.finish()).compact_text(), Err(DecodeError::BadLength));
     }
 
     #[test]
