@@ -12,20 +12,26 @@ use bytes::Bytes;
 use crate::Fault;
 use crate::disk::Disk;
 use crate::journal::{JournalPosition, JournalReader};
-use crate::segment::file_cache::FileCache;
+use crate::segment::file_cache::{FileCache, OPEN_FILES_COUNT};
 
 /// The files of one log directory, for the threads that run jobs.
 pub struct FileAccess {
     disk: Arc<dyn Disk>,
     root: PathBuf,
     files: FileCache,
-    journal: Arc<JournalReader>,
+    /// Missing only while recovery replays, when nothing is read from the journal in place.
+    journal: Option<Arc<JournalReader>>,
 }
 
 impl FileAccess {
     /// Access to the log directory `root`, whose recovered journal `journal` reads.
     pub fn new(disk: Arc<dyn Disk>, root: PathBuf, files: FileCache, journal: Arc<JournalReader>) -> FileAccess {
-        FileAccess { disk, root, files, journal }
+        FileAccess { disk, root, files, journal: Some(journal) }
+    }
+
+    /// Access to segments only, for recovery.
+    pub(crate) fn without_journal(disk: Arc<dyn Disk>, root: PathBuf) -> FileAccess {
+        FileAccess { disk, root, files: FileCache::new(OPEN_FILES_COUNT, 0), journal: None }
     }
 
     /// The disk.
@@ -45,7 +51,8 @@ impl FileAccess {
 
     /// Batches that are only in the journal.
     pub fn read_journal(&self, position: JournalPosition, len: u32) -> Result<Bytes, Fault> {
-        self.journal.read(position, len as usize)
+        let journal = self.journal.as_ref().expect("recovery is over before anything is read in place");
+        journal.read(position, len as usize)
     }
 
     /// A failed operation on a file of the log directory.

@@ -12,6 +12,7 @@ pub mod job;
 pub mod journal;
 pub mod log;
 pub mod log_dir;
+pub mod recovery;
 pub mod replica;
 pub mod segment;
 pub mod small_file;

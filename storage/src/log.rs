@@ -23,6 +23,7 @@ mod epochs;
 mod flush;
 mod producers;
 mod read;
+mod replay;
 mod retention;
 pub(crate) mod tail;
 #[cfg(test)]
@@ -41,7 +42,9 @@ pub use producers::{
     PRODUCER_BATCHES_COUNT, PRODUCERS_COUNT_MAX, ProducedBatch, ProducerState, Producers, Sequence, SequenceReject,
 };
 pub use read::{Lookup, Read};
-pub use tail::Place;
+pub(crate) use replay::Replayed;
+pub use replay::{Contradiction, FIRST_TICKET};
+pub use tail::{CommitSpan, Place};
 
 use crate::checkpoint::ReplicaCheckpoint;
 use crate::index::SparseIndex;

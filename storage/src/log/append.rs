@@ -5,9 +5,9 @@ use stonelog_protocol::batch::BatchHeader;
 use stonelog_protocol::batch::header::{crc_matches, patch_log_append_time, patch_offset_and_epoch};
 use stonelog_protocol::{LeaderEpoch, Offset, ProducerEpoch, Timestamp};
 
-use super::tail::{Chunk, Place};
+use super::tail::{Chunk, CommitSpan, Place};
 use super::{Log, Sequence, SequenceReject};
-use crate::journal::{Change, JournalEntry, JournalPosition};
+use crate::journal::{Change, JournalEntry};
 use crate::segment::walk::Batches;
 
 /// A client's batch that is in the log now, or was before.
@@ -135,7 +135,7 @@ impl Log {
             end: header.next_offset(),
             place: Place::Memory(batches.clone()),
             ticket,
-            position: JournalPosition::default(),
+            span: CommitSpan::default(),
             inexact: false,
             appended: now,
             first_timestamp: header.max_timestamp,
@@ -215,7 +215,7 @@ impl Log {
             end,
             place,
             ticket,
-            position: JournalPosition::default(),
+            span: CommitSpan::default(),
             inexact: false,
             appended: now,
             first_timestamp: first_timestamp.unwrap_or(Timestamp::NONE),

@@ -6,9 +6,9 @@
 use stonelog_protocol::{LeaderEpoch, Offset};
 
 use super::covered::CoveredState;
-use super::tail::Uncovered;
+use super::tail::{FirstUncovered, Uncovered};
 use super::{Epochs, Log, Producers, Settling};
-use crate::journal::{Change, JournalEntry, JournalPosition};
+use crate::journal::{Change, JournalEntry};
 use crate::segment::rebuild::{RebuildJob, Rebuilt};
 
 /// What a truncation needs.
@@ -72,9 +72,9 @@ impl Log {
         if end < self.segments_end() {
             return Truncation::Rebuild(self.rebuild_job(end));
         }
-        let end = self.tail.batch_end_at(end);
+        let end = self.tail.batch_end_at(end).max(self.log_start);
         self.key.generation = self.next_generation();
-        self.tail.truncate(end);
+        self.tail.truncate(end, ticket);
         self.rebuild_from_covered(end);
         self.changing = Some(ticket);
         Truncation::Done(self.control(Change::Truncate { end }, ticket))
@@ -113,6 +113,7 @@ impl Log {
         RebuildJob {
             replica: self.key,
             end,
+            log_start: self.log_start,
             segments: list.iter().enumerate().map(|(at, segment)| (*segment, at + 1 < list.len())).collect(),
             seen: list.last().map_or(stonelog_protocol::Timestamp::NONE, |last| last.created),
         }
@@ -129,6 +130,8 @@ impl Log {
         segments: Vec<crate::segment::Segment>,
         ticket: u64,
     ) -> JournalEntry {
+        let creation_is_known = self.covered.exists || self.tail.first_uncovered() != Some(FirstUncovered::NotWritten);
+        assert!(creation_is_known, "a log is reset when its creation is in the journal");
         let before = self.covered_checkpoint(None);
         self.key.generation = after.generation;
         self.producers = after.producers.clone();
@@ -144,9 +147,9 @@ impl Log {
 
     /// The change is durable: from here on the checkpoint says so.
     pub(super) fn settle(&mut self, settling: Settling) {
-        let position = self.tail.settle();
+        let span = self.tail.settle();
         self.covered = settling.after;
-        self.covered.position = JournalPosition(position.0 + 1);
+        self.covered.position = span.end;
     }
 
     fn rebuild_from_covered(&mut self, end: Offset) {

@@ -24,8 +24,8 @@ pub(super) struct Checkpointing {
 
 impl Log {
     /// What a checkpoint says of this log, and the files to make durable before it may be written; `None` for a log
-    /// that does not exist at that point. Every commit that begins below `reported` was reported to this log, if it
-    /// held anything of it; the checkpoint's `covered_default` is `reported`, or the lowest of the lanes'.
+    /// that does not exist at that point. `reported` is the checkpoint's `covered_default`: where a durable commit ends
+    /// (`journal::Durable::position`), up to which every lane has been told of every write and sync.
     pub fn plan_checkpoint(&mut self, reported: JournalPosition) -> Option<(ReplicaCheckpoint, Option<SyncJob>)> {
         if self.is_gone() {
             return None;
@@ -66,7 +66,7 @@ impl Log {
     pub(super) fn covered_checkpoint(&self, reported: Option<JournalPosition>) -> Option<ReplicaCheckpoint> {
         let state = &self.covered;
         if !state.exists {
-            return None;
+            return self.uncovered_creation(reported);
         }
         let segments = &self.segments.list;
         let last_block = segments.last().map_or(PartialBlock::default(), |last| PartialBlock {
@@ -86,16 +86,52 @@ impl Log {
         })
     }
 
+    /// A log whose creation is not covered is named all the same if its entry may lie below `reported`, so that the
+    /// entry is kept; replay then begins with the creation.
+    fn uncovered_creation(&self, reported: Option<JournalPosition>) -> Option<ReplicaCheckpoint> {
+        let Some(FirstUncovered::At(position)) = self.tail.first_uncovered() else { return None };
+        if reported.is_some_and(|reported| reported <= position) {
+            return None;
+        }
+        let start = self.covered.end;
+        Some(ReplicaCheckpoint {
+            replica: ReplicaKey { partition: self.key.partition, generation: self.covered.generation },
+            strict: self.strict,
+            log_start: start,
+            end: start,
+            covered: Some(position),
+            segments: Vec::new(),
+            last_block: PartialBlock::default(),
+            epochs: Vec::new(),
+            producers: Vec::new(),
+        })
+    }
+
     /// From which position on the journal is needed: any between the last covered commit and the first that is not.
     fn covered_position(&self, reported: Option<JournalPosition>) -> Option<JournalPosition> {
         let lowest = self.covered.position;
         let Some(default) = reported else { return Some(lowest) };
         let highest = match self.tail.first_uncovered() {
+            // What a truncation cut off is still the log's until the truncation is durable.
+            _ if self.changing.is_some() => lowest,
             Some(FirstUncovered::At(position)) => position,
             Some(FirstUncovered::Unknown) => lowest,
             Some(FirstUncovered::NotWritten) | None => default.max(lowest),
         };
         if default >= lowest && default <= highest { None } else { Some(highest.min(default).max(lowest)) }
+    }
+
+    /// What stands in for a log whose line in the checkpoint makes no sense: empty, at the end that the line names.
+    pub(crate) fn unusable(state: &ReplicaCheckpoint, covered: JournalPosition, config: LogConfig) -> Log {
+        let bare = ReplicaCheckpoint {
+            log_start: state.end,
+            segments: Vec::new(),
+            last_block: PartialBlock::default(),
+            epochs: Vec::new(),
+            producers: Vec::new(),
+            ..*state
+        };
+        Log::from_checkpoint(&bare, covered, config, Timestamp::NONE).expect("an empty log contradicts nothing")
     }
 
     /// A log as a checkpoint says it, before anything is replayed onto it. `None` when the checkpoint contradicts

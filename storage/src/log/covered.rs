@@ -43,18 +43,18 @@ impl CoveredState {
     }
 
     fn apply(&mut self, item: &Covered) {
-        let position = match item {
+        let span = match item {
             Covered::Chunk(chunk) => {
                 self.apply_chunk(chunk);
-                chunk.position
+                chunk.span
             }
             Covered::Control(control) => {
                 self.apply_control(control);
-                control.position
+                control.span
             }
         };
-        assert!(position.0 + 1 >= self.position.0, "commits are covered in order");
-        self.position = JournalPosition(position.0 + 1);
+        assert!(span.end >= self.position, "commits are covered in order");
+        self.position = span.end;
     }
 
     fn apply_chunk(&mut self, chunk: &Chunk) {

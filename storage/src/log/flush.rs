@@ -32,7 +32,7 @@ impl Log {
     /// [`FLUSH_AGE_MAX`] old, or `force`. One job at a time; `None` while one is in flight.
     pub fn plan_flush(&mut self, now: Timestamp, force: bool, min_bytes: u64) -> Option<FlushJob> {
         let flushable = self.tail.flushable_bytes();
-        if flushable == 0 || self.flush_in_flight || self.segments.hold_flush || self.dropped {
+        if flushable == 0 || self.flush_in_flight || self.segments.hold_flush || self.is_changing() {
             return None;
         }
         let oldest = self.tail.oldest_unflushed()?;
@@ -202,7 +202,7 @@ impl Segments {
         let gone: Vec<Offset> =
             self.list.iter().map(|segment| segment.base).filter(|base| !names(base) && *base != end).collect();
         self.doomed.extend(gone);
-        self.dirty.retain(names);
+        // What is dirty stays so: until the cut is durable the checkpoint names segments as they were.
         self.list = kept;
         self.last_closed = true;
         self.active_index = None;

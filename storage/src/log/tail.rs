@@ -49,6 +49,16 @@ impl Place {
     }
 }
 
+/// Where in the journal a write of one or several commits lies: what a lane hears of it at once, and what a checkpoint
+/// covers at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct CommitSpan {
+    /// Where the first commit begins.
+    pub start: JournalPosition,
+    /// Where the last commit ends.
+    pub end: JournalPosition,
+}
+
 /// Whole batches that were appended together.
 #[derive(Clone, Debug)]
 pub(crate) struct Chunk {
@@ -56,9 +66,9 @@ pub(crate) struct Chunk {
     pub(crate) end: Offset,
     pub(crate) place: Place,
     pub(crate) ticket: u64,
-    /// Start of the commit it is in; meaningful once written.
-    pub(crate) position: JournalPosition,
-    /// Its position was learnt from a later commit, so it may lie before `position`.
+    /// Where it is in the journal; meaningful once written.
+    pub(crate) span: CommitSpan,
+    /// Its place was learnt from a later commit, so it may lie before `span`.
     pub(crate) inexact: bool,
     pub(crate) appended: Timestamp,
     pub(crate) first_timestamp: Timestamp,
@@ -87,11 +97,12 @@ impl Chunk {
         }
     }
 
-    /// Cuts off the batches from `end` on, where a batch ends.
+    /// Cuts off the batches that end above `end`, maybe all.
     fn cut(&mut self, end: Offset) {
-        let (mut len, mut max_timestamp, mut kept) = (0, Timestamp::NONE, 0);
+        let (mut len, mut max_timestamp, mut kept, mut kept_end) = (0, Timestamp::NONE, 0, self.base);
         self.for_each_batch(|at, header| {
             if header.next_offset() <= end {
+                kept_end = header.next_offset();
                 len = at + header.batch_bytes;
                 max_timestamp = max_timestamp.max(header.max_timestamp);
                 kept += 1;
@@ -105,7 +116,7 @@ impl Chunk {
             *headers = headers[..kept].into();
         }
         self.max_timestamp = max_timestamp;
-        self.end = end;
+        self.end = kept_end;
     }
 }
 
@@ -113,7 +124,7 @@ impl Chunk {
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
     pub(crate) ticket: u64,
-    pub(crate) position: JournalPosition,
+    pub(crate) span: CommitSpan,
     pub(crate) change: Change,
     /// The log's generation from this change on.
     pub(crate) generation: LogGeneration,
@@ -148,6 +159,9 @@ pub(crate) struct Tail {
     durable_count: usize,
     /// Bytes of the chunks that are durable and not in segments.
     flushable_bytes: u64,
+    /// Everything up to this ticket is covered at once: a truncation and what it left before itself. Between them lie
+    /// journal entries that it cut off, which replay must see either with the truncation or not at all.
+    covered_at_once: u64,
 }
 
 impl Tail {
@@ -167,6 +181,7 @@ impl Tail {
             written_count: 0,
             durable_count: 0,
             flushable_bytes: 0,
+            covered_at_once: 0,
         }
     }
 
@@ -191,11 +206,6 @@ impl Tail {
         self.chunks.front().map_or(self.log_end, |chunk| chunk.base)
     }
 
-    /// The offset up to which the log is in segments, as far as the tail knows.
-    pub(crate) fn flushed_end(&self) -> Offset {
-        self.chunks.get(self.flushed_count).map_or(self.log_end, |chunk| chunk.base)
-    }
-
     pub(crate) fn chunks(&self) -> &VecDeque<Chunk> {
         &self.chunks
     }
@@ -217,7 +227,21 @@ impl Tail {
 
     pub(crate) fn push_control(&mut self, change: Change, generation: LogGeneration, ticket: u64) {
         assert!(ticket > self.last_ticket(), "tickets rise");
-        self.controls.push_back(Control { ticket, position: JournalPosition::default(), change, generation });
+        self.controls.push_back(Control { ticket, span: CommitSpan::default(), change, generation });
+    }
+
+    /// What lies between the end and `begins` is lost: the log goes on behind the gap.
+    pub(crate) fn skip_to(&mut self, begins: Offset) {
+        assert!(begins > self.log_end, "a gap lies ahead");
+        (self.log_end, self.written, self.durable) = (begins, begins, begins);
+    }
+
+    /// The newest control, if it is the newest item, begins this generation.
+    pub(crate) fn set_last_generation(&mut self, generation: LogGeneration) {
+        let last_chunk = self.chunks.back().map_or(0, |chunk| chunk.ticket);
+        if let Some(control) = self.controls.back_mut().filter(|control| control.ticket > last_chunk) {
+            control.generation = generation;
+        }
     }
 
     fn last_ticket(&self) -> u64 {
@@ -226,15 +250,15 @@ impl Tail {
         chunk.max(control).max(self.written_ticket)
     }
 
-    /// The commit at `position` holds everything up to `ticket` that was not written before.
-    pub(crate) fn on_written(&mut self, ticket: u64, position: JournalPosition) {
+    /// The write at `span` holds everything up to `ticket` that was not written before.
+    pub(crate) fn on_written(&mut self, ticket: u64, span: CommitSpan) {
         if ticket <= self.written_ticket {
             return;
         }
         while let Some(chunk) = self.chunks.get_mut(self.written_count)
             && chunk.ticket <= ticket
         {
-            chunk.position = position;
+            chunk.span = span;
             self.written = chunk.end;
             self.written_count += 1;
         }
@@ -243,7 +267,7 @@ impl Tail {
                 break;
             }
             if control.ticket <= ticket {
-                control.position = position;
+                control.span = span;
             }
         }
         self.written_ticket = ticket;
@@ -290,20 +314,22 @@ impl Tail {
                 (chunk, _) => chunk.is_some(),
             };
             let (ticket, at) = match (chunk_is_next, chunk, control) {
-                (true, Some(chunk), _) => (chunk.ticket, chunk.position),
-                (_, _, Some(control)) => (control.ticket, control.position),
+                (true, Some(chunk), _) => (chunk.ticket, chunk.span.start),
+                (_, _, Some(control)) => (control.ticket, control.span.start),
                 _ => unreachable!("one of them is next"),
             };
             if ticket > self.durable_ticket {
                 // Written but not durable and of the same commit: the group is not whole. Else it ends here.
-                if ticket <= self.written_ticket && position == Some(at) {
+                let same = ticket <= self.written_ticket && position == Some(at);
+                if same || (ticket <= self.covered_at_once && position.is_some()) {
                     return None;
                 }
                 break;
             }
-            if *position.get_or_insert(at) != at {
+            if *position.get_or_insert(at) != at && ticket > self.covered_at_once {
                 break;
             }
+            position = Some(at);
             group.last_ticket = ticket;
             if chunk_is_next {
                 let chunk = &self.chunks[chunk_at];
@@ -353,8 +379,8 @@ impl Tail {
 
     /// Where replay would have to begin for what is not covered, once everything below `head` was reported.
     pub(crate) fn first_uncovered(&self) -> Option<FirstUncovered> {
-        let chunk = self.chunks.get(self.flushed_count).map(|c| (c.ticket, c.position, c.inexact));
-        let control = self.controls.front().map(|c| (c.ticket, c.position, false));
+        let chunk = self.chunks.get(self.flushed_count).map(|c| (c.ticket, c.span.start, c.inexact));
+        let control = self.controls.front().map(|c| (c.ticket, c.span.start, false));
         let (ticket, position, inexact) = match (chunk, control) {
             (Some(chunk), Some(control)) => chunk.min(control),
             (chunk, control) => chunk.or(control)?,
@@ -384,6 +410,12 @@ impl Tail {
         self.flushed_memory_bytes -= chunk.place.len();
     }
 
+    /// Where each item that is not covered lies.
+    pub(crate) fn for_each_span(&mut self, mut visit: impl FnMut(&mut CommitSpan)) {
+        self.chunks.iter_mut().skip(self.flushed_count).for_each(|chunk| visit(&mut chunk.span));
+        self.controls.iter_mut().for_each(|control| visit(&mut control.span));
+    }
+
     /// The items that are not covered, in order.
     pub(crate) fn for_each_uncovered(&self, mut visit: impl FnMut(Uncovered<'_>)) {
         let mut controls = self.controls.iter().peekable();
@@ -409,9 +441,15 @@ impl Tail {
         boundary
     }
 
-    /// Cuts off everything from `end` on, which ends a batch and is not below what is in segments.
-    pub(crate) fn truncate(&mut self, end: Offset) {
-        assert!(end <= self.log_end && end >= self.flushed_end(), "cuts only what is not in segments");
+    /// Cuts off everything from `end` on, which ends a batch and is not below what is in segments. `ticket` is the
+    /// truncation's.
+    pub(crate) fn truncate(&mut self, end: Offset, ticket: u64) {
+        self.covered_at_once = ticket;
+        let flushed = self.flushed_count.checked_sub(1).map(|at| self.chunks[at].end);
+        assert!(
+            end <= self.log_end && flushed.is_none_or(|flushed| end >= flushed),
+            "cuts only what is not in segments"
+        );
         while let Some(last) = self.chunks.back_mut()
             && last.end > end
         {
@@ -423,6 +461,9 @@ impl Tail {
             } else {
                 last.cut(end);
                 left = last.place.len();
+                if left == 0 {
+                    self.chunks.pop_back();
+                }
             }
             if in_memory {
                 self.memory_bytes -= len - left;
@@ -442,9 +483,9 @@ impl Tail {
     }
 
     /// A change that settled as a whole is durable: forgets its control, the only one there is, and returns its commit.
-    pub(crate) fn settle(&mut self) -> JournalPosition {
+    pub(crate) fn settle(&mut self) -> CommitSpan {
         assert!(self.chunks.is_empty() && self.controls.len() == 1, "nothing changes a log that is settling");
-        self.controls.pop_front().expect("the change").position
+        self.controls.pop_front().expect("the change").span
     }
 
     /// Forgets everything; the log ends at `end`, durably.

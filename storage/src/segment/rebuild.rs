@@ -21,6 +21,7 @@ pub struct RebuildJob {
     /// Whose, in which generation.
     pub replica: ReplicaKey,
     pub(crate) end: Offset,
+    pub(crate) log_start: Offset,
     /// All segments, each with whether it is closed.
     pub(crate) segments: Vec<(Segment, bool)>,
     /// When producers count as last seen.
@@ -40,8 +41,12 @@ pub struct Rebuilt {
 impl RebuildJob {
     /// Reads the segments up to the cut.
     pub fn run(self, access: &FileAccess) -> Result<Rebuilt, Fault> {
-        let mut rebuilt =
-            Rebuilt { replica: self.replica, end: self.end, segments: Vec::new(), producers: Producers::default() };
+        let mut rebuilt = Rebuilt {
+            replica: self.replica,
+            end: self.log_start,
+            segments: Vec::new(),
+            producers: Producers::default(),
+        };
         for (segment, closed) in self.segments {
             if segment.base >= self.end {
                 break;
@@ -71,16 +76,14 @@ impl RebuildJob {
             cut.partial_crc = if partial == 0 { 0 } else { crc32c::crc32c(&file.read(block, partial)?) };
             let is_cut = cut.bytes < segment.bytes;
             if cut.bytes > 0 {
-                rebuilt.end = cut.end;
                 rebuilt.segments.push(cut);
             }
             if is_cut {
                 break;
             }
         }
-        if rebuilt.segments.is_empty() {
-            rebuilt.end = self.end;
-        }
+        // Where the last batch kept ends: no batch is cut in two.
+        rebuilt.end = rebuilt.segments.last().map_or(self.log_start, |last| last.end.max(self.log_start));
         Ok(rebuilt)
     }
 }
