@@ -6,8 +6,10 @@
 //!
 //! - [`group`]: the state of one partition's groups, one file per request.
 //! - [`record`]: what the log holds, in Kafka's own formats.
+//! - [`parking`]: answers that wait until what they rest on is committed.
 //! - [`partition`]: which partition a group hashes to.
 
 pub mod group;
+pub mod parking;
 pub mod partition;
 pub mod record;

@@ -10,7 +10,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stonelog_protocol::PartitionIndex;
+use stonelog_protocol::batch::{BatchBuilder, Compression, CompressionError, NewRecord};
+use stonelog_protocol::{PartitionIndex, Timestamp};
 use thiserror::Error;
 
 use crate::coordinator::group::names::GroupId;
@@ -147,6 +148,21 @@ impl Record {
             other => Ok(Decoded::UnknownType(other)),
         }
     }
+}
+
+/// One batch of these records, in their order, stamped `now`; base offset and leader epoch are the log's to set.
+/// `compression` is `offsets.topic.compression.codec`.
+pub fn encode_batch<'a>(
+    records: impl IntoIterator<Item = &'a Record>,
+    compression: Compression,
+    now: Timestamp,
+) -> Result<Vec<u8>, CompressionError> {
+    let mut batch = BatchBuilder::new().compressed(compression, None);
+    for record in records {
+        let (key, value) = (record.encode_key(), record.encode_value());
+        batch.push(NewRecord::new(now, Some(&key), value.as_deref()));
+    }
+    batch.build()
 }
 
 #[cfg(test)]

@@ -4,10 +4,32 @@
 //! whose bytes are not a record's, which only something other than a coordinator can have written. Nothing of them is
 //! guessed at, and nothing is lost from the log by that.
 
+use stonelog_protocol::Offset;
+use stonelog_protocol::batch::header::HeaderError;
+use stonelog_protocol::batch::{Batches, CompressionError, RecordError, Records, open_records};
+use thiserror::Error;
+
 use super::live::LiveGroup;
 use super::rebalance::Turn;
 use super::{Groups, Now, Timers};
 use crate::coordinator::record::{Decoded, Record};
+
+/// What one batch may open to. Batches written here are far smaller; another coordinator may have compressed its own.
+pub const BATCH_RECORDS_BYTES_MAX: usize = 64 << 20;
+
+/// A batch of the log cannot be read.
+#[derive(Debug, Error)]
+pub enum ReplayError {
+    /// Its header is not a batch's.
+    #[error("a batch header cannot be read: {0:?}")]
+    Header(HeaderError),
+    /// Its records cannot be decompressed.
+    #[error("a batch at offset {0} cannot be opened: {1}")]
+    Compression(Offset, CompressionError),
+    /// A record does not lie within it.
+    #[error("a batch at offset {0} cannot be walked: {1}")]
+    Record(Offset, RecordError),
+}
 
 /// What a replay has met.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,9 +42,36 @@ pub struct Replayed {
     pub unknown_version_count: u64,
     /// Records whose bytes are not a record's.
     pub malformed_count: u64,
+    /// Records of transactions, which this version cannot settle and so does not apply.
+    pub transactional_count: u64,
 }
 
 impl Groups {
+    /// Reads a run of whole batches, as a read of the log returns them, and applies what they hold. Returns the offset
+    /// to read next, `None` when there was no whole batch.
+    pub fn replay_batches(&mut self, bytes: &[u8], replayed: &mut Replayed) -> Result<Option<Offset>, ReplayError> {
+        let mut next = None;
+        for batch in Batches::new(bytes) {
+            let (header, batch) = batch.map_err(ReplayError::Header)?;
+            next = Some(header.next_offset());
+            if header.is_control() {
+                continue;
+            }
+            let at = header.base_offset;
+            let opened = open_records(batch, &header, BATCH_RECORDS_BYTES_MAX);
+            let opened = opened.map_err(|error| ReplayError::Compression(at, error))?;
+            for record in Records::new(&opened, header.records_count) {
+                let record = record.map_err(|error| ReplayError::Record(at, error))?;
+                match record.key {
+                    _ if header.is_transactional() => replayed.transactional_count += 1,
+                    Some(key) => self.replay(key, record.value, replayed),
+                    None => replayed.malformed_count += 1,
+                }
+            }
+        }
+        Ok(next)
+    }
+
     /// Reads one record of the log (`value` is `None` for a tombstone) and applies it. For replay only: what was
     /// decided here is applied by [`Groups::on_appended`].
     pub fn replay(&mut self, key: &[u8], value: Option<&[u8]>, replayed: &mut Replayed) {
@@ -64,12 +113,15 @@ impl Groups {
 
 #[cfg(test)]
 mod tests {
-    use stonelog_protocol::ErrorCode;
+    use stonelog_protocol::batch::header::patch_offset_and_epoch;
+    use stonelog_protocol::batch::{BatchBuilder, Compression, NewRecord};
+    use stonelog_protocol::{ErrorCode, LeaderEpoch};
 
     use super::super::live::State;
     use super::super::message::JoinRequest;
     use super::super::testing::{World, commit_request, instance, join_request};
     use super::*;
+    use crate::coordinator::record::encode_batch;
 
     #[test]
     fn a_reloaded_group_keeps_members_generation_and_assignments() {
@@ -132,9 +184,45 @@ mod tests {
         fresh.replay(b"\x00\x02\x00\x01g", Some(b"\x00\x09"), &mut replayed);
         fresh.replay(b"\x00\x02\x00\x01g", Some(b"\x00\x03\x7f"), &mut replayed);
         fresh.replay(b"\x00", None, &mut replayed);
-        let expected =
-            Replayed { applied_count: 2, unknown_type_count: 1, unknown_version_count: 1, malformed_count: 2 };
+        let expected = Replayed {
+            applied_count: 2,
+            unknown_type_count: 1,
+            unknown_version_count: 1,
+            malformed_count: 2,
+            transactional_count: 0,
+        };
         assert_eq!(replayed, expected);
         assert_eq!(fresh.hard(), world.groups.hard());
+    }
+
+    #[test]
+    fn batches_are_read_back_whatever_their_codec() {
+        let mut world = World::new();
+        let ids = world.stable(2);
+        world.commit(commit_request(1, &ids[0], 5));
+        world.leave_as(&ids[0]);
+        let now = world.now.wall;
+        for codec in [Compression::None, Compression::Zstd, Compression::Lz4] {
+            let mut bytes = Vec::new();
+            for (at, half) in world.log.chunks(2).enumerate() {
+                let mut batch = encode_batch(half, codec, now).unwrap();
+                patch_offset_and_epoch(&mut batch, Offset(at as i64 * 2), LeaderEpoch(1));
+                bytes.extend(batch);
+            }
+            let control = BatchBuilder::new().control().at(Offset(50), LeaderEpoch(1));
+            bytes.extend(control.build().unwrap());
+            let mut transactional = BatchBuilder::new().transactional().at(Offset(60), LeaderEpoch(1));
+            transactional.push(NewRecord::new(now, Some(&world.log[0].encode_key()), None));
+            transactional.push(NewRecord::new(now, None, None));
+            bytes.extend(transactional.build().unwrap());
+
+            let mut fresh = Groups::new(world.groups.config.clone());
+            let mut replayed = Replayed::default();
+            let next = fresh.replay_batches(&bytes, &mut replayed).unwrap();
+            assert_eq!(next, Some(Offset(62)));
+            assert_eq!(fresh.hard(), world.groups.hard(), "{codec:?}");
+            assert_eq!((replayed.applied_count, replayed.transactional_count), (world.log.len() as u64, 2));
+            assert_eq!(fresh.replay_batches(&bytes[..40], &mut replayed).unwrap(), None);
+        }
     }
 }

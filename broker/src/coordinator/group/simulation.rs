@@ -164,9 +164,8 @@ impl Simulation {
                     marks.into_iter().for_each(|mark| self.mark(mark));
                 }
                 (Response::Sync(response), Some(client)) => {
-                    if client.on_synced(response) {
-                        self.mark("assigned");
-                    }
+                    let mark = if client.on_synced(response) { "assigned" } else { "sent back" };
+                    self.mark(mark);
                 }
                 (Response::Commit(response), _) => {
                     let is_done = response.topics.iter().flat_map(|(_, partitions)| partitions).next();
