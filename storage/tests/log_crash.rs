@@ -270,9 +270,14 @@ fn crash_everywhere(scenario: Scenario, stride: usize) {
     }
 }
 
+/// Seeds per scenario; `LOG_CRASH_SEEDS` asks for more.
+fn seeds_count(usual: u64) -> u64 {
+    std::env::var("LOG_CRASH_SEEDS").map_or(usual, |count| count.parse().expect("LOG_CRASH_SEEDS is a number"))
+}
+
 #[test]
 fn nothing_durable_is_lost_with_small_segments_and_deletes() {
-    for seed in 0..4 {
+    for seed in 0..seeds_count(4) {
         let scenario = Scenario { seed, steps: 90, filler_bytes: 800, segment_bytes: 4_000, deletes: true };
         crash_everywhere(scenario, 2);
     }
@@ -280,7 +285,7 @@ fn nothing_durable_is_lost_with_small_segments_and_deletes() {
 
 #[test]
 fn nothing_durable_is_lost_with_truncations_into_segments() {
-    for seed in 10..14 {
+    for seed in 1_000..1_000 + seeds_count(4) {
         let scenario = Scenario { seed, steps: 90, filler_bytes: 800, segment_bytes: 4_000, deletes: false };
         crash_everywhere(scenario, 2);
     }
@@ -288,7 +293,7 @@ fn nothing_durable_is_lost_with_truncations_into_segments() {
 
 #[test]
 fn nothing_durable_is_lost_with_segments_of_several_blocks() {
-    for seed in 20..22 {
+    for seed in 2_000..2_000 + seeds_count(2) {
         let scenario =
             Scenario { seed, steps: 120, filler_bytes: 12_000, segment_bytes: 180_000, deletes: seed % 2 == 0 };
         crash_everywhere(scenario, 3);

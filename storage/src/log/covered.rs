@@ -74,7 +74,11 @@ impl CoveredState {
                 self.strict = strict;
                 (self.log_start, self.end) = (start, start);
             }
-            Change::Truncate { end } => self.epochs.truncate_from_end(end),
+            Change::Truncate { end } => {
+                // May lie above the last batch kept: a batch that straddles the log start goes as a whole.
+                self.end = end;
+                self.epochs.truncate_from_end(end);
+            }
             Change::Reset { .. } => unreachable!("a reset settles as a whole"),
             Change::LogStart { start } => {
                 self.log_start = self.log_start.max(start);

@@ -136,11 +136,8 @@ impl Log {
         }
         self.cover(done.through);
         self.cover_controls();
-        assert_eq!(
-            self.segments.list.last().map(|last| last.end),
-            Some(self.covered.end),
-            "covered is what was flushed"
-        );
+        let last = self.segments.list.last().map(|last| last.end);
+        assert!(last <= Some(self.covered.end), "segments hold no more than is covered");
         true
     }
 
