@@ -145,6 +145,20 @@ mod tests {
     }
 
     #[test]
+    fn an_assignment_of_an_earlier_generation_is_stored_and_given_to_nobody() {
+        let mut world = World::new();
+        let ids = world.completing_with(vec![join_request()]);
+        let sync = world.groups.decide_sync(request(&ids[0], 1), Ticket(100), world.now);
+        let mut changed = JoinRequest { member_id: ids[0].clone(), ..join_request() };
+        changed.protocols[0].metadata = bytes::Bytes::from_static(b"changed");
+        let join = world.groups.decide_join(changed, Ticket(101), stonelog_protocol::Uuid::ZERO, world.now);
+        assert!(world.groups.on_appended(sync, world.now).is_empty(), "its SyncGroup was told to join again");
+        assert_eq!(world.groups.on_appended(join, world.now).len(), 2);
+        assert_eq!(world.state(), Some(State::CompletingRebalance));
+        assert_eq!(world.groups.live[&group("g")].generation, 2);
+    }
+
+    #[test]
     fn an_assignment_that_cannot_be_stored_makes_the_group_rebalance() {
         let mut world = World::new();
         let ids = world.completing_with(vec![join_request(); 2]);
