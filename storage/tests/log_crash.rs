@@ -212,11 +212,9 @@ fn fresh(disk: &SimDisk, scenario: Scenario) -> (Lane, Vec<History>) {
 fn check(lane: &Lane, histories: &mut [History], what: &str) {
     assert_eq!(lane.logs.len(), histories.len(), "{what}: every log is back");
     for (at, history) in histories.iter_mut().enumerate() {
-        assert!(
-            matches!(lane.verdicts[at], Verdict::Proved | Verdict::Cut),
-            "{what}: log {at} {:?}",
-            lane.verdicts[at]
-        );
+        let verdict = &lane.verdicts[at];
+        let is_whole = matches!(verdict, Verdict::Proved | Verdict::Cut);
+        assert!(is_whole, "{what}: log {at} is {verdict:?}, journal {:?}", lane.journal_end);
         let mut differences = Vec::new();
         let found = (history.durable..history.states.len()).rev().find(|state| {
             match history.states[*state].difference(lane, at, 700) {

@@ -32,7 +32,11 @@ impl Log {
         }
         let state = match &self.settling {
             Some(settling) => settling.before.clone()?,
-            None => self.covered_checkpoint(Some(reported))?,
+            None => {
+                // Never back: the journal before it may be gone after this checkpoint.
+                self.covered.position = self.needed_from(reported);
+                self.covered_checkpoint(Some(reported))?
+            }
         };
         self.segments.checkpointing = Some(Checkpointing {
             settled: self.settling.is_none(),
@@ -78,7 +82,7 @@ impl Log {
             strict: state.strict,
             log_start: state.log_start.min(state.end),
             end: state.end,
-            covered: self.covered_position(reported),
+            covered: Some(state.position).filter(|position| Some(*position) != reported),
             segments: segments.iter().map(segment_checkpoint).collect(),
             last_block,
             epochs: state.epochs.entries().iter().map(|e| EpochStart { epoch: e.epoch, offset: e.start }).collect(),
@@ -107,10 +111,10 @@ impl Log {
         })
     }
 
-    /// From which position on the journal is needed: any between the last covered commit and the first that is not.
-    fn covered_position(&self, reported: Option<JournalPosition>) -> Option<JournalPosition> {
+    /// From which position on the journal is needed: any between the last covered commit and the first that is not,
+    /// the checkpoint's default if that is one.
+    fn needed_from(&self, default: JournalPosition) -> JournalPosition {
         let lowest = self.covered.position;
-        let Some(default) = reported else { return Some(lowest) };
         let highest = match self.tail.first_uncovered() {
             // What a truncation cut off is still the log's until the truncation is durable.
             _ if self.changing.is_some() => lowest,
@@ -118,7 +122,7 @@ impl Log {
             Some(FirstUncovered::Unknown) => lowest,
             Some(FirstUncovered::NotWritten) | None => default.max(lowest),
         };
-        if default >= lowest && default <= highest { None } else { Some(highest.min(default).max(lowest)) }
+        default.clamp(lowest, highest.max(lowest))
     }
 
     /// What stands in for a log whose line in the checkpoint makes no sense: empty, at the end that the line names.

@@ -14,7 +14,7 @@ use stonelog_storage::checkpoint::Checkpoint;
 use stonelog_storage::disk::{Disk, SimDisk};
 use stonelog_storage::job::FileAccess;
 use stonelog_storage::journal::{
-    JournalEntry, JournalFlusher, JournalMaintenance, JournalOptions, JournalPosition, JournalWriter,
+    JournalEntry, JournalFlusher, JournalMaintenance, JournalOptions, JournalPosition, JournalWriter, RecoveryEnd,
 };
 use stonelog_storage::log::{CommitSpan, FIRST_TICKET, Log, LogConfig, Read, Truncation};
 use stonelog_storage::recovery::{RecoveryOptions, Verdict, recover_log_dir};
@@ -109,6 +109,8 @@ pub(crate) struct Lane {
     flusher: JournalFlusher,
     maintenance: JournalMaintenance,
     pub(crate) recovery_epoch: u32,
+    /// How the journal was found.
+    pub(crate) journal_end: RecoveryEnd,
     checkpoint_version: u64,
     ticket: u64,
     queue: Vec<(u64, JournalEntry)>,
@@ -143,6 +145,7 @@ impl Lane {
             flusher: found.flusher,
             maintenance: found.maintenance,
             recovery_epoch: found.recovery_epoch,
+            journal_end: found.journal_end,
             checkpoint_version: found.checkpoint_version,
             ticket: FIRST_TICKET,
             queue: Vec::new(),
