@@ -9,6 +9,7 @@ mod exit;
 mod format;
 mod group;
 mod input;
+mod interrupt;
 mod output;
 mod position;
 mod produce;
@@ -93,7 +94,7 @@ fn settings(global: &Global) -> Settings {
 async fn or_interrupt(work: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
     tokio::select! {
         outcome = work => outcome,
-        _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
+        () = interrupt::interrupted() => Ok(Exit::Interrupted),
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod assignor;
 pub mod batch;
+pub(crate) mod clock;
 pub mod cluster;
 pub mod connection;
 pub mod error;

@@ -55,20 +55,17 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(total))
 }
 
-/// Adds the port where it is left out.
+/// Adds the port where it is left out. An address of several colons is IPv6, and has a port only after brackets.
 fn parse_address(text: &str) -> Result<String, String> {
     const PORT: u16 = 9092;
+    let is_bare_ipv6 = text.matches(':').count() > 1 && !text.starts_with('[');
+    if is_bare_ipv6 {
+        return Ok(format!("[{text}]:{PORT}"));
+    }
     let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !host.ends_with(':') && !(host.contains(':') && !host.ends_with(']')) => (host, port),
-        _ => {
-            return Ok(if text.contains(':') && !text.starts_with('[') {
-                format!("[{text}]:{PORT}")
-            } else {
-                format!("{text}:{PORT}")
-            });
-        }
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| format!("`{port}` is no port"))?),
+        _ => (text, PORT),
     };
-    let port: u16 = port.parse().map_err(|_| format!("`{port}` is no port"))?;
     if host.is_empty() { Err(format!("`{text}` names no host")) } else { Ok(format!("{host}:{port}")) }
 }
 
@@ -100,6 +97,7 @@ mod tests {
         assert_eq!(parse_address("kafka:1"), Ok("kafka:1".to_owned()));
         assert_eq!(parse_address("::1"), Ok("[::1]:9092".to_owned()));
         assert_eq!(parse_address("[::1]:5"), Ok("[::1]:5".to_owned()));
+        assert_eq!(parse_address("[::1]"), Ok("[::1]:9092".to_owned()));
         assert!(parse_address(":9092").is_err());
         assert!(parse_address("kafka:port").is_err());
     }

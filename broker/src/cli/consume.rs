@@ -1,19 +1,19 @@
 //! `stonelog consume`: prints records, of all or some partitions, alone or as a member of a group.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 
 use super::exit::{Exit, Failure};
 use super::format::{RecordFormat, print_json};
+use super::interrupt::interrupted;
 use super::output::Output;
 use super::position::{Position, parse_position};
-use super::produce::now_ms;
 use crate::client::fetcher::{Fetched, Fetcher};
 use crate::client::group_admin::Committed;
 use crate::client::group_consumer::{GroupConsumer, Polled};
 use crate::client::offsets::At;
-use crate::client::{Cluster, Error};
+use crate::client::{Cluster, Error, clock};
 use stonelog_protocol::ErrorCode;
 
 const POLL_WAIT: Duration = Duration::from_millis(500);
@@ -49,7 +49,8 @@ pub(super) struct Consume {
 }
 
 pub(super) async fn run(command: Consume, cluster: &mut Cluster, output: Output) -> Result<Exit, Failure> {
-    let position = parse_position(&command.offset, now_ms()).map_err(|wrong| Failure::new(Exit::Usage, wrong))?;
+    let position =
+        parse_position(&command.offset, clock::wall_ms()).map_err(|wrong| Failure::new(Exit::Usage, wrong))?;
     let mut ends = Committed::new();
     for topic in &command.topics {
         for (partition, (_, end)) in cluster.bounds(topic).await? {
@@ -88,7 +89,7 @@ impl Reader {
         while !self.is_finished(fetcher.positions()) {
             let fetched = tokio::select! {
                 fetched = fetcher.fetch(cluster, POLL_WAIT) => fetched,
-                _ = tokio::signal::ctrl_c() => return Ok(Exit::Interrupted),
+                () = interrupted() => return Ok(Exit::Interrupted),
             };
             self.print(&fetched.map_err(out_of_range)?)?;
         }
@@ -117,11 +118,11 @@ impl Reader {
 
     async fn poll_as_member(&mut self, cluster: &mut Cluster, consumer: &mut GroupConsumer) -> Result<Exit, Failure> {
         let mut printed = Committed::new();
-        let mut committed_at = Instant::now();
+        let mut committed_at = clock::now();
         loop {
             let polled = tokio::select! {
                 polled = consumer.poll(cluster, POLL_WAIT) => polled,
-                _ = tokio::signal::ctrl_c() => {
+                () = interrupted() => {
                     commit(cluster, consumer, &mut printed).await?;
                     return Ok(Exit::Interrupted);
                 }
@@ -134,13 +135,11 @@ impl Reader {
                 }
                 Polled::Rebalancing => commit(cluster, consumer, &mut printed).await?,
                 Polled::Records(fetched) => {
-                    for (key, next) in self.print(&fetched)? {
-                        printed.insert(key, next);
-                    }
+                    printed.append(&mut self.print(&fetched)?);
                     let finished = self.is_finished(consumer.positions()) && !consumer.positions().is_empty();
                     if finished || committed_at.elapsed() >= COMMIT_INTERVAL {
                         commit(cluster, consumer, &mut printed).await?;
-                        committed_at = Instant::now();
+                        committed_at = clock::now();
                     }
                     if finished {
                         return Ok(Exit::Done);
@@ -156,9 +155,9 @@ impl Reader {
     }
 
     /// Prints records up to the count, and says up to where each partition has been printed.
-    fn print(&mut self, fetched: &[Fetched]) -> Result<Vec<((String, i32), i64)>, Failure> {
+    fn print(&mut self, fetched: &[Fetched]) -> Result<Committed, Failure> {
         let mut out = Vec::new();
-        let mut printed = Vec::new();
+        let mut printed = Committed::new();
         for Fetched { topic, partition, records, .. } in fetched {
             let count = self.left.map_or(records.len(), |left| records.len().min(left as usize));
             for record in &records[..count] {
@@ -170,7 +169,7 @@ impl Reader {
             }
             self.left = self.left.map(|left| left - count as u64);
             if let Some(last) = records[..count].last() {
-                printed.push(((topic.clone(), *partition), last.offset + 1));
+                printed.insert((topic.clone(), *partition), last.offset + 1);
             }
         }
         if !out.is_empty() {

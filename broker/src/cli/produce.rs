@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
@@ -18,10 +17,10 @@ use super::exit::{Exit, Failure};
 use super::input::Lines;
 use super::output::Output;
 use super::progress;
-use crate::client::Cluster;
 use crate::client::batch::NewRecord;
 use crate::client::partitioner::partition_of;
 use crate::client::producer::{Acks, Batch, Outcome, Producer};
+use crate::client::{Cluster, clock};
 
 /// A batch is sent when it has so many bytes, well below the 1 MiB that brokers take by default.
 const BATCH_BYTES: usize = 512 << 10;
@@ -103,11 +102,6 @@ impl AcksArg {
             AcksArg::None => Acks::None,
         }
     }
-}
-
-/// Time of the wall clock, in milliseconds since 1970.
-pub(super) fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 pub(super) async fn run(command: Produce, cluster: &mut Cluster, output: Output) -> Result<Exit, Failure> {
@@ -237,7 +231,7 @@ impl Writer {
         let headers = self.command.headers.iter();
         let headers = headers.map(|(name, value)| (name.clone().into_bytes(), Some(value.clone().into_bytes())));
         Ok(NewRecord {
-            timestamp_ms: now_ms(),
+            timestamp_ms: clock::wall_ms(),
             key,
             value: Some(value).filter(|value| !(self.command.tombstones && value.is_empty())),
             headers: headers.collect(),

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 
 use super::args::{Global, parse_duration};
 use super::exit::{Exit, Failure};
+use super::interrupt::interrupted;
 use super::output::Output;
 use super::produce::{AcksArg, Codec};
 use super::progress;
@@ -140,7 +141,7 @@ impl Verify {
                 None => None,
             };
         let recorder = Recorder::new(&header, file);
-        let stop = self.stop_signal();
+        let (stop, stopped) = watch::channel(false);
         eprintln!(
             "run {}: topic {}, {} producers, {} groups",
             header.run,
@@ -148,7 +149,8 @@ impl Verify {
             plan.producers,
             plan.groups.len()
         );
-        let outcome = watch_progress(run_workload(&plan, settings, &recorder, stop), &recorder, plan.records).await;
+        let work = run_workload(&plan, settings, &recorder, stopped);
+        let outcome = watch_over(work, &recorder, plan.records, self.stop_signal(), stop).await;
         let checker = recorder.into_checker()?;
         if let Err(error) = outcome {
             let failure = Failure::from(error);
@@ -161,6 +163,9 @@ impl Verify {
         }
         if self.workload_only {
             eprintln!("the workload is over; judge it with --check");
+            if output.is_json() {
+                output.document("verify.workload/1", &header)?;
+            }
             return Ok(Exit::Done);
         }
         let exit = judge(checker, settings, output).await?;
@@ -211,32 +216,32 @@ impl Verify {
         Ok((Header::new(run, topic, partitions, exclusive, groups), plan))
     }
 
-    /// Turns true when the time is over, standard input is closed, or Ctrl-C is pressed.
-    fn stop_signal(&self) -> watch::Receiver<bool> {
-        let (sender, receiver) = watch::channel(false);
+    /// Completes when the time is over, standard input is closed, or the process is asked to end.
+    async fn stop_signal(&self) {
+        let (sender, mut closed) = watch::channel(false);
         if self.until_stdin_closes {
-            let sender = sender.clone();
             std::thread::spawn(move || {
                 let mut ignored = [0; 1024];
                 while std::io::stdin().read(&mut ignored).is_ok_and(|read| read > 0) {}
                 sender.send_replace(true);
             });
         }
-        let seconds = self.seconds;
-        tokio::task::spawn_local(async move {
-            let over = async {
-                match seconds {
-                    Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = over => {}
-                _ = tokio::signal::ctrl_c() => eprintln!("stopping; what was written is still judged"),
+        let over = async {
+            match self.seconds {
+                Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+                None => std::future::pending().await,
             }
-            sender.send_replace(true);
-        });
-        receiver
+        };
+        let closes = async {
+            if closed.wait_for(|closed| *closed).await.is_err() {
+                std::future::pending().await
+            }
+        };
+        tokio::select! {
+            () = over => {}
+            () = closes => {}
+            () = interrupted() => eprintln!("stopping; what was written is still judged"),
+        }
     }
 }
 
@@ -246,17 +251,24 @@ fn new_run_id() -> Result<String, Failure> {
     Ok(format!("{random:016x}"))
 }
 
-/// Shows what is acknowledged while `work` goes on.
-async fn watch_progress<T>(work: impl Future<Output = T>, recorder: &Recorder, total: Option<u64>) -> T {
+/// Shows what is acknowledged while `work` goes on, and tells it to `stop` when `ends` completes.
+async fn watch_over<T>(
+    work: impl Future<Output = T>,
+    recorder: &Recorder,
+    total: Option<u64>,
+    ends: impl Future<Output = ()>,
+    stop: watch::Sender<bool>,
+) -> T {
     let bar = progress::bar("acknowledged", total);
     let mut tick = tokio::time::interval(Duration::from_millis(100));
-    tokio::pin!(work);
+    tokio::pin!(work, ends);
     loop {
         tokio::select! {
             outcome = &mut work => {
                 bar.finish_and_clear();
                 return outcome;
             }
+            () = &mut ends, if !*stop.borrow() => drop(stop.send_replace(true)),
             _ = tick.tick(), if !bar.is_hidden() => bar.set_position(recorder.acknowledged()),
         }
     }

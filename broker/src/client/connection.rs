@@ -73,8 +73,8 @@ impl Connection {
 
     /// The highest version of `R` that both sides speak, but at most `ceiling`.
     pub fn version_of<R: Request>(&self, ceiling: i16) -> Result<i16, Error> {
-        let known = api::find(R::KEY).map_or(0..=-1, |api| api.accepted.clone());
-        let ours = (*known.start(), ceiling.min(*known.end()));
+        // An API that is not in our table has no version here.
+        let ours = api::find(R::KEY).map_or((0, -1), |api| (*api.accepted.start(), ceiling.min(*api.accepted.end())));
         let theirs = self.versions.get(&R::KEY).copied();
         if let Some((min, max)) = theirs
             && ours.0 <= max
@@ -215,4 +215,88 @@ fn api_name<R: Request>() -> String {
 /// The newest version of ApiVersions that this client speaks.
 fn newest_api_versions() -> i16 {
     api::find(ApiVersionsRequest::KEY).map_or(OLDEST_API_VERSIONS, |api| *api.accepted.end())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+    use stonelog_protocol::codec::encode_response_of;
+    use stonelog_protocol::messages::api_versions_response::ApiVersion;
+    use stonelog_protocol::messages::{MetadataRequest, MetadataResponse};
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    /// A peer that answers each request it reads with the next of `answers`, given the correlation id.
+    fn peer(answers: Vec<fn(i32) -> Vec<u8>>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            for answer in answers {
+                let mut length = [0; 4];
+                stream.read_exact(&mut length).unwrap();
+                let mut request = vec![0; u32::from_be_bytes(length) as usize];
+                stream.read_exact(&mut request).unwrap();
+                let correlation_id = i32::from_be_bytes(request[4..8].try_into().unwrap());
+                stream.write_all(&answer(correlation_id)).unwrap();
+            }
+        });
+        address
+    }
+
+    fn api_versions(version: i16, error_code: i16, max_metadata: i16, correlation_id: i32) -> Vec<u8> {
+        let entry = |key, max| ApiVersion::default().with_api_key(key).with_max_version(max);
+        let response = ApiVersionsResponse::default()
+            .with_error_code(error_code)
+            .with_api_keys(vec![entry(ApiVersionsRequest::KEY, 2), entry(MetadataRequest::KEY, max_metadata)]);
+        encode_response_of::<ApiVersionsRequest>(version, correlation_id, &response).unwrap().to_vec()
+    }
+
+    fn metadata(version: i16, correlation_id: i32) -> Vec<u8> {
+        let response = MetadataResponse::default();
+        encode_response_of::<MetadataRequest>(version, correlation_id, &response).unwrap().to_vec()
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_refuses_our_version_is_asked_in_its_own() {
+        let refuse: fn(i32) -> Vec<u8> = |id| api_versions(0, 35, 4, id);
+        let address = peer(vec![refuse, |id| api_versions(2, 0, 4, id), |id| metadata(4, id)]);
+        let mut connection = Connection::open(&address, "test", LIMIT).await.unwrap();
+        let version = connection.version_of::<MetadataRequest>(i16::MAX).unwrap();
+        assert_eq!(version, 4);
+        assert_eq!(connection.version_of::<MetadataRequest>(1).unwrap(), 1);
+        connection.call(&MetadataRequest::default(), version, LIMIT).await.unwrap();
+        assert!(connection.is_usable());
+        let unserved = connection.version_of::<stonelog_protocol::messages::FetchRequest>(i16::MAX);
+        assert!(matches!(unserved, Err(Error::Unsupported { .. })));
+    }
+
+    #[tokio::test]
+    async fn an_answer_to_another_request_ends_the_connection() {
+        let versions: fn(i32) -> Vec<u8> = |id| api_versions(4, 0, 4, id);
+        let address = peer(vec![versions, |id| metadata(4, id + 1)]);
+        let mut connection = Connection::open(&address, "test", LIMIT).await.unwrap();
+        let answer = connection.call(&MetadataRequest::default(), 4, LIMIT).await;
+        assert!(matches!(answer, Err(Error::Malformed { .. })), "{answer:?}");
+        assert!(!connection.is_usable());
+    }
+
+    #[tokio::test]
+    async fn a_port_that_speaks_something_else_is_noticed_by_its_first_bytes() {
+        let address = peer(vec![|_| b"HTTP/1.1 400 Bad Request".to_vec()]);
+        let error = Connection::open(&address, "test", LIMIT).await.unwrap_err();
+        assert!(error.to_string().contains("is this a Kafka port?"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_goes_away_may_have_acted() {
+        let address = peer(vec![|id| api_versions(4, 0, 4, id)]);
+        let mut connection = Connection::open(&address, "test", LIMIT).await.unwrap();
+        let error = connection.call(&MetadataRequest::default(), 4, LIMIT).await.unwrap_err();
+        assert!(matches!(error, Error::Disconnected { .. }), "{error}");
+        assert!(error.may_have_acted() && !connection.is_usable());
+    }
 }

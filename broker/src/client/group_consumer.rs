@@ -17,6 +17,7 @@ use stonelog_protocol::messages::{
 use stonelog_protocol::{ErrorCode, StrBytes};
 
 use super::assignor::assign_ranges;
+use super::clock;
 use super::cluster::Cluster;
 use super::error::Error;
 use super::fetcher::{Fetched, Fetcher};
@@ -51,6 +52,12 @@ pub enum Polled {
     Records(Vec<Fetched>),
 }
 
+/// Whether an error means: join once more, with the id just given or without one.
+fn starts_over(error: &Error) -> bool {
+    let codes = [ErrorCode::UnknownMemberId, ErrorCode::IllegalGeneration, ErrorCode::RebalanceInProgress];
+    error.code().is_some_and(|code| codes.contains(&code))
+}
+
 /// Membership in the current generation.
 #[derive(Clone, Debug)]
 struct Member {
@@ -82,7 +89,7 @@ impl GroupConsumer {
             member_id: StrBytes::default(),
             member: None,
             fetcher: Fetcher::new(),
-            last_heartbeat: Instant::now(),
+            last_heartbeat: clock::now(),
         }
     }
 
@@ -104,7 +111,7 @@ impl GroupConsumer {
         if self.last_heartbeat.elapsed() >= HEARTBEAT_INTERVAL {
             let outcome = self.heartbeat(cluster).await;
             match self.settle(cluster, outcome) {
-                Ok(()) => self.last_heartbeat = Instant::now(),
+                Ok(()) => self.last_heartbeat = clock::now(),
                 Err(error) if self.member.is_none() || error.code() == Some(ErrorCode::RebalanceInProgress) => {
                     self.member = None;
                     return Ok(Polled::Rebalancing);
@@ -164,17 +171,8 @@ impl GroupConsumer {
             let outcome = self.try_join(cluster).await;
             let outcome = self.settle(cluster, outcome);
             match &outcome {
-                // All of these mean: once more from the start, with the id just given or without one.
-                Err(error)
-                    if matches!(
-                        error.code(),
-                        Some(
-                            ErrorCode::MemberIdRequired
-                                | ErrorCode::UnknownMemberId
-                                | ErrorCode::IllegalGeneration
-                                | ErrorCode::RebalanceInProgress
-                        )
-                    ) && !retry.remaining().is_zero() => {}
+                Err(error) if error.code() == Some(ErrorCode::MemberIdRequired) && !retry.is_over() => {}
+                Err(error) if starts_over(error) && retry.pause().await => {}
                 _ if cluster.again(&mut retry, &outcome).await => cluster.forget_coordinator(&self.group),
                 _ => return outcome,
             }
@@ -202,7 +200,7 @@ impl GroupConsumer {
         }
         let generation = member.generation;
         self.member = Some(member);
-        self.last_heartbeat = Instant::now();
+        self.last_heartbeat = clock::now();
         Ok(Polled::Joined { generation, positions: self.fetcher.positions().clone(), committed })
     }
 

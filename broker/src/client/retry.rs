@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::clock;
+
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(1_000);
 
@@ -15,17 +17,17 @@ pub struct Retry {
 impl Retry {
     /// Tries until `limit` from now.
     pub fn within(limit: Duration) -> Retry {
-        Retry { deadline: Instant::now() + limit, next_pause: FIRST_PAUSE }
+        Retry { deadline: clock::now() + limit, next_pause: FIRST_PAUSE }
     }
 
-    /// Time left; zero once the deadline has passed.
-    pub fn remaining(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
+    /// Whether the deadline has passed.
+    pub fn is_over(&self) -> bool {
+        clock::now() >= self.deadline
     }
 
     /// Pauses and answers true, or answers false at once when no time is left for another try.
     pub async fn pause(&mut self) -> bool {
-        match self.plan_pause(Instant::now()) {
+        match self.plan_pause(clock::now()) {
             Some(pause) => {
                 tokio::time::sleep(pause).await;
                 true
@@ -52,7 +54,7 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_deadline() {
-        let start = Instant::now();
+        let start = clock::now();
         let mut retry = Retry { deadline: start + Duration::from_millis(100), next_pause: FIRST_PAUSE };
         let mut now = start;
         let mut pauses = Vec::new();

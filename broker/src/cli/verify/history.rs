@@ -8,8 +8,11 @@
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::Path;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
+
+use crate::client::clock;
 
 /// Shape of the file, in its first line.
 const SCHEMA: &str = "verify.history/1";
@@ -170,23 +173,33 @@ pub enum Event {
     },
 }
 
+/// One line of the file.
+#[derive(Serialize, Deserialize)]
+struct Line<E> {
+    /// Milliseconds since the run began, for people; the checker goes by the order of lines.
+    at_ms: u64,
+    #[serde(flatten)]
+    event: E,
+}
+
 /// Writes a history to a file, event by event.
 #[derive(Debug)]
 pub struct HistoryWriter {
     file: File,
+    started: Instant,
 }
 
 impl HistoryWriter {
     /// Starts a history. A file of that name must not exist: it may be the evidence of another run.
     pub fn create(path: &Path, header: &Header) -> io::Result<HistoryWriter> {
-        let mut writer = HistoryWriter { file: File::create_new(path)? };
+        let mut writer = HistoryWriter { file: File::create_new(path)?, started: clock::now() };
         writer.write_line(header)?;
         Ok(writer)
     }
 
     /// Appends one event; it is with the operating system when this returns.
     pub fn write(&mut self, event: &Event) -> io::Result<()> {
-        self.write_line(event)
+        self.write_line(&Line { at_ms: self.started.elapsed().as_millis() as u64, event })
     }
 
     fn write_line(&mut self, value: &impl Serialize) -> io::Result<()> {
@@ -224,7 +237,10 @@ impl Iterator for HistoryReader {
         let mut line = Vec::new();
         match self.lines.read_until(b'\n', &mut line) {
             Ok(_) if line.last() != Some(&b'\n') => None,
-            Ok(_) => Some(serde_json::from_slice(&line).map_err(io::Error::from)),
+            Ok(_) => {
+                let line: serde_json::Result<Line<Event>> = serde_json::from_slice(&line);
+                Some(line.map(|line| line.event).map_err(io::Error::from))
+            }
             Err(error) => Some(Err(error)),
         }
     }

@@ -13,7 +13,7 @@ use crate::client::fetcher::Fetched;
 use crate::client::group_admin::Committed;
 use crate::client::group_consumer::{GroupConsumer, Polled};
 use crate::client::offsets::At;
-use crate::client::{Cluster, Error};
+use crate::client::{Cluster, Error, clock};
 
 const POLL_WAIT: Duration = Duration::from_millis(200);
 const COMMIT_INTERVAL: Duration = Duration::from_millis(300);
@@ -68,8 +68,8 @@ impl Member {
     /// Reads until it is time to come and go (`None`) or until the run ends.
     async fn stay(&mut self, cluster: &mut Cluster, consumer: &mut GroupConsumer) -> Result<Option<bool>, Error> {
         let until = (self.number > 0)
-            .then(|| Instant::now() + STAY + Duration::from_millis(self.dice.below(STAY.as_millis() as u64)));
-        let mut committed_at = Instant::now();
+            .then(|| clock::now() + STAY + Duration::from_millis(self.dice.below(STAY.as_millis() as u64)));
+        let mut committed_at = clock::now();
         let mut ends: Option<(Committed, Instant)> = None;
         loop {
             match consumer.poll(cluster, POLL_WAIT).await {
@@ -93,22 +93,22 @@ impl Member {
             }
             if committed_at.elapsed() >= COMMIT_INTERVAL {
                 self.commit(cluster, consumer).await?;
-                committed_at = Instant::now();
+                committed_at = clock::now();
             }
             let draining = *self.phases.borrow() == Phase::Draining || self.recorder.is_broken();
             if draining {
                 if ends.is_none() {
                     let bounds = cluster.bounds(&self.plan.topic).await?;
                     let found = bounds.into_iter().map(|(index, (_, end))| ((self.plan.topic.clone(), index), end));
-                    ends = Some((found.collect(), Instant::now() + self.plan.drain));
+                    ends = Some((found.collect(), clock::now() + self.plan.drain));
                 }
                 let Some((ends, deadline)) = &ends else { continue };
                 let complete = consumer.is_member() && consumer.positions().iter().all(|(key, at)| at >= &ends[key]);
-                if complete || Instant::now() >= *deadline {
+                if complete || clock::now() >= *deadline {
                     self.commit(cluster, consumer).await?;
                     return Ok(Some(complete));
                 }
-            } else if until.is_some_and(|until| Instant::now() >= until) {
+            } else if until.is_some_and(|until| clock::now() >= until) {
                 self.commit(cluster, consumer).await?;
                 return Ok(None);
             }

@@ -9,10 +9,9 @@ use super::super::history::Event;
 use super::super::recorder::Recorder;
 use super::super::value::{Place, write_value};
 use super::{Dice, Phase, Plan};
-use crate::cli::produce::now_ms;
 use crate::client::batch::NewRecord;
 use crate::client::producer::{Batch, Outcome, Producer};
-use crate::client::{Cluster, Error};
+use crate::client::{Cluster, Error, clock};
 
 /// Partitions written to by one request, at most.
 const PARTITIONS_TOGETHER: u64 = 4;
@@ -82,7 +81,7 @@ impl Writer {
         let first = *next;
         *next += count;
         let place = Place { run: &self.plan.run, topic: &self.plan.topic, partition };
-        let timestamp_ms = now_ms();
+        let timestamp_ms = clock::wall_ms();
         let records = (first..first + count).map(|sequence| NewRecord {
             timestamp_ms,
             // A key of its own keeps each record should the topic be compacted.
