@@ -65,6 +65,7 @@ pub trait Disk: Send + Sync + 'static {
 }
 
 /// An open file. Positions are explicit, so one file serves several threads.
+#[expect(clippy::len_without_is_empty, reason = "a length is asked for, emptiness never is")]
 pub trait DiskFile: Send + Sync {
     /// Writes all the slices one after the other from `position`; an error may have written some.
     fn write_at(&self, position: u64, slices: &[IoSlice<'_>]) -> io::Result<()>;

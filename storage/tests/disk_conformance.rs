@@ -1,5 +1,7 @@
 //! What the storage code relies on, checked on every implementation of `Disk`.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+
 use std::io::{ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! The simulated disk loses and fails as it should: what the crash tests prove rests on this.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+
 use std::io::{ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
 

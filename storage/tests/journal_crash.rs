@@ -3,6 +3,8 @@
 //! The oracle is a plain list: everything synced is replayed exactly and in order, what follows it is a prefix of what
 //! was written, and a power cut alone never looks like damage.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+
 mod journal_support;
 
 use journal_support::{Choices, Model};

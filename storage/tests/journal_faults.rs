@@ -1,5 +1,7 @@
 //! The journal on a disk that decays, misplaces, fills up and fails: what is damage, what is a torn tail, who is hurt.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+
 mod journal_support;
 
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! The journal on the operating system's file system: what was synced is replayed, across restarts and files.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+
 use std::path::Path;
 use std::sync::Arc;
 

@@ -244,3 +244,99 @@ fn decode_head(
     };
     Ok((kind == 1 || payload_bytes == 0).then_some((JournalEntry { replica, change }, payload_bytes)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(partition: i32) -> ReplicaKey {
+        ReplicaKey {
+            partition: TopicPartition { topic_id: Uuid([0xaa; 16]), partition: PartitionIndex(partition) },
+            generation: LogGeneration { recovery_epoch: 3, counter: 4 },
+        }
+    }
+
+    fn append(partition: i32, batches: &'static [u8]) -> JournalEntry {
+        let batches = Bytes::from_static(batches);
+        let change = Change::Append { base_offset: Offset(10), end_offset: Offset(12), batches };
+        JournalEntry { replica: key(partition), change }
+    }
+
+    fn entries() -> Vec<JournalEntry> {
+        let epoch = Change::EpochStart { epoch: LeaderEpoch(6), offset: Offset(10) };
+        vec![append(2, b"first"), JournalEntry { replica: key(1), change: epoch }, append(1, b"second")]
+    }
+
+    fn header() -> CommitHeader {
+        CommitHeader {
+            sequence: 0x11,
+            generation: 0x22,
+            position: JournalPosition(0x3000),
+            recovery_epoch: 0x44,
+            previous_checksum: 0x55,
+            durable_sequence: 0x10,
+            payload_bytes: 11,
+            payload_checksum: crc32c::crc32c(b"firstsecond"),
+        }
+    }
+
+    fn commit() -> Bytes {
+        let mut head = Vec::new();
+        let entries = entries();
+        encode_header(&header(), &entries, 99, &mut head);
+        let slices = gather(&head, &entries, 11);
+        slices.iter().flat_map(|slice| slice.iter().copied()).collect()
+    }
+
+    #[test]
+    fn a_commit_round_trips() {
+        let bytes = commit();
+        assert_eq!(bytes.len() as u64, commit_bytes(3, 11));
+        let peeked = peek(&bytes, BLOCK_BYTES).unwrap();
+        assert_eq!((peeked.header, peeked.commit_bytes()), (header(), BLOCK_BYTES));
+        assert!(header_is_intact(&peeked, &bytes, 99));
+        assert!(!header_is_intact(&peeked, &bytes, 98), "another file's seed");
+        assert_eq!(decode_entries(&peeked, &bytes), Some(entries()));
+        assert_eq!(decode_replicas(&peeked, &bytes), Some(vec![key(1), key(2)]));
+    }
+
+    #[test]
+    fn layout_is_the_documented_one() {
+        let bytes = commit();
+        let at = |range: std::ops::Range<usize>| bytes[range].to_vec();
+        assert_eq!(at(0..4), b"SLJC");
+        assert_eq!(at(8..16), [220, 0, 0, 0, 3, 0, 0, 0]);
+        assert_eq!((bytes[16], bytes[24], at(32..34), bytes[40], bytes[44]), (0x11, 0x22, vec![0, 0x30], 0x44, 0x55));
+        assert_eq!((bytes[48], bytes[56]), (0x10, 11));
+        let head = 64;
+        assert_eq!(at(head..head + 16), [0xaa; 16]);
+        assert_eq!((bytes[head + 16], bytes[head + 20], bytes[head + 24], bytes[head + 28]), (2, 3, 4, 1));
+        assert_eq!((bytes[head + 32], bytes[head + 40], bytes[head + 48]), (10, 12, 5));
+        assert_eq!((bytes[head + 52 + 28], bytes[head + 52 + 32]), (6, 6));
+        assert_eq!(at(220..231), b"firstsecond");
+        assert!(bytes[231..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn each_flipped_header_bit_is_noticed() {
+        let bytes = commit();
+        for bit in 0..220 * 8 {
+            let mut flipped = bytes.to_vec();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let intact = peek(&flipped, BLOCK_BYTES).is_some_and(|peeked| header_is_intact(&peeked, &flipped, 99));
+            assert!(!intact, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn promised_lengths_stay_within_the_space() {
+        let mut bytes = commit().to_vec();
+        assert!(peek(&bytes, BLOCK_BYTES - 1).is_none());
+        bytes[56..60].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(peek(&bytes, 1 << 20).is_none());
+        let mut bytes = commit().to_vec();
+        bytes[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(peek(&bytes, 1 << 20).is_none());
+        assert!(peek(&bytes[..63], 1 << 20).is_none());
+    }
+}

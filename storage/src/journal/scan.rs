@@ -5,11 +5,13 @@
 //! checkpoint itself. Otherwise it is *damage*, and the walk goes on behind it.
 //! Not here: which files there are, and starting the next one.
 
+use bytes::Bytes;
+
 use super::commit::{self, BLOCK_BYTES, CommitHeader, Peeked};
 use super::file::{ChainEnd, FILE_HEADER_BYTES, LiveFile};
 use super::recover::{Hurt, JournalDamage, RecoveryEnd, ReplayFrom, ReplayedEntry, TornTail};
 use super::window::Window;
-use super::{Change, JournalPosition};
+use super::{Change, JournalEntry, JournalPosition};
 use crate::{Fault, ReplicaKey};
 
 /// The walk over all files.
@@ -97,27 +99,22 @@ impl<'a, 'v> Scan<'a, 'v> {
         let mut window = Window::new(live);
         let mut offset = FILE_HEADER_BYTES;
         while self.chain.sequence < last && offset < live.header.len {
-            let bytes = window.at(offset, BLOCK_BYTES)?;
             let expected = self.expected(live, offset);
-            if let Some(peeked) = commit::peek(&bytes, live.header.len - offset) {
-                let header = window.at(offset, peeked.header_bytes as u64)?;
-                let follows = peeked.header.sequence == expected.sequence
-                    && peeked.header.previous_checksum == expected.previous_checksum;
-                if follows && is_intact(live, offset, &peeked, &header) {
-                    let bytes = window.at(offset, peeked.commit_bytes())?;
-                    let payload = &bytes[peeked.header_bytes..][..peeked.header.payload_bytes as usize];
-                    if crc32c::crc32c(payload) == peeked.header.payload_checksum
-                        && let Some(entries) = commit::decode_entries(&peeked, &bytes)
-                    {
-                        self.visit_all(&peeked, entries);
-                        self.accept(live, offset, &peeked);
-                        offset += peeked.commit_bytes();
-                        continue;
-                    }
-                }
+            // No slice of the window outlives its use here, so that its buffer serves the next read.
+            let (begun, peeked) = {
+                let block = window.at(offset, BLOCK_BYTES)?;
+                (commit::was_begun_here(&block, &expected), commit::peek(&block, live.header.len - offset))
+            };
+            if let Some(peeked) = peeked.filter(|peeked| follows(peeked, &expected))
+                && is_intact(live, offset, &peeked, &window.at(offset, peeked.header_bytes as u64)?)
+                && let Some(entries) = decode(&peeked, &window.at(offset, peeked.commit_bytes())?)
+            {
+                self.visit_all(&peeked, entries);
+                self.accept(live, offset, &peeked);
+                offset += peeked.commit_bytes();
+                continue;
             }
             // Whatever stands here is not the next commit.
-            let begun = commit::was_begun_here(&bytes, &expected);
             match self.judge(index, offset, last, begun)? {
                 Judged::GoOn(next_offset) => offset = next_offset,
                 Judged::End(end) => return Ok(end),
@@ -213,7 +210,7 @@ impl<'a, 'v> Scan<'a, 'v> {
         self.chain = ChainEnd { sequence: peeked.header.sequence, checksum: peeked.checksum, end };
     }
 
-    fn visit_all(&mut self, peeked: &Peeked, entries: Vec<super::JournalEntry>) {
+    fn visit_all(&mut self, peeked: &Peeked, entries: Vec<JournalEntry>) {
         let commit_position = peeked.header.position;
         let mut payload_position = JournalPosition(commit_position.0 + peeked.header_bytes as u64);
         for (index, entry) in entries.into_iter().enumerate() {
@@ -250,6 +247,17 @@ enum Judged {
     End(FileEnd),
 }
 
+fn follows(peeked: &Peeked, expected: &CommitHeader) -> bool {
+    peeked.header.sequence == expected.sequence && peeked.header.previous_checksum == expected.previous_checksum
+}
+
+/// The entries of a commit whose header is intact; `None` when its batches are damaged.
+fn decode(peeked: &Peeked, bytes: &Bytes) -> Option<Vec<JournalEntry>> {
+    let payload = &bytes[peeked.header_bytes..][..peeked.header.payload_bytes as usize];
+    let is_whole = crc32c::crc32c(payload) == peeked.header.payload_checksum;
+    if is_whole { commit::decode_entries(peeked, bytes) } else { None }
+}
+
 /// Whether a header was written for this place of this file and passes its checksum.
 fn is_intact(live: &LiveFile, offset: u64, peeked: &Peeked, bytes: &[u8]) -> bool {
     peeked.header.generation == live.header.generation
@@ -270,15 +278,14 @@ fn intact_headers(live: &LiveFile, offset: u64, from: u64, last: u64) -> Result<
     let mut offset = offset;
     let mut from = from;
     while offset < live.header.len {
-        let bytes = window.at(offset, BLOCK_BYTES)?;
+        let peeked = commit::peek(&window.at(offset, BLOCK_BYTES)?, live.header.len - offset);
         let mut step = BLOCK_BYTES;
-        if let Some(peeked) = commit::peek(&bytes, live.header.len - offset) {
-            let bytes = window.at(offset, peeked.header_bytes as u64)?;
-            if is_intact(live, offset, &peeked, &bytes) && (from..=last).contains(&peeked.header.sequence) {
-                from = peeked.header.sequence + 1;
-                step = peeked.commit_bytes();
-                found.push(Located { offset, peeked });
-            }
+        if let Some(peeked) = peeked.filter(|peeked| (from..=last).contains(&peeked.header.sequence))
+            && is_intact(live, offset, &peeked, &window.at(offset, peeked.header_bytes as u64)?)
+        {
+            from = peeked.header.sequence + 1;
+            step = peeked.commit_bytes();
+            found.push(Located { offset, peeked });
         }
         offset += step;
     }

@@ -1,11 +1,11 @@
 //! Reads a journal file past the page cache in large steps, for recovery.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::commit::BLOCK_BYTES;
 use super::file::{LiveFile, ended_early};
 use crate::Fault;
-use crate::disk::aligned::AlignedBuffer;
+use crate::disk::aligned::ALIGNMENT;
 
 /// Bytes read at once: large enough for the device's full rate, small beside any memory.
 const WINDOW_BYTES: u64 = 4 << 20;
@@ -29,7 +29,7 @@ impl<'a> Window<'a> {
             let rest = self.live.header.len - offset;
             let wanted = len.next_multiple_of(BLOCK_BYTES).max(WINDOW_BYTES).min(rest);
             assert!(len <= wanted, "recovery reads within the file");
-            let mut buffer = AlignedBuffer::zeroed(wanted as usize);
+            let mut buffer = aligned(std::mem::take(&mut self.bytes), wanted as usize);
             let path = &self.live.path;
             let read = self
                 .live
@@ -40,8 +40,25 @@ impl<'a> Window<'a> {
                 return Err(ended_early(path, offset + read as u64));
             }
             self.start = offset;
-            self.bytes = Bytes::from_owner(buffer);
+            self.bytes = buffer.freeze();
         }
         Ok(self.bytes.slice((offset - self.start) as usize..))
+    }
+}
+
+/// A buffer for a direct read: the last one, where nobody holds on to a slice of it.
+fn aligned(last: Bytes, len: usize) -> BytesMut {
+    match last.try_into_mut() {
+        Ok(mut buffer) if buffer.len() >= len => {
+            buffer.truncate(len);
+            buffer
+        }
+        _ => {
+            let mut buffer = BytesMut::zeroed(len + ALIGNMENT);
+            let skip = buffer.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+            let _ = buffer.split_to(skip);
+            buffer.truncate(len);
+            buffer
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! A journal on the simulated disk beside a plain list that says what must come back.
 
-// Each test binary uses its own part of this.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of this")]
+#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
 use std::path::Path;
 use std::sync::Arc;
