@@ -64,7 +64,10 @@ impl Model {
         if *log.producers() != self.producers() {
             return Some("producers differ".to_owned());
         }
-        let read = lane.read_all(at, log.log_start(), max_bytes).expect("what is recovered can be read");
+        let read = match lane.read_all(at, log.log_start(), max_bytes) {
+            Ok(read) => read,
+            Err(fault) => return Some(format!("{fault}; segments {:?}", log.segments())),
+        };
         (read != self.kept()).then(|| "bytes differ".to_owned())
     }
 }

@@ -114,7 +114,12 @@ impl Log {
             replica: self.key,
             end,
             log_start: self.log_start,
-            segments: list.iter().enumerate().map(|(at, segment)| (*segment, at + 1 < list.len())).collect(),
+            segments: list
+                .iter()
+                .enumerate()
+                .filter(|(_, segment)| segment.end > self.log_start)
+                .map(|(at, segment)| (*segment, at + 1 < list.len()))
+                .collect(),
             seen: list.last().map_or(stonelog_protocol::Timestamp::NONE, |last| last.created),
         }
     }

@@ -147,10 +147,16 @@ impl Log {
         now: Timestamp,
     ) -> Option<Log> {
         let mut segments: Vec<Segment> = Vec::with_capacity(state.segments.len());
+        let mut deletable = Vec::new();
         for (at, segment) in state.segments.iter().enumerate() {
             let end = state.segments.get(at + 1).map_or(state.end, |next| next.base);
             if segment.base >= end || segment.bytes == 0 || segment.bytes > u64::from(u32::MAX) {
                 return None;
+            }
+            if end <= state.log_start {
+                // This checkpoint allowed its removal, which may have happened.
+                deletable.push(segment.base);
+                continue;
             }
             segments.push(Segment {
                 end,
@@ -193,6 +199,7 @@ impl Log {
                 cut_first: !segments.is_empty(),
                 learn_first: !segments.is_empty(),
                 list: segments,
+                deletable,
                 ..Segments::default()
             },
             flush_in_flight: false,

@@ -122,7 +122,13 @@ impl FlushPart {
         let path = id.path(SegmentFile::Log);
         let fault = |operation, position, source| access.fault(operation, &path, Some(position), source);
         let position = self.before.bytes;
-        let (log, existed) = access.files().open_or_create(access, id, SegmentFile::Log)?;
+        let (log, existed) = if self.create {
+            access.files().open_or_create(access, id, SegmentFile::Log)?
+        } else {
+            let log = access.files().open_existing(access, id, SegmentFile::Log)?;
+            let gone = || fault("open", position, std::io::ErrorKind::NotFound.into());
+            (log.ok_or_else(gone)?, true)
+        };
         if self.create && existed {
             // Left by a crash or a stale job; nothing names it.
             log.set_len(0).map_err(|source| fault("ftruncate", 0, source))?;

@@ -22,7 +22,7 @@ pub struct RebuildJob {
     pub replica: ReplicaKey,
     pub(crate) end: Offset,
     pub(crate) log_start: Offset,
-    /// All segments, each with whether it is closed.
+    /// The segments with anything from the log start on, each with whether it is closed.
     pub(crate) segments: Vec<(Segment, bool)>,
     /// When producers count as last seen.
     pub(crate) seen: Timestamp,
