@@ -5,5 +5,8 @@
 
 pub mod controller;
 pub mod metadata;
+pub mod partition;
+pub mod progress;
 pub mod quorum;
+pub mod runtime;
 pub mod settings;

@@ -195,7 +195,17 @@ impl Log {
     /// Bytes of batches from the log's start to its end, whole segments counted whole.
     pub fn size_bytes(&self) -> u64 {
         let segments: u64 = self.segments.list.iter().map(|segment| segment.bytes).sum();
-        segments + self.tail.unflushed().map(|chunk| chunk.place.len()).sum::<u64>()
+        segments + self.unflushed_bytes()
+    }
+
+    /// Bytes of batches that the journal holds and segments do not.
+    pub fn unflushed_bytes(&self) -> u64 {
+        self.tail.unflushed().map(|chunk| chunk.place.len()).sum()
+    }
+
+    /// Whether the journal holds anything of this log that a checkpoint does not cover yet.
+    pub fn has_uncovered(&self) -> bool {
+        self.tail.first_uncovered().is_some()
     }
 
     /// Bytes of batches held in memory.

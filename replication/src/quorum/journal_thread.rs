@@ -6,8 +6,9 @@
 //! The journal belongs to one pseudo-replica whose batches are the records of [`super::codec`].
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::storage::IOFlushed;
@@ -33,6 +34,9 @@ pub(crate) const ENTRY_BYTES_MAX: usize = 6 << 20;
 
 /// Live journal above this is written anew, so that every start and every purge leaves a short journal.
 const REWRITE_ABOVE_BYTES: u64 = 32 << 20;
+
+/// How long nothing was asked of the journal when it sees to its spare file: starting is over by then.
+const QUIET_BEFORE_SPARE: Duration = Duration::from_secs(1);
 
 /// Where replay begins is kept in two copies of this file.
 pub(super) const CHECKPOINT_NAME: &str = "metadata.checkpoint";
@@ -76,6 +80,8 @@ pub(super) struct JournalThread {
     pub(super) checkpoint_version: u64,
     pub(super) state: Arc<Mutex<LogState>>,
     pub(super) next_offset: Offset,
+    /// Whether the spare of this start was seen to.
+    pub(super) has_prepared_spare: bool,
 }
 
 impl JournalThread {
@@ -92,9 +98,7 @@ impl JournalThread {
 
     fn run(&mut self, work: &Receiver<Work>) -> Result<(), Fault> {
         self.rewrite_if_long()?;
-        // A start finds a file to begin with even when the disk is full by then (rule 8).
-        self.prepare_spare()?;
-        while let Ok(first) = work.recv() {
+        while let Some(first) = self.next(work)? {
             let mut entries = Vec::new();
             let mut dones = Vec::new();
             let mut is_purge = false;
@@ -134,6 +138,20 @@ impl JournalThread {
             }
         }
         Ok(())
+    }
+
+    /// The next work, or `None` when there will be none. The first quiet moment goes to preparing a spare file, so that
+    /// a later start finds one to begin with even when the disk is full by then (rule 8).
+    fn next(&mut self, work: &Receiver<Work>) -> Result<Option<Work>, Fault> {
+        if !self.has_prepared_spare {
+            match work.recv_timeout(QUIET_BEFORE_SPARE) {
+                Ok(first) => return Ok(Some(first)),
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => self.prepare_spare()?,
+            }
+            self.has_prepared_spare = true;
+        }
+        Ok(work.recv().ok())
     }
 
     fn entry(&mut self, batches: Bytes) -> JournalEntry {

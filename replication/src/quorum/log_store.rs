@@ -129,6 +129,7 @@ impl LogStore {
             checkpoint_version: checkpoint.version,
             state: state.clone(),
             next_offset: Offset::ZERO,
+            has_prepared_spare: false,
         };
         let (work, thread) = thread.spawn().map_err(|source| Fault::Io {
             operation: "spawn",

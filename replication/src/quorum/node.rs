@@ -133,7 +133,9 @@ impl QuorumNode {
             let members = BTreeMap::from([(self.node_id, options.voter.clone())]);
             self.raft.initialize(members).await.map_err(refused)?;
         }
-        self.raft.trigger().elect(false).await.map_err(refused)?;
+        if self.leading_term().is_none() {
+            self.raft.trigger().elect(false).await.map_err(refused)?;
+        }
         // Leading and having applied all that the log holds: the entry that begins the term included.
         let wait = self.raft.wait(None);
         let leads = wait.metrics(

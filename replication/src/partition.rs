@@ -1,0 +1,11 @@
+//! Deciders of one partition: who counts for the high watermark, and when an append is acknowledged.
+//!
+//! Pure and synchronous: events and time arrive as arguments.
+
+pub mod ack;
+pub mod leader;
+pub mod reject;
+
+pub use ack::{Ack, Acks, Receipt};
+pub use leader::Leader;
+pub use reject::Reject;

@@ -1,0 +1,54 @@
+//! Why a partition refuses something: the client is stale or wrong, and nothing has changed.
+
+use stonelog_protocol::LeaderEpoch;
+use stonelog_protocol::error_code::ErrorCode;
+use stonelog_storage::log::AppendReject;
+
+/// Why something is refused; one table maps it to a Kafka error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reject {
+    /// This broker holds no replica of the partition.
+    UnknownPartition,
+    /// It holds one and does not lead.
+    NotLeader(LeaderEpoch),
+    /// The request names an older leader epoch than this broker knows.
+    FencedEpoch,
+    /// The request names a newer leader epoch than this broker knows.
+    UnknownEpoch,
+    /// The in-sync set is below the effective min ISR; nothing was stored.
+    NotEnoughReplicas,
+    /// The log directory is offline.
+    Offline,
+    /// The end is not known yet in this leader epoch (KIP-207).
+    OffsetNotAvailable,
+    /// An offset outside what may be read.
+    OffsetOutOfRange,
+    /// The batch is larger than a journal file.
+    AboveJournalFile,
+    /// The records there are damaged.
+    Damaged,
+    /// The log refuses the batch.
+    Append(AppendReject),
+}
+
+impl Reject {
+    /// The one table of rejections and Kafka errors.
+    pub fn error_code(self) -> ErrorCode {
+        match self {
+            Reject::UnknownPartition => ErrorCode::UnknownTopicOrPartition,
+            Reject::NotLeader(_) => ErrorCode::NotLeaderOrFollower,
+            Reject::FencedEpoch => ErrorCode::FencedLeaderEpoch,
+            Reject::UnknownEpoch => ErrorCode::UnknownLeaderEpoch,
+            Reject::NotEnoughReplicas => ErrorCode::NotEnoughReplicas,
+            Reject::Offline => ErrorCode::KafkaStorageError,
+            Reject::OffsetNotAvailable => ErrorCode::OffsetNotAvailable,
+            Reject::OffsetOutOfRange => ErrorCode::OffsetOutOfRange,
+            Reject::AboveJournalFile => ErrorCode::MessageTooLarge,
+            Reject::Damaged => ErrorCode::CorruptMessage,
+            Reject::Append(AppendReject::InvalidProducerEpoch { .. }) => ErrorCode::InvalidProducerEpoch,
+            Reject::Append(AppendReject::OutOfOrderSequence { .. }) => ErrorCode::OutOfOrderSequenceNumber,
+            Reject::Append(AppendReject::LargerThanSegment { .. }) => ErrorCode::RecordListTooLarge,
+            Reject::Append(AppendReject::Changing) => ErrorCode::NotLeaderOrFollower,
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Carriers: the threads that run deciders and keepers.
+//!
+//! One [`lane`] per core owns partitions and connections; the [`journal`]'s threads make entries durable; [`pool`]
+//! threads run the other jobs. Nothing here compares offsets or epochs: that is decided in `partition` and in storage.
+
+pub mod changed;
+pub mod checkpointer;
+pub mod clock;
+pub mod find_offset;
+pub mod follow_image;
+pub mod journal;
+pub mod lane;
+pub mod lanes;
+pub mod node;
+pub mod partition;
+pub mod pool;
+pub mod priority;
+pub mod read;
+pub mod upkeep;

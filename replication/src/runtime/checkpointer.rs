@@ -1,0 +1,190 @@
+//! Checkpoints: what frees the journal, and what a restart begins from.
+//!
+//! One round: note how far the journal has reported; ask every lane what changed; sync the segment files named; write
+//! the checkpoint; only then free journal files and tell the lanes, who may now delete what it no longer names. A crash
+//! between any two steps leaves the older checkpoint and the journal it needs.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use stonelog_protocol::TopicPartition;
+use stonelog_storage::checkpoint::{Checkpoint, ReplicaCheckpoint};
+use stonelog_storage::journal::JournalPosition;
+use stonelog_storage::segment::delete::{DeleteJob, DeleteLogJob};
+use stonelog_storage::segment::sync::{SyncJob, sync_names};
+use stonelog_storage::{Fault, LogGeneration};
+
+use super::lane::Lane;
+use super::lanes::Lanes;
+use super::node::Node;
+
+/// Keeps the directory's checkpoint. One per directory, on one lane.
+pub struct Checkpointer {
+    node: Arc<Node>,
+    lanes: Lanes,
+    recovery_epoch: u32,
+    /// Of the last checkpoint written or read; the next one's is one more.
+    version: u64,
+    /// What the last checkpoint said, replica by replica.
+    replicas: BTreeMap<TopicPartition, ReplicaCheckpoint>,
+}
+
+/// What one lane contributes to a checkpoint.
+#[derive(Default)]
+struct Contribution {
+    replicas: Vec<ReplicaCheckpoint>,
+    syncs: Vec<SyncJob>,
+    gone: Vec<TopicPartition>,
+    planned: Vec<(TopicPartition, LogGeneration)>,
+}
+
+impl Checkpointer {
+    /// Begins from what recovery read.
+    pub fn new(
+        node: Arc<Node>,
+        lanes: Lanes,
+        recovery_epoch: u32,
+        version: u64,
+        last: Vec<ReplicaCheckpoint>,
+    ) -> Checkpointer {
+        let replicas = last.into_iter().map(|replica| (replica.replica.partition, replica)).collect();
+        Checkpointer { node, lanes, recovery_epoch, version, replicas }
+    }
+
+    /// Writes a checkpoint some time after segments were written, for as long as the broker runs.
+    pub async fn run(mut self) {
+        loop {
+            self.node.flushed.notified().await;
+            self.node.until_checkpoint().await;
+            if self.node.is_offline() {
+                return;
+            }
+            if let Err(fault) = self.round().await {
+                if fault.is_out_of_space() {
+                    tracing::warn!("no space for a checkpoint, the journal holds on: {fault}");
+                    continue;
+                }
+                let reason = fault.to_string();
+                for lane in 0..self.lanes.count() {
+                    let reason = reason.clone();
+                    self.lanes.call(lane, move |lane| async move { lane.on_failed(&reason) }).await;
+                }
+                return;
+            }
+        }
+    }
+
+    /// One checkpoint.
+    pub async fn round(&mut self) -> Result<(), Fault> {
+        let reported = self.node.journal.reported();
+        let mut all = Contribution::default();
+        let asks: Vec<_> = (0..self.lanes.count())
+            .map(|lane| self.lanes.call(lane, move |lane| std::future::ready(lane.contribute(reported))))
+            .collect();
+        for ask in asks {
+            let one = ask.await;
+            all.replicas.extend(one.replicas);
+            all.syncs.extend(one.syncs);
+            all.gone.extend(one.gone);
+            all.planned.extend(one.planned);
+        }
+        for partition in &all.gone {
+            self.replicas.remove(partition);
+        }
+        for replica in all.replicas {
+            self.replicas.insert(replica.replica.partition, replica);
+        }
+        let checkpoint = Checkpoint {
+            recovery_epoch: self.recovery_epoch,
+            covered_default: reported,
+            replicas: self.replicas.values().cloned().collect(),
+        };
+        self.version += 1;
+        self.write(checkpoint, all.syncs).await?;
+        let mut deletes = Vec::new();
+        for lane in 0..self.lanes.count() {
+            let planned = all.planned.clone();
+            let jobs = self.lanes.call(lane, move |lane| std::future::ready(lane.checkpointed(&planned))).await;
+            deletes.extend(jobs);
+        }
+        self.delete(deletes, all.gone).await
+    }
+
+    async fn write(&self, checkpoint: Checkpoint, syncs: Vec<SyncJob>) -> Result<(), Fault> {
+        let (node, version) = (Arc::clone(&self.node), self.version);
+        let job = move || {
+            for sync in &syncs {
+                sync.run(&node.access)?;
+            }
+            if !syncs.is_empty() {
+                sync_names(&node.access)?;
+            }
+            let covered = checkpoint.replay_from();
+            checkpoint.write(&*node.disk, &node.log_dir, version)?;
+            node.journal.maintenance().recycle(covered)?;
+            Ok(())
+        };
+        self.node.writers.run(job).await.unwrap_or(Ok(()))
+    }
+
+    async fn delete(&self, deletes: Vec<DeleteJob>, gone: Vec<TopicPartition>) -> Result<(), Fault> {
+        if deletes.is_empty() && gone.is_empty() {
+            return Ok(());
+        }
+        let node = Arc::clone(&self.node);
+        let job = move || {
+            for delete in &deletes {
+                delete.run(&node.access)?;
+            }
+            for partition in gone {
+                DeleteLogJob { partition }.run(&node.access)?;
+            }
+            Ok(())
+        };
+        self.node.writers.run(job).await.unwrap_or(Ok(()))
+    }
+}
+
+impl Lane {
+    /// What changed here since the last checkpoint.
+    fn contribute(self: Rc<Self>, reported: JournalPosition) -> Contribution {
+        // Whatever was reported lies in this lane's signal by now; the plan below depends on having heard it.
+        self.hear_journal();
+        let mut contribution = Contribution::default();
+        for partition in self.partitions().iter().chain(&*self.dropped.borrow()) {
+            if !partition.uncheckpointed.get() {
+                continue;
+            }
+            let log = &mut partition.replica_mut().log;
+            if log.is_gone() {
+                continue;
+            }
+            let Some((state, sync)) = log.plan_checkpoint(reported) else { continue };
+            partition.uncheckpointed.set(state.covered.is_some() || log.has_uncovered());
+            contribution.planned.push((partition.id(), log.key().generation));
+            contribution.replicas.push(state);
+            contribution.syncs.extend(sync);
+        }
+        self.dropped.borrow_mut().retain(|partition| {
+            let is_gone = partition.replica().log.is_gone();
+            if is_gone {
+                contribution.gone.push(partition.id());
+            }
+            !is_gone
+        });
+        contribution
+    }
+
+    /// The checkpoint is durable: what files may go now.
+    fn checkpointed(self: Rc<Self>, planned: &[(TopicPartition, LogGeneration)]) -> Vec<DeleteJob> {
+        let mut deletes = Vec::new();
+        for (id, generation) in planned {
+            let Some(partition) = self.partition(*id) else { continue };
+            let log = &mut partition.replica_mut().log;
+            log.on_checkpointed(*generation);
+            deletes.extend(log.plan_deletes());
+        }
+        deletes
+    }
+}

@@ -1,0 +1,264 @@
+//! The metadata change walk on a lane: from a published image to logs made, led, reconfigured and dropped.
+//!
+//! Images arrive in order, each with the delta that led to it. Before the first one this broker has applied its own
+//! registration (rule 4), so nothing here serves under an earlier incarnation.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use stonelog_protocol::{PartitionIndex, TopicPartition};
+use stonelog_storage::log::{Log, LogConfig};
+use stonelog_storage::{LogGeneration, ReplicaKey};
+use tokio::sync::mpsc;
+
+use super::lane::Lane;
+use super::lanes::spawn_here;
+use super::partition::Partition;
+use crate::metadata::config::{ConfigResource, ConfigValues};
+use crate::metadata::delta::MetadataDelta;
+use crate::metadata::image::MetadataImage;
+use crate::metadata::topic::{PartitionRegistration, TopicImage, is_internal};
+use crate::partition::Leader;
+use crate::partition::leader::{Leadership, Positions};
+use crate::progress::Role;
+use crate::quorum::publisher::Published;
+use crate::settings::Layers;
+use crate::settings::topic::{TimestampType, TopicConfig};
+
+/// What a lane is given at the start: the logs that recovery found for it.
+pub struct Recovered {
+    /// The logs of this lane.
+    pub logs: HashMap<TopicPartition, Log>,
+    /// The directory's recovery epoch, of which new logs' generations are made.
+    pub recovery_epoch: u32,
+    /// Whether the directory proved whole, so that a replica it does not hold was never written.
+    pub directory_is_whole: bool,
+}
+
+impl Lane {
+    /// Applies images for as long as they come. Returns once the first one has been applied; strays, logs of topics
+    /// that the image does not know, are returned to be put aside.
+    pub async fn follow_images(
+        self: Rc<Self>,
+        mut images: mpsc::UnboundedReceiver<Published>,
+        mut recovered: Recovered,
+    ) -> Vec<TopicPartition> {
+        if let Some(first) = images.recv().await {
+            self.apply(&first.image, &first.delta, &mut recovered);
+        }
+        let strays: Vec<_> = recovered.logs.keys().copied().collect();
+        recovered.logs.clear();
+        let lane = Rc::clone(&self);
+        spawn_here(async move {
+            while let Some(published) = images.recv().await {
+                lane.apply(&published.image, &published.delta, &mut recovered);
+            }
+        });
+        strays
+    }
+
+    /// Resolves once this lane has applied an image of at least `index`.
+    pub async fn applied(self: Rc<Self>, index: u64) {
+        while self.image.borrow().index() < index {
+            let seen = self.image_changed.version();
+            self.image_changed.after(seen).await;
+        }
+    }
+
+    fn apply(self: &Rc<Self>, image: &Arc<MetadataImage>, delta: &MetadataDelta, recovered: &mut Recovered) {
+        *self.image.borrow_mut() = Arc::clone(image);
+        for topic in &delta.topics_deleted {
+            self.forget_topic_config(topic.id);
+            for index in 0..topic.partitions.len() {
+                self.drop_partition(TopicPartition { topic_id: topic.id, partition: PartitionIndex(index as i32) });
+            }
+        }
+        if delta.configs_changed.iter().any(|resource| matches!(resource, ConfigResource::Broker(_))) {
+            self.forget_topic_configs();
+            for topic in image.topics() {
+                self.reconcile(image, topic, recovered);
+            }
+        } else {
+            let reconfigured = delta.configs_changed.iter().filter_map(|resource| match resource {
+                ConfigResource::Topic(name) => image.topic_by_name(name),
+                ConfigResource::Broker(_) | ConfigResource::Group(_) => None,
+            });
+            for topic in reconfigured {
+                self.forget_topic_config(topic.id);
+                self.reconcile(image, topic, recovered);
+            }
+            let changed = delta.topics_changed.iter().map(|change| &change.topic);
+            for topic in delta.topics_created.iter().chain(changed) {
+                self.reconcile(image, topic, recovered);
+            }
+        }
+        self.image_changed.publish();
+    }
+
+    /// The effective settings of a topic, from this lane's image.
+    pub fn topic_config(&self, topic: &TopicImage) -> Rc<TopicConfig> {
+        if let Some(known) = self.topic_configs.borrow().get(&topic.id) {
+            return Rc::clone(known);
+        }
+        let image = self.image();
+        let empty = ConfigValues::new();
+        let values =
+            |values: Option<&Arc<ConfigValues>>| values.map_or_else(ConfigValues::new, |values| (**values).clone());
+        let broker = Layers {
+            dynamic_broker: &values(image.broker_config(Some(self.node().broker_id))),
+            dynamic_default: &values(image.broker_config(None)),
+            static_broker: &self.node().settings.broker_defaults,
+        }
+        .merged();
+        let overrides = image.topic_config(&topic.name).map_or(&empty, |values| values);
+        let judged = if is_internal(&topic.name) {
+            TopicConfig::effective_internal(overrides, &broker)
+        } else {
+            TopicConfig::effective(overrides, &broker)
+        };
+        let config = Rc::new(judged.unwrap_or_else(|problems| {
+            // The controller judged them before they were committed; strict defaults are the safe side.
+            tracing::error!(topic = %topic.name, "settings do not hold together, defaults apply: {problems:?}");
+            TopicConfig::defaults()
+        }));
+        self.topic_configs.borrow_mut().insert(topic.id, Rc::clone(&config));
+        config
+    }
+
+    fn reconcile(self: &Rc<Self>, image: &MetadataImage, topic: &Arc<TopicImage>, recovered: &mut Recovered) {
+        let config = self.topic_config(topic);
+        for (index, registration) in topic.partitions.iter().enumerate() {
+            let id = TopicPartition { topic_id: topic.id, partition: PartitionIndex(index as i32) };
+            if self.lanes().owner(id) != self.index() {
+                continue;
+            }
+            if !registration.replicas.contains(&self.node().broker_id) {
+                self.drop_partition(id);
+                continue;
+            }
+            let Some(partition) = self.partition(id).or_else(|| self.open(id, topic, &config, recovered)) else {
+                continue;
+            };
+            self.reconcile_partition(image, &partition, registration, &config);
+        }
+    }
+
+    /// Takes the recovered log, or makes a new one where there can be none.
+    fn open(
+        self: &Rc<Self>,
+        id: TopicPartition,
+        topic: &Arc<TopicImage>,
+        config: &Rc<TopicConfig>,
+        recovered: &mut Recovered,
+    ) -> Option<Rc<Partition>> {
+        let log_config = self.log_config(config);
+        let (mut log, created) = match recovered.logs.remove(&id) {
+            Some(log) => (log, None),
+            None if recovered.directory_is_whole => {
+                let generation = LogGeneration { recovery_epoch: recovered.recovery_epoch, counter: 0 };
+                let key = ReplicaKey { partition: id, generation };
+                let start = stonelog_protocol::Offset::ZERO;
+                let (log, entry) = Log::create(key, log_config.clone(), config.is_strict(), start, self.next_ticket());
+                (log, Some(entry))
+            }
+            None => {
+                tracing::error!(topic = %topic.name, partition = %id.partition,
+                    "the damaged directory does not hold this replica: it stays offline");
+                return None;
+            }
+        };
+        log.set_config(log_config);
+        let partition = Partition::new(id, Arc::clone(&topic.name), log, Rc::clone(config));
+        self.insert_partition(Rc::clone(&partition));
+        if let Some(entry) = created {
+            drop(self.enqueue_change(&partition, entry));
+        } else {
+            // What recovery found may have to go to segments yet, and the next checkpoint must know it.
+            self.node().unflushed_bytes.fetch_add(partition.replica().log.unflushed_bytes(), Ordering::Relaxed);
+            partition.uncheckpointed.set(true);
+            self.mark_dirty(&partition);
+            self.node().flushed.notify_one();
+        }
+        Some(partition)
+    }
+
+    fn reconcile_partition(
+        self: &Rc<Self>,
+        _image: &MetadataImage,
+        partition: &Rc<Partition>,
+        registration: &PartitionRegistration,
+        config: &Rc<TopicConfig>,
+    ) {
+        let me = self.node().broker_id;
+        {
+            let mut replica = partition.replica_mut();
+            let replica = &mut *replica;
+            replica.log.set_config(self.log_config(config));
+            replica.config = Rc::clone(config);
+            if let Some(entry) = replica.log.set_mode(config.is_strict(), self.next_ticket()) {
+                drop(self.enqueue_change(partition, entry));
+            }
+            replica.leader_epoch = registration.leader_epoch;
+            if registration.leader == Some(me) {
+                let leadership = Leadership {
+                    leader_epoch: registration.leader_epoch,
+                    partition_epoch: registration.partition_epoch,
+                    isr: registration.isr.iter().copied().collect(),
+                    min_isr: config.effective_min_isr(registration.replicas.len()),
+                    strict: config.is_strict(),
+                };
+                if replica.log.latest_epoch() != Some(registration.leader_epoch) {
+                    // The epoch begins at the present end, whether or not anything is appended in it (KIP-101).
+                    let entry = replica.log.begin_epoch(registration.leader_epoch, self.next_ticket());
+                    drop(self.enqueue_change(partition, entry));
+                }
+                match &mut replica.leader {
+                    Some(leader) => leader.on_leadership(leadership),
+                    None => {
+                        let own = Positions { written: replica.log.written(), durable: replica.log.durable() };
+                        replica.leader = Some(Leader::begin(me, leadership, own, replica.log.log_start()));
+                    }
+                }
+                replica.role = Role::Leader;
+            } else {
+                replica.leader = None;
+                replica.role = Role::Follower;
+            }
+            if self.node().is_offline() {
+                replica.role = Role::Offline;
+            }
+        }
+        partition.publish();
+    }
+
+    /// The replica is no longer this broker's: waiters hear it, the journal records it, the files go later.
+    fn drop_partition(self: &Rc<Self>, id: TopicPartition) {
+        let Some(partition) = self.remove_partition(id) else { return };
+        let entry = {
+            let mut replica = partition.replica_mut();
+            replica.role = Role::Removed;
+            replica.leader = None;
+            self.node().unflushed_bytes.fetch_sub(replica.log.unflushed_bytes(), Ordering::Relaxed);
+            replica.log.drop_log(self.next_ticket())
+        };
+        drop(self.enqueue_change(&partition, entry));
+        partition.publish();
+        self.dropped.borrow_mut().push(partition);
+    }
+
+    fn log_config(&self, config: &TopicConfig) -> LogConfig {
+        LogConfig {
+            segment_bytes: config.segment_bytes,
+            segment_ms: config.segment_age_max,
+            segment_index_bytes: config.segment_index_bytes,
+            index_interval_bytes: config.index_interval_bytes,
+            retention_ms: config.retention,
+            retention_bytes: config.retention_bytes,
+            delete: config.cleanup_policy.delete,
+            log_append_time: config.timestamp_type == TimestampType::LogAppendTime,
+            producer_expiration: self.node().settings.producer_id_expiration,
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! The journal's two threads: one writes commits, one flushes them.
+//!
+//! Lanes submit the entries of a turn; the writer gathers everything queued, of all lanes and partitions, into one
+//! commit and says *written*; the flusher syncs whatever has been written and says *durable*. A flush begins when the
+//! previous one ends and anything is written: no timer. Writing runs ahead of the flush in progress, so that a relaxed
+//! acknowledgement never waits for one.
+//!
+//! Order is everything here: one queue in, commits in queue order, completions per lane in ticket order.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use stonelog_storage::Fault;
+use stonelog_storage::journal::{
+    Change, CommitReceipt, JournalEntry, JournalFlusher, JournalMaintenance, JournalPosition, JournalWriter,
+};
+use stonelog_storage::log::CommitSpan;
+use tokio::sync::Notify;
+
+use super::priority::{self, Granted};
+
+/// After this long without entries an empty commit names the last one durable (rule 6), so that a later failure of its
+/// check is seen as damage and not as a torn tail.
+const IDLE_COMMIT_AFTER: Duration = Duration::from_millis(20);
+
+/// How long the writer waits before it looks again whether a full journal has been freed.
+const FULL_LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Entries gathered into one commit stop at this many bytes, which bounds how long one flush takes.
+const GATHER_BYTES_MAX: usize = 4 << 20;
+
+/// One lane's entries of one turn, in order.
+pub struct Submission {
+    /// The lane.
+    pub lane: usize,
+    /// Ticket of the first entry; the others follow by one each.
+    pub first_ticket: u64,
+    /// The entries.
+    pub entries: Vec<JournalEntry>,
+    /// Whether the lane wants to hear *written* at once (a relaxed topic) or together with *durable*.
+    pub hurry_written: bool,
+}
+
+/// What happened to a lane's entries.
+#[derive(Clone, Debug)]
+pub enum JournalEvent {
+    /// All entries up to and including this ticket, and after the previous such event, were written together.
+    Written {
+        /// The last one.
+        last_ticket: u64,
+        /// Where they lie.
+        span: CommitSpan,
+    },
+    /// All entries up to and including this ticket survive a power cut.
+    Durable {
+        /// The last one.
+        last_ticket: u64,
+    },
+    /// The directory failed: nothing becomes durable any more.
+    Failed(Arc<Fault>),
+}
+
+/// Where the journal's threads leave events for one lane.
+#[derive(Default)]
+pub struct LaneSignal {
+    events: Mutex<Vec<JournalEvent>>,
+    notify: Notify,
+}
+
+impl LaneSignal {
+    /// Waits until there are events and moves them to `into`.
+    pub async fn take(&self, into: &mut Vec<JournalEvent>) {
+        loop {
+            let notified = self.notify.notified();
+            into.append(&mut lock(&self.events));
+            if !into.is_empty() {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Moves the events that are there to `into`, without waiting.
+    pub fn take_now(&self, into: &mut Vec<JournalEvent>) {
+        into.append(&mut lock(&self.events));
+    }
+
+    fn put(&self, event: JournalEvent, wake: bool) {
+        lock(&self.events).push(event);
+        if wake {
+            self.notify.notify_one();
+        }
+    }
+}
+
+/// The way in for lanes.
+#[derive(Clone)]
+pub struct JournalQueue {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+    /// Commits written and not yet known durable, oldest first.
+    written: Mutex<Written>,
+    flush: Condvar,
+    lanes: Vec<Arc<LaneSignal>>,
+    /// Every commit that begins below this position has been reported to the lanes whose entries it holds.
+    reported: AtomicU64,
+    maintenance: Arc<JournalMaintenance>,
+    chores: Mutex<Chores>,
+    chore: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    submissions: Vec<Submission>,
+    stopping: bool,
+}
+
+#[derive(Default)]
+struct Chores {
+    spare_wanted: bool,
+    stopping: bool,
+}
+
+#[derive(Default)]
+struct Written {
+    commits: VecDeque<Commit>,
+    stopping: bool,
+}
+
+/// A written commit: its sequence and the last ticket of each lane in it.
+struct Commit {
+    sequence: u64,
+    tickets: Vec<(usize, u64)>,
+}
+
+/// The journal's threads.
+pub struct JournalThreads {
+    shared: Arc<Shared>,
+    writer: JoinHandle<()>,
+    flusher: JoinHandle<()>,
+    keeper: JoinHandle<()>,
+    granted: Granted,
+}
+
+impl JournalThreads {
+    /// Starts the threads; `lanes` hear of their own entries.
+    pub fn start(
+        writer: JournalWriter,
+        flusher: JournalFlusher,
+        maintenance: Arc<JournalMaintenance>,
+        lanes: Vec<Arc<LaneSignal>>,
+    ) -> std::io::Result<(JournalThreads, JournalQueue)> {
+        let spare_wanted = maintenance.spare_wanted();
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            arrived: Condvar::new(),
+            written: Mutex::default(),
+            flush: Condvar::new(),
+            lanes,
+            reported: AtomicU64::new(writer.position().0),
+            maintenance,
+            chores: Mutex::new(Chores { spare_wanted, stopping: false }),
+            chore: Condvar::new(),
+        });
+        let keeper = {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new().name("journal-spare".into()).spawn(move || shared.keep_spares())?
+        };
+        let (granted_sender, granted) = std::sync::mpsc::channel();
+        let writer_thread = {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new().name("journal-write".into()).spawn(move || {
+                let _ = granted_sender.send(priority::raise_current_thread());
+                shared.write_commits(writer);
+            })?
+        };
+        let flusher_thread = {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new().name("journal-flush".into()).spawn(move || {
+                priority::raise_current_thread();
+                shared.flush_commits(&flusher);
+            })?
+        };
+        let granted = granted.recv().unwrap_or(Granted::Normal);
+        let queue = JournalQueue { shared: Arc::clone(&shared) };
+        Ok((JournalThreads { shared, writer: writer_thread, flusher: flusher_thread, keeper, granted }, queue))
+    }
+
+    /// The scheduling class the threads were granted.
+    pub fn granted(&self) -> Granted {
+        self.granted
+    }
+
+    /// Writes and flushes what is queued, then ends the threads.
+    pub fn stop(self) {
+        lock(&self.shared.queue).stopping = true;
+        self.shared.arrived.notify_all();
+        let _ = self.writer.join();
+        lock(&self.shared.written).stopping = true;
+        self.shared.flush.notify_all();
+        let _ = self.flusher.join();
+        lock(&self.shared.chores).stopping = true;
+        self.shared.chore.notify_all();
+        let _ = self.keeper.join();
+    }
+}
+
+impl JournalQueue {
+    /// Queues the entries of one lane's turn.
+    pub fn submit(&self, submission: Submission) {
+        let mut queue = lock(&self.shared.queue);
+        let was_empty = queue.submissions.is_empty();
+        queue.submissions.push(submission);
+        drop(queue);
+        if was_empty {
+            self.shared.arrived.notify_one();
+        }
+    }
+}
+
+impl JournalQueue {
+    /// Every commit that begins below this position has been reported to the lanes whose entries it holds: what it says
+    /// is in their signals.
+    pub fn reported(&self) -> JournalPosition {
+        JournalPosition(self.shared.reported.load(Ordering::Acquire))
+    }
+
+    /// The journal's housekeeping end.
+    pub fn maintenance(&self) -> &JournalMaintenance {
+        &self.shared.maintenance
+    }
+}
+
+impl Shared {
+    /// Keeps a zeroed file ready, so that the writer does not have to make one while everybody waits.
+    fn keep_spares(&self) {
+        let mut chores = lock(&self.chores);
+        while !chores.stopping {
+            if !std::mem::take(&mut chores.spare_wanted) {
+                chores = self.chore.wait(chores).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            drop(chores);
+            while self.maintenance.spare_wanted() {
+                match self.maintenance.prepare_spare() {
+                    Ok(true) => {}
+                    // Out of space: the journal goes on without a spare.
+                    Ok(false) => break,
+                    Err(fault) => {
+                        self.fail(fault);
+                        return;
+                    }
+                }
+            }
+            chores = lock(&self.chores);
+        }
+    }
+
+    fn write_commits(&self, mut writer: JournalWriter) {
+        let mut taken = Vec::new();
+        let mut entries = Vec::new();
+        let mut named_durable = true;
+        while let Some(idle) = self.wait_for_submissions(&mut taken, named_durable) {
+            if idle {
+                if !writer.empty_commit_wanted() {
+                    continue;
+                }
+                named_durable = true;
+                match writer.write_empty_commit() {
+                    Ok(_) => continue,
+                    Err(fault) if fault.is_out_of_space() => continue,
+                    Err(fault) => return self.fail(fault),
+                }
+            }
+            named_durable = false;
+            let mut rest = taken.drain(..).peekable();
+            while rest.peek().is_some() {
+                let mut bytes = 0;
+                let mut tickets: Vec<(usize, u64)> = Vec::with_capacity(self.lanes.len());
+                let mut hurry = false;
+                while let Some(submission) = rest.next_if(|next| bytes == 0 || bytes + next.bytes() <= GATHER_BYTES_MAX)
+                {
+                    bytes += submission.bytes().max(1);
+                    hurry |= submission.hurry_written;
+                    let last_ticket = submission.first_ticket + submission.entries.len() as u64 - 1;
+                    match tickets.iter_mut().find(|(lane, _)| *lane == submission.lane) {
+                        Some((_, ticket)) => *ticket = last_ticket,
+                        None => tickets.push((submission.lane, last_ticket)),
+                    }
+                    entries.extend(submission.entries);
+                }
+                let receipt = match self.write(&mut writer, &entries) {
+                    Ok(receipt) => receipt,
+                    Err(fault) => return self.fail(fault),
+                };
+                entries.clear();
+                if self.maintenance.spare_wanted() {
+                    lock(&self.chores).spare_wanted = true;
+                    self.chore.notify_one();
+                }
+                for (lane, last_ticket) in &tickets {
+                    let span = CommitSpan { start: receipt.start, end: receipt.end };
+                    let event = JournalEvent::Written { last_ticket: *last_ticket, span };
+                    self.lanes[*lane].put(event, hurry);
+                }
+                self.reported.store(receipt.end.0, Ordering::Release);
+                lock(&self.written).commits.push_back(Commit { sequence: receipt.sequence, tickets });
+                self.flush.notify_one();
+            }
+        }
+    }
+
+    /// Writes one commit. While the journal is full, waits until a checkpoint has freed a part of it: what is queued was
+    /// appended already and cannot be refused any more.
+    fn write(&self, writer: &mut JournalWriter, entries: &[JournalEntry]) -> Result<CommitReceipt, Fault> {
+        let mut said = false;
+        loop {
+            match writer.write(entries) {
+                Err(fault) if fault.is_out_of_space() => {
+                    if !std::mem::replace(&mut said, true) {
+                        tracing::warn!("the journal is full; producers wait for segments: {fault}");
+                    }
+                    std::thread::sleep(FULL_LOOK_AGAIN);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Moves what is queued to `taken`. `Some(true)` when nothing came for a while after a commit, `None` when stopping
+    /// and everything has been taken.
+    fn wait_for_submissions(&self, taken: &mut Vec<Submission>, named_durable: bool) -> Option<bool> {
+        let mut queue = lock(&self.queue);
+        loop {
+            if !queue.submissions.is_empty() {
+                std::mem::swap(&mut queue.submissions, taken);
+                return Some(false);
+            }
+            if queue.stopping {
+                return None;
+            }
+            if named_durable {
+                queue = self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let (guard, timeout) =
+                self.arrived.wait_timeout(queue, IDLE_COMMIT_AFTER).unwrap_or_else(PoisonError::into_inner);
+            queue = guard;
+            if timeout.timed_out() && queue.submissions.is_empty() && !queue.stopping {
+                return Some(true);
+            }
+        }
+    }
+
+    fn flush_commits(&self, flusher: &JournalFlusher) {
+        loop {
+            {
+                let mut written = lock(&self.written);
+                while written.commits.is_empty() {
+                    if written.stopping {
+                        return;
+                    }
+                    written = self.flush.wait(written).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+            let durable = match flusher.sync() {
+                Ok(durable) => durable,
+                Err(fault) => return self.fail(fault),
+            };
+            let mut newest = vec![None; self.lanes.len()];
+            let mut written = lock(&self.written);
+            while let Some(commit) = written.commits.pop_front_if(|commit| commit.sequence <= durable.sequence) {
+                for (lane, ticket) in commit.tickets {
+                    newest[lane] = Some(ticket);
+                }
+            }
+            drop(written);
+            for (lane, ticket) in newest.into_iter().enumerate() {
+                if let Some(last_ticket) = ticket {
+                    self.lanes[lane].put(JournalEvent::Durable { last_ticket }, true);
+                }
+            }
+        }
+    }
+
+    fn fail(&self, fault: Fault) {
+        tracing::error!("the journal failed and its directory goes offline: {fault}");
+        let fault = Arc::new(fault);
+        for lane in &self.lanes {
+            lane.put(JournalEvent::Failed(Arc::clone(&fault)), true);
+        }
+    }
+}
+
+impl Submission {
+    fn bytes(&self) -> usize {
+        self.entries.iter().map(payload_bytes).sum()
+    }
+}
+
+fn payload_bytes(entry: &JournalEntry) -> usize {
+    match &entry.change {
+        Change::Append { batches, .. } => batches.len(),
+        _ => 0,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,441 @@
+//! One lane: a thread that owns connections and partitions.
+//!
+//! The produce walk passes through here: [`Lane::append`] plans the append on the partition's log and queues its journal
+//! entry; at the end of the lane's turn everything queued goes to the journal at once; its events come back, move the
+//! logs, and each partition touched publishes its progress once.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use stonelog_protocol::batch::BatchHeader;
+use stonelog_protocol::error_code::ErrorCode;
+use stonelog_protocol::{LeaderEpoch, Offset, Timestamp, TopicId, TopicPartition};
+use stonelog_storage::ReplicaKey;
+use stonelog_storage::journal::{Change, JournalEntry};
+use stonelog_storage::log::CommitSpan;
+use tokio::sync::oneshot;
+
+use super::changed::Changed;
+use super::journal::{JournalEvent, Submission};
+use super::lanes::{Lanes, spawn_here};
+use super::node::Node;
+use super::partition::Partition;
+use crate::metadata::image::MetadataImage;
+use crate::partition::{Ack, Acks, Receipt, Reject};
+use crate::progress::{Progress, Role};
+use crate::settings::topic::TopicConfig;
+
+/// A thread's share of the broker.
+pub struct Lane {
+    index: usize,
+    node: Arc<Node>,
+    lanes: Lanes,
+    partitions: RefCell<HashMap<TopicPartition, Rc<Partition>>>,
+    outgoing: RefCell<Outgoing>,
+    in_flight: RefCell<InFlight>,
+    pub(super) image: RefCell<Arc<MetadataImage>>,
+    pub(super) image_changed: Changed,
+    pub(super) dirty: RefCell<Vec<Rc<Partition>>>,
+    pub(super) dirty_changed: Changed,
+    /// Effective settings by topic, until they change.
+    pub(super) topic_configs: RefCell<HashMap<TopicId, Rc<TopicConfig>>>,
+    /// Partitions that left this broker and whose files are still there.
+    pub(super) dropped: RefCell<Vec<Rc<Partition>>>,
+    room: Changed,
+}
+
+/// Entries of the present turn.
+#[derive(Default)]
+struct Outgoing {
+    entries: Vec<JournalEntry>,
+    next_ticket: u64,
+    hurry_written: bool,
+    scheduled: bool,
+}
+
+/// Entries that the journal has and that are not durable yet, in ticket order.
+#[derive(Default)]
+struct InFlight {
+    entries: VecDeque<Waiting>,
+    /// How many of them, from the front, are known to be written.
+    written: usize,
+}
+
+struct Waiting {
+    ticket: u64,
+    replica: ReplicaKey,
+    partition: Rc<Partition>,
+    durable: Option<oneshot::Sender<()>>,
+}
+
+/// A successful append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// What the acknowledgement waits for.
+    pub receipt: Receipt,
+    /// Offset of the first record.
+    pub base_offset: Offset,
+    /// The stamp when the topic uses LogAppendTime, else [`Timestamp::NONE`].
+    pub log_append_time: Timestamp,
+    /// The log start offset at the append.
+    pub log_start_offset: Offset,
+}
+
+/// One batch to append, already validated.
+pub struct Append {
+    /// Where to.
+    pub partition: TopicPartition,
+    /// Exactly one batch.
+    pub batch: BytesMut,
+    /// Its header.
+    pub header: BatchHeader,
+    /// What to wait for.
+    pub acks: Acks,
+}
+
+impl Lane {
+    pub(super) fn new(index: usize, node: Arc<Node>, lanes: Lanes) -> Rc<Lane> {
+        Rc::new(Lane {
+            index,
+            node,
+            lanes,
+            partitions: RefCell::default(),
+            outgoing: RefCell::default(),
+            in_flight: RefCell::default(),
+            image: RefCell::new(Arc::default()),
+            image_changed: Changed::default(),
+            dirty: RefCell::default(),
+            dirty_changed: Changed::default(),
+            topic_configs: RefCell::default(),
+            dropped: RefCell::default(),
+            room: Changed::default(),
+        })
+    }
+
+    pub(super) fn start_tasks(self: &Rc<Self>) {
+        spawn_here(Rc::clone(self).follow_journal());
+        spawn_here(Rc::clone(self).flush_segments());
+        spawn_here(Rc::clone(self).check_retention());
+    }
+
+    /// Which lane this is.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// What all lanes share.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// All lanes.
+    pub fn lanes(&self) -> &Lanes {
+        &self.lanes
+    }
+
+    /// The newest metadata this lane has applied.
+    pub fn image(&self) -> Arc<MetadataImage> {
+        Arc::clone(&self.image.borrow())
+    }
+
+    /// The partition, if this lane owns a replica of it.
+    pub fn partition(&self, id: TopicPartition) -> Option<Rc<Partition>> {
+        self.partitions.borrow().get(&id).cloned()
+    }
+
+    /// Every partition of this lane.
+    pub fn partitions(&self) -> Vec<Rc<Partition>> {
+        self.partitions.borrow().values().cloned().collect()
+    }
+
+    pub(super) fn insert_partition(&self, partition: Rc<Partition>) {
+        self.partitions.borrow_mut().insert(partition.id(), partition);
+    }
+
+    pub(super) fn remove_partition(&self, id: TopicPartition) -> Option<Rc<Partition>> {
+        self.partitions.borrow_mut().remove(&id)
+    }
+
+    /// The partition, if this broker leads it in an epoch the request accepts.
+    ///
+    /// `current_leader_epoch` is what the client believes; [`LeaderEpoch::NONE`] is not checked
+    /// (`Partition.checkCurrentLeaderEpoch`).
+    pub fn leading(&self, id: TopicPartition, current_leader_epoch: LeaderEpoch) -> Result<Rc<Partition>, Reject> {
+        let partition = self.partition(id).ok_or(Reject::UnknownPartition)?;
+        let progress = partition.progress();
+        if self.node.is_offline() || progress.role == Role::Offline {
+            return Err(Reject::Offline);
+        }
+        crate::partition::leader::check_epoch(&progress, current_leader_epoch)?;
+        Ok(partition)
+    }
+
+    /// Plans an append and queues its journal entry. Nothing has been written when this returns.
+    pub fn append(self: &Rc<Self>, append: Append) -> Result<Appended, Reject> {
+        let partition = self.leading(append.partition, LeaderEpoch::NONE)?;
+        let now = self.node.clock.wall();
+        let ticket = self.outgoing.borrow().next_ticket;
+        let mut replica = partition.replica_mut();
+        let replica = &mut *replica;
+        let leader = replica.leader.as_ref().ok_or(Reject::NotLeader(replica.leader_epoch))?;
+        if append.acks == Acks::All && !leader.has_enough_replicas() {
+            return Err(Reject::NotEnoughReplicas);
+        }
+        if append.batch.len() as u64 > self.node.settings.entry_bytes_max {
+            return Err(Reject::AboveJournalFile);
+        }
+        let leader_epoch = leader.leadership().leader_epoch;
+        let strict = replica.config.is_strict();
+        let done = replica
+            .log
+            .append_as_leader(append.batch, &append.header, leader_epoch, now, ticket)
+            .map_err(Reject::Append)?;
+        let receipt = Receipt {
+            partition: append.partition,
+            generation: replica.log.key().generation,
+            leader_epoch,
+            end: done.last_offset.next(),
+            acks: append.acks,
+        };
+        if let Some(entry) = done.entry {
+            self.enqueue(&partition, entry, !strict, None);
+        }
+        Ok(Appended {
+            receipt,
+            base_offset: done.base_offset,
+            log_append_time: done.log_append_time,
+            log_start_offset: done.log_start,
+        })
+    }
+
+    /// Waits until the append is acknowledged; at the deadline REQUEST_TIMED_OUT (the records stay in the log).
+    pub async fn acknowledged(self: Rc<Self>, receipt: Receipt, deadline: Instant) -> Result<(), ErrorCode> {
+        if receipt.acks == Acks::None {
+            return Ok(());
+        }
+        let Some(partition) = self.partition(receipt.partition) else {
+            return Err(ErrorCode::NotLeaderOrFollower);
+        };
+        match tokio::time::timeout_at(deadline.into(), partition.settled(receipt)).await {
+            Ok(Ack::Done) => Ok(()),
+            Ok(Ack::Failed(code)) => Err(code),
+            Ok(Ack::Pending) | Err(_) => Err(ErrorCode::RequestTimedOut),
+        }
+    }
+
+    /// Queues a change made outside an append; the receiver resolves once it is durable.
+    pub fn enqueue_change(self: &Rc<Self>, partition: &Rc<Partition>, entry: JournalEntry) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.enqueue(partition, entry, false, Some(sender));
+        receiver
+    }
+
+    /// The ticket that the next queued entry gets.
+    pub(super) fn next_ticket(&self) -> u64 {
+        self.outgoing.borrow().next_ticket
+    }
+
+    fn enqueue(
+        self: &Rc<Self>,
+        partition: &Rc<Partition>,
+        entry: JournalEntry,
+        hurry_written: bool,
+        durable: Option<oneshot::Sender<()>>,
+    ) {
+        let mut outgoing = self.outgoing.borrow_mut();
+        let ticket = outgoing.next_ticket;
+        outgoing.next_ticket += 1;
+        outgoing.hurry_written |= hurry_written;
+        if let Change::Append { batches, .. } = &entry.change {
+            self.node.unflushed_bytes.fetch_add(batches.len() as u64, Ordering::Relaxed);
+        }
+        self.in_flight.borrow_mut().entries.push_back(Waiting {
+            ticket,
+            replica: entry.replica,
+            partition: Rc::clone(partition),
+            durable,
+        });
+        outgoing.entries.push(entry);
+        if !outgoing.scheduled {
+            outgoing.scheduled = true;
+            let lane = Rc::clone(self);
+            // Runs after the tasks that are ready now: everything this turn appends goes out together.
+            spawn_here(async move { lane.submit() });
+        }
+        drop(outgoing);
+        partition.uncheckpointed.set(true);
+        self.mark_dirty(partition);
+    }
+
+    /// Queues the partition for a look at what can go to segments.
+    pub(super) fn mark_dirty(&self, partition: &Rc<Partition>) {
+        if !partition.dirty.replace(true) {
+            self.dirty.borrow_mut().push(Rc::clone(partition));
+            self.dirty_changed.publish();
+        }
+    }
+
+    pub(super) fn forget_topic_config(&self, topic: TopicId) {
+        self.topic_configs.borrow_mut().remove(&topic);
+    }
+
+    pub(super) fn forget_topic_configs(&self) {
+        self.topic_configs.borrow_mut().clear();
+    }
+
+    fn submit(&self) {
+        let mut outgoing = self.outgoing.borrow_mut();
+        outgoing.scheduled = false;
+        let entries = std::mem::take(&mut outgoing.entries);
+        if entries.is_empty() {
+            return;
+        }
+        let first_ticket = outgoing.next_ticket - entries.len() as u64;
+        let hurry_written = std::mem::take(&mut outgoing.hurry_written);
+        self.node.journal.submit(Submission { lane: self.index, first_ticket, entries, hurry_written });
+    }
+
+    /// Takes the journal's events and publishes every partition they touch, once.
+    async fn follow_journal(self: Rc<Self>) {
+        let signal = Arc::clone(&self.node.lane_signals[self.index]);
+        let mut events = Vec::new();
+        let mut touched: Vec<Rc<Partition>> = Vec::new();
+        loop {
+            signal.take(&mut events).await;
+            self.on_events(&mut events, &mut touched);
+        }
+    }
+
+    /// Hears now what the journal has left for this lane.
+    pub(super) fn hear_journal(&self) {
+        let mut events = Vec::new();
+        self.node.lane_signals[self.index].take_now(&mut events);
+        self.on_events(&mut events, &mut Vec::new());
+    }
+
+    fn on_events(&self, events: &mut Vec<JournalEvent>, touched: &mut Vec<Rc<Partition>>) {
+        for event in events.drain(..) {
+            match event {
+                JournalEvent::Written { last_ticket, span } => self.on_written(last_ticket, span, touched),
+                JournalEvent::Durable { last_ticket } => self.on_durable(last_ticket, touched),
+                JournalEvent::Failed(fault) => self.on_failed(&fault.to_string()),
+            }
+        }
+        for partition in touched.drain(..) {
+            partition.publish();
+        }
+    }
+
+    fn on_written(&self, last_ticket: u64, span: CommitSpan, touched: &mut Vec<Rc<Partition>>) {
+        let mut in_flight = self.in_flight.borrow_mut();
+        let in_flight = &mut *in_flight;
+        while let Some(entry) = in_flight.entries.get(in_flight.written)
+            && entry.ticket <= last_ticket
+        {
+            entry.partition.replica_mut().log.on_written(entry.replica.generation, entry.ticket, span);
+            touch(&entry.partition, touched);
+            in_flight.written += 1;
+        }
+    }
+
+    fn on_durable(&self, last_ticket: u64, touched: &mut Vec<Rc<Partition>>) {
+        let mut in_flight = self.in_flight.borrow_mut();
+        while let Some(entry) = in_flight.entries.pop_front_if(|entry| entry.ticket <= last_ticket) {
+            assert!(in_flight.written > 0, "durable before written");
+            in_flight.written -= 1;
+            entry.partition.replica_mut().log.on_durable(entry.replica.generation, entry.ticket);
+            touch(&entry.partition, touched);
+            if let Some(durable) = entry.durable {
+                let _ = durable.send(());
+            }
+        }
+    }
+
+    /// The directory is gone for this process: whoever waits is told so.
+    pub(super) fn on_failed(&self, reason: &str) {
+        self.node.take_offline(reason);
+        self.in_flight.borrow_mut().entries.clear();
+        self.in_flight.borrow_mut().written = 0;
+        for partition in self.partitions() {
+            partition.replica_mut().role = Role::Offline;
+            partition.publish();
+        }
+    }
+
+    /// Waits while the journal holds more than segments have caught up with.
+    pub async fn room(&self) {
+        const LOOK_AGAIN: Duration = Duration::from_millis(50);
+        while self.node.is_under_pressure() && !self.node.is_offline() {
+            // Another lane may be the one that makes room, so the wait is bounded.
+            let seen = self.room.version();
+            let _ = tokio::time::timeout(LOOK_AGAIN, self.room.after(seen)).await;
+        }
+    }
+
+    pub(super) fn made_room(&self) {
+        self.room.publish();
+    }
+
+    /// Resolves when any of the partitions has published something other than what was seen.
+    pub async fn any_changed(&self, seen: &[Progress]) {
+        let partitions: Vec<_> = seen.iter().map(|seen| (self.partition(seen.partition), seen)).collect();
+        if partitions
+            .iter()
+            .any(|(partition, seen)| partition.as_ref().is_none_or(|partition| differs(&partition.progress(), seen)))
+        {
+            return;
+        }
+        let versions: Vec<_> = partitions
+            .iter()
+            .flat_map(|(partition, _)| partition)
+            .map(|partition| partition.changed().version())
+            .collect();
+        let mut waits: Vec<_> = partitions
+            .iter()
+            .flat_map(|(partition, _)| partition)
+            .zip(&versions)
+            .map(|(partition, version)| (partition, Cell::new(*version)))
+            .collect();
+        std::future::poll_fn(|context| {
+            use std::future::Future;
+            for (index, (partition, version)) in waits.iter_mut().enumerate() {
+                loop {
+                    let now = partition.changed().version();
+                    if now != version.get() {
+                        version.set(now);
+                        if differs(&partition.progress(), &seen[index]) {
+                            return std::task::Poll::Ready(());
+                        }
+                        continue;
+                    }
+                    let mut after = partition.changed().after(now);
+                    if std::pin::Pin::new(&mut after).poll(context).is_pending() {
+                        break;
+                    }
+                }
+            }
+            std::task::Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Whether a long poll should look again.
+fn differs(now: &Progress, seen: &Progress) -> bool {
+    now.high_watermark != seen.high_watermark
+        || now.role != seen.role
+        || now.leader_epoch != seen.leader_epoch
+        || now.log_start_offset != seen.log_start_offset
+        || now.generation != seen.generation
+}
+
+fn touch(partition: &Rc<Partition>, touched: &mut Vec<Rc<Partition>>) {
+    if !partition.touched.replace(true) {
+        touched.push(Rc::clone(partition));
+    }
+}

@@ -1,0 +1,168 @@
+//! One partition on its lane: the log, who leads it, and what is published of it.
+//!
+//! This is the shell around the deciders: it hands events to [`Log`] and [`Leader`] and publishes what comes out. Single
+//! threaded; no borrow is held across an await.
+
+use std::cell::{Cell, Ref, RefCell, RefMut};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use stonelog_protocol::{LeaderEpoch, Offset, TopicPartition};
+use stonelog_storage::log::{EpochEnd, Log};
+
+use super::changed::Changed;
+use crate::partition::leader::Positions;
+use crate::partition::{Ack, Leader, Receipt, Reject, ack};
+use crate::progress::{Progress, Role};
+use crate::settings::topic::TopicConfig;
+
+/// A partition of which this broker holds a replica.
+pub struct Partition {
+    id: TopicPartition,
+    topic: Arc<str>,
+    replica: RefCell<Replica>,
+    progress: Cell<Progress>,
+    changed: Changed,
+    /// Whether events came since the last publication.
+    pub(super) touched: Cell<bool>,
+    /// Whether it is queued for a flush to segments.
+    pub(super) dirty: Cell<bool>,
+    /// Whether its checkpoint state moved since the last checkpoint.
+    pub(super) uncheckpointed: Cell<bool>,
+}
+
+/// The parts that change.
+pub struct Replica {
+    /// The log.
+    pub log: Log,
+    /// Set while this broker leads.
+    pub leader: Option<Leader>,
+    /// The topic's effective configuration.
+    pub config: Rc<TopicConfig>,
+    /// What it is doing.
+    pub role: Role,
+    /// The newest leader epoch in the metadata.
+    pub leader_epoch: LeaderEpoch,
+}
+
+impl Partition {
+    /// A replica that neither leads nor follows yet.
+    pub fn new(id: TopicPartition, topic: Arc<str>, log: Log, config: Rc<TopicConfig>) -> Rc<Partition> {
+        let replica = Replica { log, leader: None, config, role: Role::Follower, leader_epoch: LeaderEpoch::NONE };
+        let progress = replica.progress(id);
+        Rc::new(Partition {
+            id,
+            topic,
+            replica: RefCell::new(replica),
+            progress: Cell::new(progress),
+            changed: Changed::default(),
+            touched: Cell::new(false),
+            dirty: Cell::new(false),
+            uncheckpointed: Cell::new(false),
+        })
+    }
+
+    /// Which log this is.
+    pub fn id(&self) -> TopicPartition {
+        self.id
+    }
+
+    /// The topic's name.
+    pub fn topic(&self) -> &Arc<str> {
+        &self.topic
+    }
+
+    /// What was published last.
+    pub fn progress(&self) -> Progress {
+        self.progress.get()
+    }
+
+    /// Counts publications; waiters compare it.
+    pub fn changed(&self) -> &Changed {
+        &self.changed
+    }
+
+    /// The parts that change, for reading.
+    pub fn replica(&self) -> Ref<'_, Replica> {
+        self.replica.borrow()
+    }
+
+    /// The parts that change. Call [`Partition::publish`] afterwards.
+    pub fn replica_mut(&self) -> RefMut<'_, Replica> {
+        self.replica.borrow_mut()
+    }
+
+    /// Feeds the log's positions to the leader and publishes what changed.
+    pub fn publish(&self) {
+        let progress = {
+            let mut replica = self.replica.borrow_mut();
+            let own = Positions { written: replica.log.written(), durable: replica.log.durable() };
+            if let Some(leader) = &mut replica.leader {
+                leader.on_own_positions(own);
+            }
+            replica.progress(self.id)
+        };
+        self.touched.set(false);
+        if self.progress.replace(progress) != progress {
+            self.changed.publish();
+        }
+    }
+
+    /// Resolves when the receipt is acknowledged or cannot be any more.
+    pub async fn settled(&self, receipt: Receipt) -> Ack {
+        loop {
+            let seen = self.changed.version();
+            match ack::outcome(&receipt, &self.progress.get()) {
+                Ack::Pending => self.changed.after(seen).await,
+                settled => return settled,
+            }
+        }
+    }
+}
+
+impl Replica {
+    /// Where a reader's history parts from ours: set when the epoch of its last record ended here before its offset
+    /// (`Partition.readRecords`, KIP-595). An epoch of which nothing is known here is out of range.
+    pub fn diverging(
+        &self,
+        last_fetched_epoch: LeaderEpoch,
+        fetch_offset: Offset,
+    ) -> Result<Option<(LeaderEpoch, Offset)>, Reject> {
+        if last_fetched_epoch == LeaderEpoch::NONE {
+            return Ok(None);
+        }
+        let known = self.log.end_offset_for_epoch(last_fetched_epoch);
+        if known == EpochEnd::UNKNOWN {
+            return Err(Reject::OffsetOutOfRange);
+        }
+        let diverges = known.epoch < last_fetched_epoch || known.end < fetch_offset;
+        Ok(diverges.then_some((known.epoch, known.end)))
+    }
+
+    /// Where the epoch this broker leads in began.
+    pub fn epoch_start(&self) -> Option<Offset> {
+        let latest = self.log.epochs().latest()?;
+        (latest.epoch == self.leader_epoch).then_some(latest.start)
+    }
+
+    fn progress(&self, partition: TopicPartition) -> Progress {
+        let high_watermark = self.leader.as_ref().map_or(self.log.log_start(), Leader::high_watermark);
+        let high_watermark = high_watermark.max(self.log.log_start()).min(self.log.log_end());
+        let leadership = self.leader.as_ref().map(Leader::leadership);
+        Progress {
+            partition,
+            generation: self.log.key().generation,
+            role: self.role,
+            leader_epoch: self.leader_epoch,
+            log_start_offset: self.log.log_start(),
+            written: self.log.written(),
+            durable: self.log.durable(),
+            log_end_offset: self.log.log_end(),
+            high_watermark,
+            last_stable_offset: high_watermark,
+            isr_size: leadership.map_or(0, |leadership| leadership.isr.len()),
+            min_isr: leadership.map_or(1, |leadership| leadership.min_isr),
+            strict: self.config.is_strict(),
+        }
+    }
+}

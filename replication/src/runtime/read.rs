@@ -1,0 +1,108 @@
+//! The fetch walk on the lane that owns the partitions: check, read from memory, or hand a job to the read pool.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use stonelog_protocol::{LeaderEpoch, Offset, TopicPartition};
+use stonelog_storage::log::Read;
+use stonelog_storage::segment::read::ReadDone as Found;
+
+use super::lane::Lane;
+use crate::partition::Reject;
+use crate::progress::Progress;
+
+/// What to read of one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadRequest {
+    /// Which partition.
+    pub partition: TopicPartition,
+    /// From where on; the first batch may begin below it.
+    pub fetch_offset: Offset,
+    /// At most so many bytes, except for a first batch.
+    pub bytes_max: usize,
+    /// The epoch the reader believes in, or none.
+    pub current_leader_epoch: LeaderEpoch,
+    /// The epoch of the last record the reader has, or none.
+    pub last_fetched_epoch: LeaderEpoch,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub struct ReadAnswer {
+    /// What was read, or why nothing.
+    pub done: Result<ReadDone, Reject>,
+    /// The partition as it was before the read; `None` if it is not here.
+    pub progress: Option<Progress>,
+}
+
+/// Batches as they lie.
+#[derive(Debug, Default)]
+pub struct ReadDone {
+    /// Whole batches in order.
+    pub batches: Vec<Bytes>,
+    /// Where the reader's history parts from ours: the largest epoch we share, and its end here (KIP-595).
+    pub diverging: Option<(LeaderEpoch, Offset)>,
+}
+
+impl Lane {
+    /// Reads several partitions of this lane in order, together at most `bytes_max` bytes after the first batch.
+    pub async fn read_all(self: Rc<Self>, requests: Vec<ReadRequest>, bytes_max: usize) -> Vec<ReadAnswer> {
+        let mut answers = Vec::with_capacity(requests.len());
+        let mut left = bytes_max;
+        let mut first = true;
+        for request in requests {
+            let answer = self.read(&request, left, first).await;
+            let bytes: usize = answer.done.iter().flat_map(|done| &done.batches).map(Bytes::len).sum();
+            first &= bytes == 0;
+            left = left.saturating_sub(bytes);
+            answers.push(answer);
+        }
+        answers
+    }
+
+    async fn read(self: &Rc<Self>, request: &ReadRequest, bytes_left: usize, at_least_one: bool) -> ReadAnswer {
+        let partition = match self.leading(request.partition, request.current_leader_epoch) {
+            Ok(partition) => partition,
+            Err(reject) => {
+                let progress = self.partition(request.partition).map(|partition| partition.progress());
+                return ReadAnswer { done: Err(reject), progress };
+            }
+        };
+        // The end is taken before the log is read, so that nothing above it is ever returned.
+        let progress = partition.progress();
+        let diverging = partition.replica().diverging(request.last_fetched_epoch, request.fetch_offset);
+        match diverging {
+            Ok(None) => {}
+            Ok(diverging) => {
+                let done = Ok(ReadDone { batches: Vec::new(), diverging });
+                return ReadAnswer { done, progress: Some(progress) };
+            }
+            Err(reject) => return ReadAnswer { done: Err(reject), progress: Some(progress) },
+        }
+        let bytes_max = request.bytes_max.min(bytes_left);
+        let done = loop {
+            let (from, up_to) = (request.fetch_offset, progress.high_watermark);
+            let planned = partition.replica().log.read(from, up_to, bytes_max, at_least_one);
+            match planned {
+                Read::Ready(batches, _) => break Ok(ReadDone { batches, diverging: None }),
+                Read::Empty => break Ok(ReadDone::default()),
+                Read::OutOfRange => break Err(Reject::OffsetOutOfRange),
+                Read::Job(job) => {
+                    let access = Arc::clone(&self.node().access);
+                    match self.node().readers.run(move || job.run(&access)).await {
+                        Ok(Ok(Found::Batches { batches, .. })) => break Ok(ReadDone { batches, diverging: None }),
+                        // Meanwhile flushed or deleted: the log knows where it is now.
+                        Ok(Ok(Found::Moved)) => {}
+                        Ok(Err(fault)) => {
+                            tracing::error!(partition = %request.partition, "cannot read: {fault}");
+                            break Err(Reject::Damaged);
+                        }
+                        Err(_) => break Err(Reject::Offline),
+                    }
+                }
+            }
+        };
+        ReadAnswer { done, progress: Some(progress) }
+    }
+}

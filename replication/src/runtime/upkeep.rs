@@ -1,0 +1,149 @@
+//! What a lane does behind the acknowledgements: segments, retention, memory.
+//!
+//! Nothing here runs while nothing changes: the flush loop sleeps until a partition is dirty.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use stonelog_protocol::{Offset, TopicPartition};
+use stonelog_storage::Fault;
+use stonelog_storage::segment::flush::FlushDone;
+use tokio::sync::oneshot;
+
+use super::lane::Lane;
+use super::partition::Partition;
+use crate::partition::Reject;
+use crate::progress::Role;
+
+/// Appended bytes of one partition worth writing to its segment before they are old (DESIGN §4).
+const FLUSH_BYTES_MIN: u64 = 64 << 10;
+
+impl Lane {
+    /// Moves durable batches to segments, merged, for as long as the lane runs.
+    pub(super) async fn flush_segments(self: Rc<Self>) {
+        loop {
+            let seen = self.dirty_changed.version();
+            if self.dirty.borrow().is_empty() {
+                self.dirty_changed.after(seen).await;
+            }
+            self.node().until_flush().await;
+            if self.node().is_offline() {
+                return;
+            }
+            self.flush_round().await;
+            self.evict();
+            self.made_room();
+        }
+    }
+
+    async fn flush_round(self: &Rc<Self>) {
+        let force = self.node().wants_room();
+        let now = self.node().clock.wall();
+        let dirty = std::mem::take(&mut *self.dirty.borrow_mut());
+        let mut running = Vec::new();
+        for partition in dirty {
+            partition.dirty.set(false);
+            let job = partition.replica_mut().log.plan_flush(now, force, FLUSH_BYTES_MIN);
+            match job {
+                Some(job) => {
+                    let access = Arc::clone(&self.node().access);
+                    let bytes = job.bytes();
+                    running.push((Rc::clone(&partition), bytes, self.node().writers.run(move || job.run(&access))));
+                }
+                None if partition.replica().log.has_uncovered() => self.mark_dirty(&partition),
+                None => {}
+            }
+        }
+        for (partition, bytes, flush) in running {
+            self.finish_flush(&partition, bytes, flush).await;
+        }
+    }
+
+    async fn finish_flush(
+        self: &Rc<Self>,
+        partition: &Rc<Partition>,
+        bytes: u64,
+        flush: oneshot::Receiver<Result<FlushDone, Fault>>,
+    ) {
+        match flush.await {
+            Ok(Ok(done)) => {
+                if partition.replica_mut().log.on_flushed(done) {
+                    self.node().unflushed_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                }
+                self.node().flushed.notify_one();
+            }
+            Ok(Err(fault)) if fault.is_out_of_space() => {
+                let generation = partition.replica().log.key().generation;
+                partition.replica_mut().log.on_flush_deferred(generation);
+                tracing::warn!("no space for segments, the journal holds on: {fault}");
+            }
+            Ok(Err(fault)) => return self.on_failed(&fault.to_string()),
+            Err(_) => return,
+        }
+        partition.uncheckpointed.set(true);
+        if partition.replica().log.has_uncovered() {
+            self.mark_dirty(partition);
+        }
+    }
+
+    /// Keeps this lane's share of recent batches in memory and lets go of the rest.
+    fn evict(&self) {
+        let share = (self.node().settings.tail_bytes_max / self.lanes().count()) as u64;
+        let partitions = self.partitions();
+        let mut held: u64 = partitions.iter().map(|partition| partition.replica().log.memory_bytes()).sum();
+        for partition in &partitions {
+            if held <= share {
+                return;
+            }
+            held -= partition.replica_mut().log.evict(0).min(held);
+        }
+    }
+
+    /// Looks at retention now and then.
+    pub(super) async fn check_retention(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(self.node().settings.retention_check_every).await;
+            if self.node().is_offline() {
+                return;
+            }
+            let now = self.node().clock.wall();
+            for partition in self.partitions() {
+                let high_watermark = partition.progress().high_watermark;
+                let start = {
+                    let mut replica = partition.replica_mut();
+                    replica.log.expire_producers(now);
+                    replica.log.plan_retention(now, high_watermark)
+                };
+                if let Some(start) = start {
+                    drop(self.raise_log_start(&partition, start));
+                }
+            }
+        }
+    }
+
+    fn raise_log_start(self: &Rc<Self>, partition: &Rc<Partition>, start: Offset) -> Option<oneshot::Receiver<()>> {
+        let entry = partition.replica_mut().log.advance_log_start(start, self.next_ticket())?;
+        let durable = self.enqueue_change(partition, entry);
+        partition.publish();
+        Some(durable)
+    }
+
+    /// DeleteRecords: raises the log start offset to `before`, or to the high watermark when that is [`Offset::NONE`].
+    /// Resolves with the new log start once it is durable.
+    pub async fn delete_records(self: Rc<Self>, id: TopicPartition, before: Offset) -> Result<Offset, Reject> {
+        let partition = self.leading(id, stonelog_protocol::LeaderEpoch::NONE)?;
+        let progress = partition.progress();
+        let before = if before == Offset::NONE { progress.high_watermark } else { before };
+        if before < Offset::ZERO || before > progress.high_watermark {
+            return Err(Reject::OffsetOutOfRange);
+        }
+        if let Some(durable) = self.raise_log_start(&partition, before) {
+            durable.await.map_err(|_| Reject::Offline)?;
+        }
+        match partition.progress() {
+            progress if progress.role == Role::Offline => Err(Reject::Offline),
+            progress => Ok(progress.log_start_offset),
+        }
+    }
+}
