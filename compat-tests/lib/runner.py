@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 from pathlib import Path
@@ -52,46 +53,31 @@ class Broker:
         for value in values + settings:
             command += ["--set", value]
         self.log_path = os.path.join(self.directory, "broker.log")
-        self._log = open(self.log_path, "wb")
+        self._log = open(self.log_path, "ab", buffering=0)
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, stdin=subprocess.DEVNULL)
-        try:
-            self._await_ready()
-        except BaseException:
-            self.stop()
-            print(self.tail(), file=sys.stderr)
-            raise
-
-    def _await_ready(self):
+        self._ready = threading.Event()
+        self._ended = threading.Event()
+        # Reads for as long as the broker runs, so that a talkative broker never blocks on a full pipe.
+        self._reader = threading.Thread(target=self._read_output, daemon=True)
+        self._reader.start()
         limit = time.monotonic() + READY_SECONDS
-        pending = b""
-        output = self.process.stdout.fileno()
-        while True:
-            left = limit - time.monotonic()
-            if left <= 0:
-                raise SystemExit(f"the broker did not print `ready` within {READY_SECONDS} s")
-            if not select.select([output], [], [], left)[0]:
-                continue
-            data = os.read(output, 65536)
-            if not data:
-                raise SystemExit(f"the broker ended before `ready` (exit {self.process.wait()})")
-            self._log.write(data)
-            pending += data
-            *lines, pending = pending.split(b"\n")
-            if any(line.strip() == b"ready" for line in lines):
-                os.set_blocking(output, False)
-                return
+        while not self._ready.wait(0.05):
+            if self._ended.is_set() or time.monotonic() > limit:
+                self.stop()
+                reason = f"ended with {self.process.returncode}" if self._ended.is_set() else f"took more than {READY_SECONDS} s"
+                raise SystemExit(f"the broker {reason} before `ready`:\n{self.tail()}")
+
+    def _read_output(self):
+        for line in self.process.stdout:
+            self._log.write(line)
+            if line.strip() == b"ready":
+                self._ready.set()
+        self._ended.set()
 
     def alive(self):
-        """Also drains standard output, so that a talkative broker never blocks on a full pipe."""
-        try:
-            while data := os.read(self.process.stdout.fileno(), 65536):
-                self._log.write(data)
-        except BlockingIOError:
-            pass
         return self.process.poll() is None
 
     def tail(self):
-        self._log.flush()
         return Path(self.log_path).read_bytes()[-4000:].decode(errors="replace")
 
     def stop(self):
@@ -105,7 +91,7 @@ class Broker:
                 self.process.kill()
                 self.process.wait()
                 was_running = False
-        self._log.flush()
+        self._reader.join(STOP_SECONDS)
         return was_running and self.process.returncode == 0
 
 
@@ -138,15 +124,24 @@ def run_phase(client, phase, environment, seconds, on_line):
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-    limit = time.monotonic() + seconds
+    try:
+        finished = follow(process, time.monotonic() + seconds, on_line)
+    finally:
+        # Whatever the suite left behind is in its own group, which we made; the leader is not reaped before that, so
+        # its id cannot have become somebody else's.
+        kill_group(process.pid)
+        code = process.wait()
+    return code if finished else None
+
+
+def follow(process, limit, on_line):
+    """Hands on the output line by line until the process has ended; False when it took too long."""
     pending = b""
     output = process.stdout.fileno()
-    timed_out = False
     while True:
         left = limit - time.monotonic()
         if left <= 0:
-            timed_out = True
-            break
+            return False
         if not select.select([output], [], [], left)[0]:
             continue
         data = os.read(output, 65536)
@@ -158,18 +153,11 @@ def run_phase(client, phase, environment, seconds, on_line):
             on_line(line.decode(errors="replace"))
     if pending:
         on_line(pending.decode(errors="replace"))
-    # Whatever the suite left behind is in its own group, which we made.
-    if timed_out:
-        kill_group(process.pid)
-        process.wait()
-        return None
-    try:
-        code = process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        code = None
-    kill_group(process.pid)
-    process.wait()
-    return code
+    while not os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+        if time.monotonic() > limit:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def kill_group(leader):
@@ -376,4 +364,6 @@ def main():
 
 
 if __name__ == "__main__":
+    # A termination takes the same way out as an interrupt: through the clean-up.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())
