@@ -155,6 +155,9 @@ fn exit_of(error: &client::Error) -> Exit {
 
 fn hint_of(error: &client::Error) -> Option<String> {
     let hint = match error {
+        client::Error::Unreachable { advertised_by: Some(_), .. } => {
+            "if it runs, set `advertised.listeners` there to an address that clients can reach"
+        }
         client::Error::Unreachable { .. } => {
             "is the broker running, and is this its address? Start one with `stonelog serve`, or give --brokers HOST:PORT"
         }

@@ -231,4 +231,19 @@ mod tests {
             described.partitions.iter().map(|found| (found.partition, found.lag, found.member.is_some())).collect();
         assert_eq!(lags, [(0, Some(3), false), (1, Some(0), true), (2, None, true)]);
     }
+
+    #[test]
+    fn programs_find_the_documented_fields() {
+        let group =
+            Described { id: "g".to_owned(), state: "Empty".to_owned(), assignor: String::new(), members: Vec::new() };
+        let committed = Committed::from([(("t".to_owned(), 0), 5)]);
+        let json = serde_json::to_value(describe(group, &committed, &BTreeMap::new())).unwrap();
+        let expected = serde_json::json!({
+            "group": "g", "state": "Empty", "assignor": "", "lag": 0, "members": [],
+            "partitions": [
+                {"topic": "t", "partition": 0, "committed": 5, "end_offset": null, "lag": null, "member": null}
+            ],
+        });
+        assert_eq!(json, expected);
+    }
 }

@@ -48,7 +48,7 @@ pub(super) struct Produce {
     #[arg(short = 'z', long, value_enum, default_value_t = Codec::None)]
     codec: Codec,
     /// Replicas that must have a record before it counts as written.
-    #[arg(long, value_enum, default_value_t = AcksArg::All)]
+    #[arg(long, value_enum, allow_hyphen_values = true, default_value_t = AcksArg::All)]
     acks: AcksArg,
     /// Partition to write to; else the key decides, and records without key take turns.
     #[arg(short, long)]
@@ -118,7 +118,8 @@ pub(super) async fn run(command: Produce, cluster: &mut Cluster, output: Output)
         output,
         one_by_one: !command.values.is_empty() || output.is_json(),
         partitions,
-        next_partition: 0,
+        // Commands that write one record each would otherwise all write to the same partition.
+        next_partition: (clock::wall_ms() % i64::from(partitions.max(1))) as i32,
         waiting: BTreeMap::new(),
         waiting_count: 0,
         acknowledged: 0,

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 
 /// A bar towards `total`, or a spinner when the total is not known.
 pub(super) fn bar(what: &str, total: Option<u64>) -> ProgressBar {
@@ -10,11 +10,16 @@ pub(super) fn bar(what: &str, total: Option<u64>) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let (bar, template) = match total {
-        Some(total) => (ProgressBar::new(total), "{prefix} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}"),
-        None => (ProgressBar::new_spinner(), "{prefix} {spinner} {human_pos} {per_sec} {elapsed} {msg}"),
+        Some(total) => (ProgressBar::new(total), "{prefix} {wide_bar} {human_pos}/{human_len} {rate} {eta}"),
+        None => (ProgressBar::new_spinner(), "{prefix} {spinner} {human_pos} {rate} {elapsed}"),
     };
     if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
+        bar.set_style(style.with_key("rate", rate));
     }
     bar.with_prefix(what.to_owned())
+}
+
+/// Whole things per second.
+fn rate(state: &ProgressState, out: &mut dyn std::fmt::Write) {
+    let _ = write!(out, "{}/s", HumanCount(state.per_sec() as u64));
 }

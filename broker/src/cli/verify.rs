@@ -70,7 +70,7 @@ pub(super) struct Verify {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
     members: u32,
     /// Replicas that must have a record before it counts as written.
-    #[arg(long, value_enum, default_value_t = AcksArg::All)]
+    #[arg(long, value_enum, allow_hyphen_values = true, default_value_t = AcksArg::All)]
     acks: AcksArg,
     /// Compression of batches.
     #[arg(long, value_enum, default_value_t = Codec::None)]

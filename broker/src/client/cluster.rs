@@ -308,7 +308,10 @@ impl Cluster {
             code: ErrorCode::LeaderNotAvailable,
             message: Some("the cluster does not list this broker".to_owned()),
         })?;
-        self.dial(&address).await
+        self.dial(&address).await.map_err(|error| match error {
+            Error::Unreachable { broker, cause, .. } => Error::Unreachable { broker, advertised_by: Some(id), cause },
+            error => error,
+        })
     }
 
     /// Dials the given brokers in turn, then those the cluster has named.
@@ -325,6 +328,7 @@ impl Cluster {
         }
         Err(last.unwrap_or_else(|| Error::Unreachable {
             broker: "no broker".to_owned(),
+            advertised_by: None,
             cause: io::Error::new(io::ErrorKind::InvalidInput, "none was given").into(),
         }))
     }

@@ -43,7 +43,11 @@ pub struct Connection {
 impl Connection {
     /// Connects to `host:port` and negotiates versions, all within `limit`.
     pub async fn open(address: &str, client_id: &str, limit: Duration) -> Result<Connection, Error> {
-        let unreachable = |cause: io::Error| Error::Unreachable { broker: address.to_owned(), cause: cause.into() };
+        let unreachable = |cause: io::Error| Error::Unreachable {
+            broker: address.to_owned(),
+            advertised_by: None,
+            cause: cause.into(),
+        };
         let stream = timeout(limit, TcpStream::connect(address))
             .await
             .map_err(|_| unreachable(io::Error::new(io::ErrorKind::TimedOut, "connecting timed out")))?

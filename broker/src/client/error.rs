@@ -11,10 +11,12 @@ use thiserror::Error;
 #[derive(Clone, Debug, Error)]
 pub enum Error {
     /// No connection could be made.
-    #[error("cannot connect to {broker}: {cause}")]
+    #[error("cannot connect to {broker}{}: {cause}", origin(*advertised_by))]
     Unreachable {
-        /// `host:port`, or the list that was tried.
+        /// `host:port`.
         broker: String,
+        /// The broker that names this address as its own; `None` for an address that the user gave.
+        advertised_by: Option<i32>,
         /// What the operating system said.
         cause: Arc<io::Error>,
     },
@@ -106,6 +108,10 @@ pub enum Error {
         /// The number.
         code: i16,
     },
+}
+
+fn origin(advertised_by: Option<i32>) -> String {
+    advertised_by.map_or(String::new(), |id| format!(", which broker {id} advertises as its address"))
 }
 
 fn explain(code: ErrorCode, message: &Option<String>) -> String {
