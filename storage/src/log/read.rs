@@ -68,12 +68,14 @@ impl Log {
                 batches.push(bytes.clone());
                 continue;
             }
-            let part = part_of(bytes, from, up_to, room, at_least_one && total == 0);
+            let (part, to_the_end) = part_of(bytes, from, up_to, room, at_least_one && total == 0);
             if !part.is_empty() {
                 total += part.len();
                 batches.push(part);
             }
-            break;
+            if !to_the_end {
+                break;
+            }
         }
         if batches.is_empty() { Read::Empty } else { Read::Ready(batches, total) }
     }
@@ -149,8 +151,8 @@ impl Log {
     }
 }
 
-/// The batches of a run that a read asked for; a slice of it.
-fn part_of(bytes: &Bytes, from: Offset, up_to: Offset, room: usize, at_least_one: bool) -> Bytes {
+/// The batches of a run that a read asked for, a slice of it, and whether that reaches to the run's end.
+fn part_of(bytes: &Bytes, from: Offset, up_to: Offset, room: usize, at_least_one: bool) -> (Bytes, bool) {
     let mut part: Option<(usize, usize)> = None;
     for (at, header) in Batches::of(bytes) {
         if header.next_offset() <= from {
@@ -164,7 +166,7 @@ fn part_of(bytes: &Bytes, from: Offset, up_to: Offset, room: usize, at_least_one
         }
         part = Some((start, end));
     }
-    part.map_or(Bytes::new(), |(start, end)| bytes.slice(start..end))
+    part.map_or((Bytes::new(), false), |(start, end)| (bytes.slice(start..end), end == bytes.len()))
 }
 
 fn journal_pieces<'a>(

@@ -385,6 +385,8 @@ impl Tail {
             (Some(chunk), Some(control)) => chunk.min(control),
             (chunk, control) => chunk.or(control)?,
         };
+        // What a truncation cut off may lie before what is left.
+        let inexact = inexact || ticket <= self.covered_at_once;
         Some(match (inexact, ticket <= self.written_ticket) {
             (true, _) => FirstUncovered::Unknown,
             (false, true) => FirstUncovered::At(position),
