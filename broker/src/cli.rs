@@ -3,6 +3,14 @@
 //! Results go to standard output; hints, progress and errors to standard error. Whoever closes our output early ends us
 //! quietly.
 
+/// Writes a line for people to standard error. Nobody there to read it is no reason to fail.
+macro_rules! note {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 mod args;
 mod consume;
 mod exit;

@@ -131,7 +131,7 @@ impl Reader {
                 Polled::Joined { generation, positions, .. } => {
                     printed.clear();
                     let count = positions.len();
-                    eprintln!("generation {generation} of the group: {count} partitions are read here");
+                    note!("generation {generation} of the group: {count} partitions are read here");
                 }
                 Polled::Rebalancing => commit(cluster, consumer, &mut printed).await?,
                 Polled::Records(fetched) => {

@@ -97,10 +97,10 @@ impl Failure {
     /// Tells it on standard error, and gives the code to exit with.
     pub(super) fn report(self) -> ExitCode {
         if !self.what.is_empty() {
-            eprintln!("error: {}", self.what);
+            note!("error: {}", self.what);
         }
         if let Some(hint) = &self.hint {
-            eprintln!("  try: {hint}");
+            note!("  try: {hint}");
         }
         self.exit.into()
     }

@@ -86,7 +86,7 @@ async fn list(cluster: &mut Cluster, output: Output) -> Result<Exit, Failure> {
     if output.is_json() {
         output.document("group.list/1", &ListedGroups { groups })?;
     } else if groups.is_empty() {
-        eprintln!("no groups; `stonelog consume TOPIC --group NAME` makes one");
+        note!("no groups; `stonelog consume TOPIC --group NAME` makes one");
     } else {
         let row = |group: &ListedGroup| vec![group.group.clone(), group.state.clone(), group.protocol_type.clone()];
         output.table(&["group", "state", "protocol"], &[], groups.iter().map(row).collect())?;

@@ -179,7 +179,7 @@ impl Writer {
 
     async fn copy_lines(&mut self, cluster: &mut Cluster) -> Result<(), Failure> {
         if std::io::stdin().is_terminal() {
-            eprintln!("every line is a record; Ctrl-D ends");
+            note!("every line is a record; Ctrl-D ends");
         } else if !self.one_by_one {
             self.progress = progress::bar("written", None);
         }
@@ -276,7 +276,7 @@ impl Writer {
             Some(mut failure) => {
                 self.progress.finish_and_clear();
                 if self.acknowledged > 0 {
-                    eprintln!("{} records were acknowledged before this", self.acknowledged);
+                    note!("{} records were acknowledged before this", self.acknowledged);
                     failure.exit = Exit::Partial;
                 }
                 Err(failure)

@@ -208,7 +208,7 @@ impl List {
         if output.is_json() {
             output.document("topic.list/1", &ListedTopics { cluster, topics })?;
         } else if topics.is_empty() {
-            eprintln!("no topics; `stonelog topic create NAME` makes one");
+            note!("no topics; `stonelog topic create NAME` makes one");
         } else {
             let row = |topic: &ListedTopic| {
                 vec![topic.topic.clone(), topic.partitions.to_string(), topic.replicas.to_string()]
@@ -259,8 +259,7 @@ async fn confirm(name: &str, cluster: &mut Cluster) -> Result<(), Failure> {
         let what = format!("topic {name} holds {records} records, and nobody is there to confirm its deletion");
         return Err(Failure::new(Exit::Precondition, what).hint("add --yes"));
     }
-    eprint!("{records} records of topic {name} will be lost. Type its name to delete it: ");
-    std::io::stderr().flush()?;
+    write!(std::io::stderr(), "{records} records of topic {name} will be lost. Type its name to delete it: ")?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
     if answer.trim() == name {

@@ -142,13 +142,7 @@ impl Verify {
             };
         let recorder = Recorder::new(&header, file);
         let (stop, stopped) = watch::channel(false);
-        eprintln!(
-            "run {}: topic {}, {} producers, {} groups",
-            header.run,
-            header.topic,
-            plan.producers,
-            plan.groups.len()
-        );
+        note!("run {}: topic {}, {} producers, {} groups", header.run, header.topic, plan.producers, plan.groups.len());
         let work = run_workload(&plan, settings, &recorder, stopped);
         let outcome = watch_over(work, &recorder, plan.records, self.stop_signal(), stop).await;
         let checker = recorder.into_checker()?;
@@ -162,7 +156,7 @@ impl Verify {
             });
         }
         if self.workload_only {
-            eprintln!("the workload is over; judge it with --check");
+            note!("the workload is over; judge it with --check");
             if output.is_json() {
                 output.document("verify.workload/1", &header)?;
             }
@@ -240,7 +234,7 @@ impl Verify {
         tokio::select! {
             () = over => {}
             () = closes => {}
-            () = interrupted() => eprintln!("stopping; what was written is still judged"),
+            () = interrupted() => note!("stopping; what was written is still judged"),
         }
     }
 }

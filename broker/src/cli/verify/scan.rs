@@ -1,5 +1,6 @@
 //! The final scan: everything in the topic, and what its groups have committed, handed to the checker.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
@@ -9,6 +10,7 @@ use super::history::Event;
 use super::observe::content_of;
 use crate::client::fetcher::Fetcher;
 use crate::client::{Cluster, Error};
+use stonelog_protocol::ErrorCode;
 
 const POLL_WAIT: Duration = Duration::from_millis(200);
 
@@ -17,7 +19,7 @@ const POLL_WAIT: Duration = Duration::from_millis(200);
 /// Nobody writes or commits meanwhile. `progress` counts records.
 pub async fn scan(cluster: &mut Cluster, checker: &mut Checker, progress: &ProgressBar) -> Result<(), Error> {
     let header = checker.header().clone();
-    let bounds = cluster.bounds(&header.topic).await?;
+    let bounds = bounds_if_any(cluster, &header.topic).await?;
     progress.set_length(bounds.values().map(|(start, end)| (end - start).max(0) as u64).sum());
     let mut fetcher = Fetcher::new();
     for partition in 0..header.partitions {
@@ -48,4 +50,19 @@ pub async fn scan(cluster: &mut Cluster, checker: &mut Checker, progress: &Progr
         checker.on_event(&Event::CommitsRead { group: group.clone(), offsets });
     }
     Ok(())
+}
+
+/// Where each partition begins and ends. A topic that stays unknown is one that holds nothing: everything in it is lost.
+async fn bounds_if_any(cluster: &mut Cluster, topic: &str) -> Result<BTreeMap<i32, (i64, i64)>, Error> {
+    let mut retry = cluster.retry();
+    loop {
+        match cluster.bounds(topic).await {
+            Err(error) if error.code() == Some(ErrorCode::UnknownTopicOrPartition) => {
+                if !retry.pause().await {
+                    return Ok(BTreeMap::new());
+                }
+            }
+            outcome => return outcome,
+        }
+    }
 }
