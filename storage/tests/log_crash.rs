@@ -1,6 +1,8 @@
 //! The power is cut at every change to the disk, in the middle of appends, flushes, checkpoints, truncations and
 //! deletions: what was durable is back at its offset, with the state that a replay from scratch gives.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! What a log promises its lane, one rule per test.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::path::PathBuf;

@@ -47,7 +47,7 @@ impl Log {
         let mut bases = std::mem::take(&mut self.segments.dirty);
         bases.sort_unstable();
         bases.dedup();
-        let sync = (!bases.is_empty()).then(|| SyncJob { replica: self.key, bases });
+        let sync = (!bases.is_empty()).then_some(SyncJob { replica: self.key, bases });
         Some((state, sync))
     }
 
@@ -93,7 +93,7 @@ impl Log {
     /// A log whose creation is not covered is named all the same if its entry may lie below `reported`, so that the
     /// entry is kept; replay then begins with the creation.
     fn uncovered_creation(&self, reported: Option<JournalPosition>) -> Option<ReplicaCheckpoint> {
-        let Some(FirstUncovered::At(position)) = self.tail.first_uncovered() else { return None };
+        let position = self.tail.creation()?;
         if reported.is_some_and(|reported| reported <= position) {
             return None;
         }
@@ -115,6 +115,10 @@ impl Log {
     /// the checkpoint's default if that is one.
     fn needed_from(&self, default: JournalPosition) -> JournalPosition {
         let lowest = self.covered.position;
+        // Nothing of a log lies before its creation.
+        if let Some(creation) = self.tail.creation() {
+            return default.min(creation).max(lowest);
+        }
         let highest = match self.tail.first_uncovered() {
             // What a truncation cut off is still the log's until the truncation is durable.
             _ if self.changing.is_some() => lowest,

@@ -394,6 +394,12 @@ impl Tail {
         })
     }
 
+    /// Where the log's creation is written, while it is the first item not covered.
+    pub(crate) fn creation(&self) -> Option<JournalPosition> {
+        let first = self.controls.front().filter(|control| control.ticket <= self.written_ticket)?;
+        matches!(first.change, Change::Create { .. }).then_some(first.span.start)
+    }
+
     /// Drops flushed chunks, oldest first, until at most `keep_bytes` of them stay in memory.
     pub(crate) fn evict(&mut self, keep_bytes: u64) -> u64 {
         let before = self.memory_bytes;

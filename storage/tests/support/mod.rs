@@ -3,6 +3,7 @@
 //! It does what a lane does with what [`Log`] returns, and nothing a test could not see.
 
 #![allow(dead_code, reason = "each test target uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 use std::sync::Arc;
