@@ -5,7 +5,7 @@
 #![allow(dead_code, reason = "each test target uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -102,6 +102,7 @@ pub(crate) fn recovery_options(config: LogConfig) -> RecoveryOptions {
 /// One log directory in use.
 pub(crate) struct Lane {
     pub(crate) disk: Arc<dyn Disk>,
+    root: PathBuf,
     pub(crate) logs: Vec<Log>,
     pub(crate) verdicts: Vec<Verdict>,
     pub(crate) access: Arc<FileAccess>,
@@ -131,13 +132,18 @@ pub(crate) fn new_disk() -> SimDisk {
 
 impl Lane {
     pub(crate) fn start(disk: Arc<dyn Disk>, config: LogConfig) -> Result<Lane, Fault> {
-        let found = recover_log_dir(&disk, Path::new(ROOT), &recovery_options(config.clone()), NOW)?;
+        Lane::start_in(disk, Path::new(ROOT), config)
+    }
+
+    pub(crate) fn start_in(disk: Arc<dyn Disk>, root: &Path, config: LogConfig) -> Result<Lane, Fault> {
+        let found = recover_log_dir(&disk, root, &recovery_options(config.clone()), NOW)?;
         let mut logs: Vec<(Log, Verdict)> = found.logs.into_iter().map(|found| (found.log, found.verdict)).collect();
         logs.sort_by_key(|(log, _)| log.key().partition);
         let (logs, verdicts) = logs.into_iter().unzip();
         let durable = found.flusher.durable().position;
         Ok(Lane {
             disk,
+            root: root.to_owned(),
             logs,
             verdicts,
             access: found.access,
@@ -246,7 +252,7 @@ impl Lane {
         sync_names(&self.access)?;
         let checkpoint = Checkpoint { recovery_epoch: self.recovery_epoch, covered_default: durable, replicas };
         self.checkpoint_version += 1;
-        checkpoint.write(&*self.disk, Path::new(ROOT), self.checkpoint_version)?;
+        checkpoint.write(&*self.disk, &self.root, self.checkpoint_version)?;
         for log in &mut self.logs {
             let generation = log.key().generation;
             log.on_checkpointed(generation);
