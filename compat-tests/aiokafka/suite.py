@@ -27,8 +27,16 @@ async def produce(topic, records, **settings):
     try:
         answers = []
         for record in records:
-            answers.append(await producer.send(topic, value=record.value, key=record.key, headers=record.headers,
-                                               partition=record.partition, timestamp_ms=record.timestamp))
+            answers.append(
+                await producer.send(
+                    topic,
+                    value=record.value,
+                    key=record.key,
+                    headers=record.headers,
+                    partition=record.partition,
+                    timestamp_ms=record.timestamp,
+                )
+            )
         for record, answer in zip(records, await asyncio.wait_for(asyncio.gather(*answers), STEP_SECONDS)):
             assert answer.partition == record.partition and answer.offset >= 0
     finally:
@@ -36,8 +44,15 @@ async def produce(topic, records, **settings):
 
 
 def consumer_of(group_id=None, **settings):
-    return AIOKafkaConsumer(bootstrap_servers=suite.bootstrap, group_id=group_id, auto_offset_reset="earliest",
-                            enable_auto_commit=False, session_timeout_ms=10000, heartbeat_interval_ms=500, **settings)
+    return AIOKafkaConsumer(
+        bootstrap_servers=suite.bootstrap,
+        group_id=group_id,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        session_timeout_ms=10000,
+        heartbeat_interval_ms=500,
+        **settings,
+    )
 
 
 async def read(consumer, count, at_most=None):
@@ -67,7 +82,9 @@ async def consume_all(topic, count):
 
 
 async def create(admin, topic, partitions):
-    answer = await admin.create_topics([NewTopic(topic, partitions, 1, topic_configs={"retention.ms": "-1"})], timeout_ms=30000)
+    answer = await admin.create_topics(
+        [NewTopic(topic, partitions, 1, topic_configs={"retention.ms": "-1"})], timeout_ms=30000
+    )
     assert [entry[1] for entry in answer.topic_errors] == [0], answer
 
 

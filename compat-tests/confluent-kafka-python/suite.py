@@ -8,7 +8,9 @@ from compat import PARTITIONS, Record, wait_until
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
 
-suite = compat.Suite("confluent-kafka-python", f"{confluent_kafka.__version__} (librdkafka {confluent_kafka.libversion()[0]})")
+suite = compat.Suite(
+    "confluent-kafka-python", f"{confluent_kafka.__version__} (librdkafka {confluent_kafka.libversion()[0]})"
+)
 admin = AdminClient({"bootstrap.servers": suite.bootstrap})
 base_ms = compat.base_timestamp()
 codecs = ["none", "gzip", "snappy", "lz4", "zstd"]
@@ -24,8 +26,15 @@ def create(topic, partitions=PARTITIONS):
 
 def produce(topic, records, **settings):
     """Sends all and raises on the first record that was not acknowledged."""
-    producer = Producer({"bootstrap.servers": suite.bootstrap, "message.max.bytes": 1048588, "linger.ms": 20,
-                         "message.timeout.ms": 30000, **settings})
+    producer = Producer(
+        {
+            "bootstrap.servers": suite.bootstrap,
+            "message.max.bytes": 1048588,
+            "linger.ms": 20,
+            "message.timeout.ms": 30000,
+            **settings,
+        }
+    )
     problems = []
     offsets = []
 
@@ -36,8 +45,15 @@ def produce(topic, records, **settings):
             problems.append(problem)
 
     for record in records:
-        producer.produce(topic, key=record.key, value=record.value, headers=record.headers, partition=record.partition,
-                         timestamp=record.timestamp, on_delivery=on_delivery)
+        producer.produce(
+            topic,
+            key=record.key,
+            value=record.value,
+            headers=record.headers,
+            partition=record.partition,
+            timestamp=record.timestamp,
+            on_delivery=on_delivery,
+        )
     left = producer.flush(compat.STEP_SECONDS)
     if problems or left:
         raise AssertionError(f"{len(problems)} refused, {left} unanswered: {problems[:1]}")
@@ -53,8 +69,17 @@ def to_record(message):
 
 
 def consumer_of(group, **settings):
-    return Consumer({"bootstrap.servers": suite.bootstrap, "group.id": group, "auto.offset.reset": "earliest",
-                     "enable.auto.commit": False, "session.timeout.ms": 10000, "heartbeat.interval.ms": 500, **settings})
+    return Consumer(
+        {
+            "bootstrap.servers": suite.bootstrap,
+            "group.id": group,
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            "session.timeout.ms": 10000,
+            "heartbeat.interval.ms": 500,
+            **settings,
+        }
+    )
 
 
 def read(consumer, count):
@@ -187,7 +212,9 @@ with suite.step("group.admin_offsets"):
     topic = suite.name("resume")
     target = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, 0, 7)])
     results(admin.alter_consumer_group_offsets([target], request_timeout=20))
-    (offsets,) = results(admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=20)).values()
+    (offsets,) = results(
+        admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=20)
+    ).values()
     assert [(entry.topic, entry.offset) for entry in offsets.topic_partitions] == [(topic, 7)]
     results(admin.delete_consumer_groups([group], request_timeout=20))
     listed = admin.list_consumer_groups(request_timeout=20).result(compat.STEP_SECONDS)
@@ -208,8 +235,10 @@ with suite.step("describe.configs"):
     assert entries["max.message.bytes"].value == "1048588"
     change = ConfigResource(ResourceType.TOPIC, suite.name("none"))
     change.add_incremental_config(
-        confluent_kafka.admin.ConfigEntry("segment.bytes", "1048576",
-                                          incremental_operation=confluent_kafka.admin.AlterConfigOpType.SET))
+        confluent_kafka.admin.ConfigEntry(
+            "segment.bytes", "1048576", incremental_operation=confluent_kafka.admin.AlterConfigOpType.SET
+        )
+    )
     results(admin.incremental_alter_configs([change], request_timeout=20))
     (entries,) = results(admin.describe_configs([resource], request_timeout=20)).values()
     assert entries["segment.bytes"].value == "1048576" and entries["retention.ms"].value == "-1"
@@ -220,9 +249,16 @@ with suite.step("delete_records"):
     assert deleted.low_watermark == 3
 
 with suite.step("create_partitions"):
-    results(admin.create_partitions([confluent_kafka.admin.NewPartitions(suite.name("gzip"), PARTITIONS + 2)], request_timeout=20))
-    wait_until("the added partitions", lambda: len(
-        admin.list_topics(suite.name("gzip"), timeout=10).topics[suite.name("gzip")].partitions) == PARTITIONS + 2)
+    results(
+        admin.create_partitions(
+            [confluent_kafka.admin.NewPartitions(suite.name("gzip"), PARTITIONS + 2)], request_timeout=20
+        )
+    )
+    wait_until(
+        "the added partitions",
+        lambda: len(admin.list_topics(suite.name("gzip"), timeout=10).topics[suite.name("gzip")].partitions)
+        == PARTITIONS + 2,
+    )
 
 with suite.step("delete_topic"):
     names = [suite.name(codec) for codec in codecs] + [suite.name("idempotent"), group_topic, suite.name("resume")]

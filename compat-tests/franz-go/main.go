@@ -46,7 +46,9 @@ func main() {
 	suite.Step("create_topic", func(ctx context.Context) {
 		forever := "-1"
 		create := func(partitions int32, topics ...string) {
-			answers := compat.Get(admin.CreateTopics(ctx, partitions, 1, map[string]*string{"retention.ms": &forever}, topics...))
+			answers := compat.Get(
+				admin.CreateTopics(ctx, partitions, 1, map[string]*string{"retention.ms": &forever}, topics...),
+			)
 			compat.Must(answers.Error())
 		}
 		for _, codec := range codecs {
@@ -110,7 +112,17 @@ func main() {
 
 	rebalance := func(name string, balancer kgo.GroupBalancer) {
 		suite.Step(name, func(ctx context.Context) {
-			one, two := newMember(client, suite.Name(name), groupTopic, balancer), newMember(client, suite.Name(name), groupTopic, balancer)
+			one, two := newMember(
+				client,
+				suite.Name(name),
+				groupTopic,
+				balancer,
+			), newMember(
+				client,
+				suite.Name(name),
+				groupTopic,
+				balancer,
+			)
 			defer one.client.Close()
 			defer two.client.Close()
 			compat.Until("both members own partitions", func() bool {
@@ -127,7 +139,10 @@ func main() {
 	suite.Step("group.resume", func(ctx context.Context) {
 		var records []compat.Record
 		for index := range 100 {
-			records = append(records, compat.Record{Value: fmt.Appendf(nil, "%d", index), TimestampMs: baseMs + int64(index)})
+			records = append(
+				records,
+				compat.Record{Value: fmt.Appendf(nil, "%d", index), TimestampMs: baseMs + int64(index)},
+			)
 		}
 		produce(ctx, plain, resumeTopic, records)
 		first := newMember(client, group, resumeTopic, kgo.RangeBalancer())
@@ -147,7 +162,12 @@ func main() {
 			return len(rest) >= 60
 		})
 		for index, record := range rest {
-			compat.Check(string(record.Value) == fmt.Sprint(index+40), "record %d after resuming is %q", index, record.Value)
+			compat.Check(
+				string(record.Value) == fmt.Sprint(index+40),
+				"record %d after resuming is %q",
+				index,
+				record.Value,
+			)
 		}
 		compat.Must(second.client.CommitRecords(ctx, rest...))
 		offsets := compat.Get(admin.FetchOffsets(ctx, group))
@@ -156,7 +176,12 @@ func main() {
 		suite.Step("describe.group", func(ctx context.Context) {
 			described := compat.Get(admin.DescribeGroups(ctx, group))[group]
 			compat.Must(described.Err)
-			compat.Check(described.State == "Stable" && len(described.Members) == 1, "%s, %d members", described.State, len(described.Members))
+			compat.Check(
+				described.State == "Stable" && len(described.Members) == 1,
+				"%s, %d members",
+				described.State,
+				len(described.Members),
+			)
 			listed := compat.Get(admin.ListGroups(ctx, "Stable"))
 			_, there := listed[group]
 			compat.Check(there, "not listed as Stable")
@@ -211,7 +236,13 @@ func main() {
 		compat.Check(value("retention.ms") == "-1", "retention.ms %s", value("retention.ms"))
 		compat.Check(value("max.message.bytes") == "1048588", "max.message.bytes %s", value("max.message.bytes"))
 		size := "1048576"
-		answers := compat.Get(admin.AlterTopicConfigs(ctx, []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "segment.bytes", Value: &size}}, topic))
+		answers := compat.Get(
+			admin.AlterTopicConfigs(
+				ctx,
+				[]kadm.AlterConfig{{Op: kadm.SetConfig, Name: "segment.bytes", Value: &size}},
+				topic,
+			),
+		)
 		for _, answer := range answers {
 			compat.Must(answer.Err)
 		}
@@ -219,7 +250,11 @@ func main() {
 		compat.Check(value("retention.ms") == "-1", "the change reset another key")
 		brokers := compat.Get(admin.ListBrokers(ctx))
 		answer := compat.Get(admin.DescribeBrokerConfigs(ctx, brokers.NodeIDs()...))
-		compat.Check(len(answer) == 1 && answer[0].Err == nil && len(answer[0].Configs) > 50, "broker configs: %d", len(answer[0].Configs))
+		compat.Check(
+			len(answer) == 1 && answer[0].Err == nil && len(answer[0].Configs) > 50,
+			"broker configs: %d",
+			len(answer[0].Configs),
+		)
 	})
 
 	suite.Step("delete_records", func(ctx context.Context) {
@@ -284,7 +319,12 @@ func consume(ctx context.Context, client func(...kgo.Opt) *kgo.Client, topic str
 	var found []compat.Record
 	compat.Until(fmt.Sprintf("%d records", count), func() bool {
 		for _, record := range poll(ctx, consumer, 1000) {
-			one := compat.Record{Partition: record.Partition, Key: record.Key, Value: record.Value, TimestampMs: record.Timestamp.UnixMilli()}
+			one := compat.Record{
+				Partition:   record.Partition,
+				Key:         record.Key,
+				Value:       record.Value,
+				TimestampMs: record.Timestamp.UnixMilli(),
+			}
 			for _, header := range record.Headers {
 				one.Headers = append(one.Headers, compat.Header{Name: header.Key, Value: header.Value})
 			}

@@ -7,6 +7,7 @@ import org.apache.kafka.clients.admin.TopicDescription;
 
 /** What kafka-clients 2.8 says differently from 4, or lacks. */
 final class Versions {
+
     static final String CLIENT = "java-2.8";
 
     private Versions() {}
@@ -16,7 +17,11 @@ final class Versions {
     }
 
     static String groupState(Admin admin, String group) throws Exception {
-        var described = admin.describeConsumerGroups(List.of(group)).all().get(Suite.STEP_SECONDS, TimeUnit.SECONDS).get(group);
+        var described = admin
+            .describeConsumerGroups(List.of(group))
+            .all()
+            .get(Suite.STEP_SECONDS, TimeUnit.SECONDS)
+            .get(group);
         return described.state() + "/" + described.members().size();
     }
 

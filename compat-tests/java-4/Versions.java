@@ -10,6 +10,7 @@ import org.apache.kafka.common.Uuid;
 
 /** What kafka-clients 4 says differently from 2.8, or can do besides. */
 final class Versions {
+
     static final String CLIENT = "java-4";
 
     private Versions() {}
@@ -19,7 +20,11 @@ final class Versions {
     }
 
     static String groupState(Admin admin, String group) throws Exception {
-        var described = admin.describeConsumerGroups(List.of(group)).all().get(Suite.STEP_SECONDS, TimeUnit.SECONDS).get(group);
+        var described = admin
+            .describeConsumerGroups(List.of(group))
+            .all()
+            .get(Suite.STEP_SECONDS, TimeUnit.SECONDS)
+            .get(group);
         return described.groupState() + "/" + described.members().size();
     }
 
@@ -27,14 +32,19 @@ final class Versions {
     static void more(Suite suite, Admin admin, String topic, int partition, long newest) {
         suite.step("offsets_max_timestamp", () -> {
             var asked = new TopicPartition(topic, partition);
-            var found = admin.listOffsets(Map.of(asked, OffsetSpec.maxTimestamp())).all().get(Suite.STEP_SECONDS, TimeUnit.SECONDS);
+            var found = admin
+                .listOffsets(Map.of(asked, OffsetSpec.maxTimestamp()))
+                .all()
+                .get(Suite.STEP_SECONDS, TimeUnit.SECONDS);
             Suite.check(found.get(asked).offset() == newest, "offset " + found.get(asked).offset());
         });
         suite.step("describe.topic_id", () -> {
             Uuid id = describe(admin, List.of(topic)).get(topic).topicId();
             Suite.check(!id.equals(Uuid.ZERO_UUID), "no topic id");
-            var byId = admin.describeTopics(org.apache.kafka.common.TopicCollection.ofTopicIds(List.of(id)))
-                .allTopicIds().get(Suite.STEP_SECONDS, TimeUnit.SECONDS);
+            var byId = admin
+                .describeTopics(org.apache.kafka.common.TopicCollection.ofTopicIds(List.of(id)))
+                .allTopicIds()
+                .get(Suite.STEP_SECONDS, TimeUnit.SECONDS);
             Suite.check(byId.get(id).name().equals(topic), "another name by id");
         });
     }

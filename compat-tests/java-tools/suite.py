@@ -16,10 +16,20 @@ import wire
 from compat import PARTITIONS, Deadline, wait_until
 
 JARS = os.path.join(os.environ["CACHE"], "jars")
-(version,) = (re.search(r"kafka-tools-(\d.*)\.jar", path).group(1) for path in glob.glob(f"{JARS}/kafka-tools-[0-9]*.jar"))
+(version,) = (
+    re.search(r"kafka-tools-(\d.*)\.jar", path).group(1) for path in glob.glob(f"{JARS}/kafka-tools-[0-9]*.jar")
+)
 suite = compat.Suite("java-tools", version)
-JAVA = ["java", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
-        "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{JARS}/*"]
+JAVA = [
+    "java",
+    "-Xmx128m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-Xshare:auto",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "-cp",
+    f"{JARS}/*",
+]
 TOOLS = "org.apache.kafka.tools"
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 LARGE_CHARACTERS = 1_000_000
@@ -48,8 +58,12 @@ class Background:
     def __init__(self, name, *arguments):
         self.path = os.path.join(scratch.name, f"{name}-{random.randrange(1 << 30)}")
         self._output = open(self.path, "wb")
-        self.process = subprocess.Popen(JAVA + [f"{TOOLS}.{name}", "--bootstrap-server", suite.bootstrap, *arguments],
-                                        stdout=self._output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            JAVA + [f"{TOOLS}.{name}", "--bootstrap-server", suite.bootstrap, *arguments],
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+        )
 
     def events(self):
         """All events so far; the last line may still be in the making."""
@@ -61,7 +75,11 @@ class Background:
         """The partitions of `topic_name` after the last assignment event."""
         owned = set()
         for event in self.events():
-            partitions = {one["partition"] for one in event.get("partitions", []) if isinstance(one, dict) and one["topic"] == topic_name}
+            partitions = {
+                one["partition"]
+                for one in event.get("partitions", [])
+                if isinstance(one, dict) and one["topic"] == topic_name
+            }
             if event["name"] == "partitions_assigned":
                 owned |= partitions
             elif event["name"] == "partitions_revoked":
@@ -74,7 +92,10 @@ class Background:
                 return True
             if self.process.poll() is not None and not condition():
                 with open(self.path, "rb") as output:
-                    raise AssertionError(f"the tool ended with {self.process.returncode}: {output.read()[-600:].decode(errors='replace')}")
+                    raise AssertionError(
+                        f"the tool ended with {self.process.returncode}: "
+                        + output.read()[-600:].decode(errors="replace")
+                    )
             time.sleep(0.05)
             return False
 
@@ -91,8 +112,18 @@ class Background:
 
 
 def create(name, partitions):
-    tool("TopicCommand", "--create", "--topic", name, "--partitions", str(partitions), "--replication-factor", "1",
-         "--config", "retention.ms=-1")
+    tool(
+        "TopicCommand",
+        "--create",
+        "--topic",
+        name,
+        "--partitions",
+        str(partitions),
+        "--replication-factor",
+        "1",
+        "--config",
+        "retention.ms=-1",
+    )
 
 
 def lines_for(codec):
@@ -113,19 +144,46 @@ def lines_for(codec):
 
 def produce(name, rows, *arguments):
     given = "".join("\t".join(row) + "\n" for row in rows).encode()
-    tool("ConsoleProducer", "--topic", name, "--reader-property", "parse.key=true", "--reader-property", "parse.headers=true",
-         "--reader-property", "null.marker=NIL", "--command-property", "linger.ms=20", *arguments, given=given)
+    tool(
+        "ConsoleProducer",
+        "--topic",
+        name,
+        "--reader-property",
+        "parse.key=true",
+        "--reader-property",
+        "parse.headers=true",
+        "--reader-property",
+        "null.marker=NIL",
+        "--command-property",
+        "linger.ms=20",
+        *arguments,
+        given=given,
+    )
 
 
 def consume(name, count, *arguments):
     """Rows as (partition, headers, key, value)."""
-    output = tool("consumer.ConsoleConsumer", "--topic", name, "--max-messages", str(count), "--timeout-ms", "30000",
-                  *(part for setting in ["print.partition=true", "print.headers=true", "print.key=true", "null.literal=NIL"]
-                    for part in ("--formatter-property", setting)), *arguments)
+    output = tool(
+        "consumer.ConsoleConsumer",
+        "--topic",
+        name,
+        "--max-messages",
+        str(count),
+        "--timeout-ms",
+        "30000",
+        *(
+            part
+            for setting in ["print.partition=true", "print.headers=true", "print.key=true", "null.literal=NIL"]
+            for part in ("--formatter-property", setting)
+        ),
+        *arguments,
+    )
     rows = []
     for line in output.splitlines():
         partition, headers, key, value = line.split("\t")
-        rows.append((int(partition.removeprefix("Partition:")), "NIL" if headers == "NO_HEADERS" else headers, key, value))
+        rows.append(
+            (int(partition.removeprefix("Partition:")), "NIL" if headers == "NO_HEADERS" else headers, key, value)
+        )
     return rows
 
 
@@ -155,7 +213,10 @@ for codec in CODECS:
     with suite.step(f"produce.{codec}"):
         produce(suite.name(codec), rows, "--compression-codec", codec)
         stored = wire.stored(suite.bootstrap, suite.name(codec), PARTITIONS)
-        assert codec in stored.codecs and stored.codecs <= {codec, "none"}, f"asked for {codec}, stored as {stored.codecs}"
+        assert codec in stored.codecs and stored.codecs <= {
+            codec,
+            "none",
+        }, f"asked for {codec}, stored as {stored.codecs}"
     if suite.failed(f"produce.{codec}", f"consume.{codec}"):
         continue
     with suite.step(f"consume.{codec}"):
@@ -163,7 +224,9 @@ for codec in CODECS:
 suite.lacks("timestamps", "the console producer cannot set them")
 
 with suite.step("idempotent"):
-    assert -1 not in wire.stored(suite.bootstrap, suite.name("none"), PARTITIONS).producer_ids, "the console producer's default"
+    assert (
+        -1 not in wire.stored(suite.bootstrap, suite.name("none"), PARTITIONS).producer_ids
+    ), "the console producer's default"
 
 with suite.step("offsets_by_time"):
     name = suite.name("none")
@@ -179,24 +242,47 @@ with suite.step("offsets_by_time"):
 
 with suite.step("verifiable"):
     count = 2000
-    producer = Background("VerifiableProducer", "--topic", verify_topic, "--max-messages", str(count), "--acks", "-1",
-                          "--throughput", "-1")
+    producer = Background(
+        "VerifiableProducer",
+        "--topic",
+        verify_topic,
+        "--max-messages",
+        str(count),
+        "--acks",
+        "-1",
+        "--throughput",
+        "-1",
+    )
     try:
-        producer.wait_for("the producer's last acknowledgement",
-                          lambda: any(event["name"] == "tool_data" for event in producer.events()))
+        producer.wait_for(
+            "the producer's last acknowledgement",
+            lambda: any(event["name"] == "tool_data" for event in producer.events()),
+        )
         acknowledged = [event for event in producer.events() if event["name"] == "producer_send_success"]
         assert len(acknowledged) == count, f"{len(acknowledged)} of {count} acknowledged"
     finally:
         producer.stop()
-    consumer = Background("VerifiableConsumer", "--topic", verify_topic, "--group-id", suite.name("verifier"), "--max-messages",
-                          str(count), "--reset-policy", "earliest")
+    consumer = Background(
+        "VerifiableConsumer",
+        "--topic",
+        verify_topic,
+        "--group-id",
+        suite.name("verifier"),
+        "--max-messages",
+        str(count),
+        "--reset-policy",
+        "earliest",
+    )
     try:
+
         def consumed():
             return sum(event["count"] for event in consumer.events() if event["name"] == "records_consumed")
 
         consumer.wait_for("the consumer's last record", lambda: consumed() >= count)
-        consumer.wait_for("its commit", lambda: any(event["name"] == "offsets_committed" and event["success"]
-                                                    for event in consumer.events()))
+        consumer.wait_for(
+            "its commit",
+            lambda: any(event["name"] == "offsets_committed" and event["success"] for event in consumer.events()),
+        )
         assert consumed() == count
     finally:
         consumer.stop()
@@ -205,13 +291,25 @@ with suite.step("group.rebalance"):
     arguments = ["--topic", group_topic, "--group-id", suite.name("rebalance"), "--session-timeout", "10000"]
     one, two = Background("VerifiableConsumer", *arguments), Background("VerifiableConsumer", *arguments)
     try:
-        one.wait_for("both members own two partitions", lambda: [len(one.owned(group_topic)), len(two.owned(group_topic))] == [2, 2])
+        one.wait_for(
+            "both members own two partitions",
+            lambda: [len(one.owned(group_topic)), len(two.owned(group_topic))] == [2, 2],
+        )
         two.stop()
         one.wait_for("the remaining member owns all four", lambda: len(one.owned(group_topic)) == 4)
         with suite.step("describe.group"):
-            described = tool("consumer.group.ConsumerGroupCommand", "--describe", "--state", "--group", suite.name("rebalance"))
+            described = tool(
+                "consumer.group.ConsumerGroupCommand", "--describe", "--state", "--group", suite.name("rebalance")
+            )
             assert "Stable" in described, described
-            members = tool("consumer.group.ConsumerGroupCommand", "--describe", "--members", "--verbose", "--group", suite.name("rebalance"))
+            members = tool(
+                "consumer.group.ConsumerGroupCommand",
+                "--describe",
+                "--members",
+                "--verbose",
+                "--group",
+                suite.name("rebalance"),
+            )
             assert sum(suite.name("rebalance") in line for line in members.splitlines()) == 1, members
             assert suite.name("rebalance") in tool("consumer.group.ConsumerGroupCommand", "--list").split()
             assert suite.name("rebalance") in tool("GroupsCommand", "--list")
@@ -261,13 +359,17 @@ with suite.step("describe.broker"):
     for api in ["Produce", "Fetch", "JoinGroup", "CreateTopics"]:
         assert re.search(rf"{api}\(\d+\): \d", versions), versions[-600:]
     (broker_id,) = re.findall(r"\(id: (\d+) ", versions)
-    configs = tool("kafka.admin.ConfigCommand", "--describe", "--all", "--entity-type", "brokers", "--entity-name", broker_id)
+    configs = tool(
+        "kafka.admin.ConfigCommand", "--describe", "--all", "--entity-type", "brokers", "--entity-name", broker_id
+    )
     assert "log.retention" in configs, configs[-300:]
 
 with suite.step("describe.log_dirs"):
     output = tool("LogDirsCommand", "--describe", "--topic-list", suite.name("none"))
     (line,) = (line for line in output.splitlines() if line.startswith("{"))
-    replicas = [replica for broker in json.loads(line)["brokers"] for one in broker["logDirs"] for replica in one["partitions"]]
+    replicas = [
+        replica for broker in json.loads(line)["brokers"] for one in broker["logDirs"] for replica in one["partitions"]
+    ]
     assert len(replicas) == PARTITIONS and sum(replica["size"] for replica in replicas) > LARGE_CHARACTERS, replicas
 
 with suite.step("delete_records"):

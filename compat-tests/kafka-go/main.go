@@ -41,8 +41,11 @@ func main() {
 		}
 		request := &kafka.CreateTopicsRequest{}
 		for topic, partitions := range sizes {
-			request.Topics = append(request.Topics, kafka.TopicConfig{Topic: topic, NumPartitions: partitions, ReplicationFactor: 1,
-				ConfigEntries: []kafka.ConfigEntry{{ConfigName: "retention.ms", ConfigValue: "-1"}}})
+			request.Topics = append(
+				request.Topics,
+				kafka.TopicConfig{Topic: topic, NumPartitions: partitions, ReplicationFactor: 1,
+					ConfigEntries: []kafka.ConfigEntry{{ConfigName: "retention.ms", ConfigValue: "-1"}}},
+			)
 		}
 		for _, problem := range compat.Get(client.CreateTopics(ctx, request)).Errors {
 			compat.Must(problem)
@@ -71,8 +74,15 @@ func main() {
 	if !suite.Failed("produce.none", "offsets_by_time") {
 		suite.Step("offsets_by_time", func(ctx context.Context) {
 			topic, records := suite.Name("none"), compat.OfPartition(sent["none"], 0)
-			answer := compat.Get(client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{
-				topic: {kafka.FirstOffsetOf(0), kafka.LastOffsetOf(0), kafka.TimeOffsetOf(0, time.UnixMilli(records[5].TimestampMs))}}}))
+			answer := compat.Get(
+				client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{
+					topic: {
+						kafka.FirstOffsetOf(0),
+						kafka.LastOffsetOf(0),
+						kafka.TimeOffsetOf(0, time.UnixMilli(records[5].TimestampMs)),
+					},
+				}}),
+			)
 			found := answer.Topics[topic][0]
 			compat.Must(found.Error)
 			compat.Check(found.FirstOffset == 0 && found.LastOffset == int64(len(records)), "%+v", found)
@@ -96,13 +106,18 @@ func main() {
 	suite.Step("group.resume", func(ctx context.Context) {
 		var records []compat.Record
 		for index := range 100 {
-			records = append(records, compat.Record{Value: fmt.Appendf(nil, "%d", index), TimestampMs: baseMs + int64(index)})
+			records = append(
+				records,
+				compat.Record{Value: fmt.Appendf(nil, "%d", index), TimestampMs: baseMs + int64(index)},
+			)
 		}
 		produce(ctx, suite.Bootstrap, resumeTopic, 0, records)
 		reader := func() *kafka.Reader {
-			return kafka.NewReader(kafka.ReaderConfig{Brokers: []string{suite.Bootstrap}, GroupID: group, Topic: resumeTopic,
-				StartOffset: kafka.FirstOffset, MaxWait: 200 * time.Millisecond, SessionTimeout: 10 * time.Second,
-				HeartbeatInterval: 300 * time.Millisecond, JoinGroupBackoff: 200 * time.Millisecond})
+			return kafka.NewReader(
+				kafka.ReaderConfig{Brokers: []string{suite.Bootstrap}, GroupID: group, Topic: resumeTopic,
+					StartOffset: kafka.FirstOffset, MaxWait: 200 * time.Millisecond, SessionTimeout: 10 * time.Second,
+					HeartbeatInterval: 300 * time.Millisecond, JoinGroupBackoff: 200 * time.Millisecond},
+			)
 		}
 		first := reader()
 		var last kafka.Message
@@ -118,11 +133,17 @@ func main() {
 			compat.Check(string(last.Value) == fmt.Sprint(index), "%q where %d should be", last.Value, index)
 		}
 		compat.Must(second.CommitMessages(ctx, last))
-		fetched := compat.Get(client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{resumeTopic: {0}}}))
+		fetched := compat.Get(
+			client.OffsetFetch(
+				ctx,
+				&kafka.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{resumeTopic: {0}}},
+			),
+		)
 		compat.Must(fetched.Error)
 		compat.Check(fetched.Topics[resumeTopic][0].CommittedOffset == 100, "%+v", fetched.Topics)
 		suite.Step("describe.group", func(ctx context.Context) {
-			described := compat.Get(client.DescribeGroups(ctx, &kafka.DescribeGroupsRequest{GroupIDs: []string{group}})).Groups[0]
+			request := &kafka.DescribeGroupsRequest{GroupIDs: []string{group}}
+			described := compat.Get(client.DescribeGroups(ctx, request)).Groups[0]
 			compat.Must(described.Error)
 			compat.Check(described.GroupState == "Stable" && len(described.Members) == 1, "%+v", described)
 			listed := compat.Get(client.ListGroups(ctx, &kafka.ListGroupsRequest{}))
@@ -136,13 +157,24 @@ func main() {
 	})
 
 	suite.Step("group.admin_offsets", func(ctx context.Context) {
-		deleted := compat.Get(client.OffsetDelete(ctx, &kafka.OffsetDeleteRequest{GroupID: group, Topics: map[string][]int{resumeTopic: {0}}}))
+		deleted := compat.Get(
+			client.OffsetDelete(
+				ctx,
+				&kafka.OffsetDeleteRequest{GroupID: group, Topics: map[string][]int{resumeTopic: {0}}},
+			),
+		)
 		compat.Must(deleted.Error)
 		compat.Must(deleted.Topics[resumeTopic][0].Error)
-		fetched := compat.Get(client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{resumeTopic: {0}}}))
+		fetched := compat.Get(
+			client.OffsetFetch(
+				ctx,
+				&kafka.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{resumeTopic: {0}}},
+			),
+		)
 		compat.Check(fetched.Topics[resumeTopic][0].CommittedOffset == -1, "%+v", fetched.Topics)
 		// The last offset and the last member are gone, so the group may be gone too.
-		for _, problem := range compat.Get(client.DeleteGroups(ctx, &kafka.DeleteGroupsRequest{GroupIDs: []string{group}})).Errors {
+		request := &kafka.DeleteGroupsRequest{GroupIDs: []string{group}}
+		for _, problem := range compat.Get(client.DeleteGroups(ctx, request)).Errors {
 			compat.Check(problem == nil || errors.Is(problem, kafka.GroupIdNotFound), "%v", problem)
 		}
 	})
@@ -162,8 +194,11 @@ func main() {
 	suite.Step("describe.configs", func(ctx context.Context) {
 		topic := suite.Name("none")
 		value := func(key string) string {
-			described := compat.Get(client.DescribeConfigs(ctx, &kafka.DescribeConfigsRequest{IncludeSynonyms: true, IncludeDocumentation: true,
-				Resources: []kafka.DescribeConfigRequestResource{{ResourceType: kafka.ResourceTypeTopic, ResourceName: topic}}})).Resources[0]
+			resource := kafka.DescribeConfigRequestResource{ResourceType: kafka.ResourceTypeTopic, ResourceName: topic}
+			described := compat.Get(client.DescribeConfigs(ctx, &kafka.DescribeConfigsRequest{
+				IncludeSynonyms: true, IncludeDocumentation: true,
+				Resources: []kafka.DescribeConfigRequestResource{resource},
+			})).Resources[0]
 			compat.Must(described.Error)
 			for _, entry := range described.ConfigEntries {
 				if entry.ConfigName == key {
@@ -175,8 +210,16 @@ func main() {
 		compat.Check(value("retention.ms") == "-1", "retention.ms %s", value("retention.ms"))
 		compat.Check(value("max.message.bytes") == "1048588", "max.message.bytes %s", value("max.message.bytes"))
 		answer := compat.Get(client.IncrementalAlterConfigs(ctx, &kafka.IncrementalAlterConfigsRequest{
-			Resources: []kafka.IncrementalAlterConfigsRequestResource{{ResourceType: kafka.ResourceTypeTopic, ResourceName: topic,
-				Configs: []kafka.IncrementalAlterConfigsRequestConfig{{Name: "segment.bytes", Value: "1048576", ConfigOperation: kafka.ConfigOperationSet}}}}}))
+			Resources: []kafka.IncrementalAlterConfigsRequestResource{
+				{
+					ResourceType: kafka.ResourceTypeTopic,
+					ResourceName: topic,
+					Configs: []kafka.IncrementalAlterConfigsRequestConfig{
+						{Name: "segment.bytes", Value: "1048576", ConfigOperation: kafka.ConfigOperationSet},
+					},
+				},
+			},
+		}))
 		compat.Must(answer.Resources[0].Error)
 		compat.Until("the altered value", func() bool { return value("segment.bytes") == "1048576" })
 		compat.Check(value("retention.ms") == "-1", "the change reset another key")
@@ -187,7 +230,10 @@ func main() {
 			Topics: []kafka.TopicPartitionsConfig{{Name: suite.Name("gzip"), Count: compat.Partitions + 2}}})).Errors {
 			compat.Must(problem)
 		}
-		compat.Until("the added partitions", func() bool { return partitionsOf(ctx, suite.Name("gzip")) == compat.Partitions+2 })
+		compat.Until(
+			"the added partitions",
+			func() bool { return partitionsOf(ctx, suite.Name("gzip")) == compat.Partitions+2 },
+		)
 	})
 
 	suite.Step("delete_topic", func(ctx context.Context) {
@@ -195,7 +241,8 @@ func main() {
 		for _, codec := range codecs {
 			topics = append(topics, suite.Name(codec.name))
 		}
-		for _, problem := range compat.Get(client.DeleteTopics(ctx, &kafka.DeleteTopicsRequest{Topics: topics})).Errors {
+		answer := compat.Get(client.DeleteTopics(ctx, &kafka.DeleteTopicsRequest{Topics: topics}))
+		for _, problem := range answer.Errors {
 			compat.Must(problem)
 		}
 		for _, topic := range topics {
@@ -206,13 +253,26 @@ func main() {
 }
 
 func produce(ctx context.Context, bootstrap, topic string, codec kafka.Compression, records []compat.Record) {
-	writer := &kafka.Writer{Addr: kafka.TCP(bootstrap), Topic: topic, RequiredAcks: kafka.RequireAll, Compression: codec,
-		BatchTimeout: 20 * time.Millisecond, BatchSize: 1000, WriteTimeout: 20 * time.Second, MaxAttempts: 4,
-		Balancer: kafka.BalancerFunc(func(message kafka.Message, _ ...int) int { return message.WriterData.(int) })}
+	writer := &kafka.Writer{
+		Addr:         kafka.TCP(bootstrap),
+		Topic:        topic,
+		RequiredAcks: kafka.RequireAll,
+		Compression:  codec,
+		BatchTimeout: 20 * time.Millisecond,
+		BatchSize:    1000,
+		WriteTimeout: 20 * time.Second,
+		MaxAttempts:  4,
+		Balancer:     kafka.BalancerFunc(func(message kafka.Message, _ ...int) int { return message.WriterData.(int) }),
+	}
 	defer writer.Close()
 	var batch []kafka.Message
 	for _, record := range records {
-		message := kafka.Message{Key: record.Key, Value: record.Value, Time: time.UnixMilli(record.TimestampMs), WriterData: int(record.Partition)}
+		message := kafka.Message{
+			Key:        record.Key,
+			Value:      record.Value,
+			Time:       time.UnixMilli(record.TimestampMs),
+			WriterData: int(record.Partition),
+		}
 		for _, header := range record.Headers {
 			message.Headers = append(message.Headers, kafka.Header{Key: header.Name, Value: header.Value})
 		}
@@ -228,7 +288,12 @@ func consume(ctx context.Context, bootstrap, topic string, sent []compat.Record)
 			MaxBytes: 10 << 20, MaxWait: 200 * time.Millisecond})
 		for range compat.OfPartition(sent, int32(partition)) {
 			message := compat.Get(reader.ReadMessage(ctx))
-			record := compat.Record{Partition: int32(message.Partition), Key: message.Key, Value: message.Value, TimestampMs: message.Time.UnixMilli()}
+			record := compat.Record{
+				Partition:   int32(message.Partition),
+				Key:         message.Key,
+				Value:       message.Value,
+				TimestampMs: message.Time.UnixMilli(),
+			}
 			for _, header := range message.Headers {
 				record.Headers = append(record.Headers, compat.Header{Name: header.Key, Value: header.Value})
 			}
@@ -250,9 +315,20 @@ type member struct {
 }
 
 func join(suite *compat.Suite, topic string) *member {
-	group := compat.Get(kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{ID: suite.Name("rebalance"), Brokers: []string{suite.Bootstrap},
-		Topics: []string{topic}, HeartbeatInterval: 300 * time.Millisecond, SessionTimeout: 10 * time.Second,
-		RebalanceTimeout: 10 * time.Second, JoinGroupBackoff: 200 * time.Millisecond, StartOffset: kafka.FirstOffset}))
+	group := compat.Get(
+		kafka.NewConsumerGroup(
+			kafka.ConsumerGroupConfig{
+				ID:                suite.Name("rebalance"),
+				Brokers:           []string{suite.Bootstrap},
+				Topics:            []string{topic},
+				HeartbeatInterval: 300 * time.Millisecond,
+				SessionTimeout:    10 * time.Second,
+				RebalanceTimeout:  10 * time.Second,
+				JoinGroupBackoff:  200 * time.Millisecond,
+				StartOffset:       kafka.FirstOffset,
+			},
+		),
+	)
 	ctx, cancel := context.WithCancel(context.Background())
 	one := &member{group: group, cancel: cancel, done: make(chan struct{})}
 	go func() {

@@ -71,8 +71,10 @@ with suite.step("alter_configs"):
 
 with suite.step("create_partitions"):
     admin.create_partitions({suite.name("gzip"): NewPartitions(PARTITIONS + 2)}, timeout_ms=30000)
-    wait_until("the added partitions",
-               lambda: len(admin.describe_topics([suite.name("gzip")])[0]["partitions"]) == PARTITIONS + 2)
+    wait_until(
+        "the added partitions",
+        lambda: len(admin.describe_topics([suite.name("gzip")])[0]["partitions"]) == PARTITIONS + 2,
+    )
 
 with suite.step("delete_topic"):
     names = [suite.name(codec) for codec in CODECS] + [group_topic, resume_topic]

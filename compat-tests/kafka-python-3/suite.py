@@ -85,8 +85,10 @@ with suite.step("delete_records"):
 
 with suite.step("create_partitions"):
     admin.create_partitions({suite.name("gzip"): PARTITIONS + 2}, timeout_ms=30000)
-    wait_until("the added partitions",
-               lambda: len(admin.describe_topics([suite.name("gzip")])[0]["partitions"]) == PARTITIONS + 2)
+    wait_until(
+        "the added partitions",
+        lambda: len(admin.describe_topics([suite.name("gzip")])[0]["partitions"]) == PARTITIONS + 2,
+    )
 
 with suite.step("delete_topic"):
     names = [suite.name(codec) for codec in CODECS] + [idempotent_topic, group_topic, resume_topic]

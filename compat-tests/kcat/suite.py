@@ -34,7 +34,20 @@ def kcat(*arguments, given=b"", seconds=compat.STEP_SECONDS):
 
 def produce(topic, codec, *settings):
     """Sends the rows kcat can express and returns them as (headers, key, payload), null as None."""
-    base = ["-P", "-t", topic, "-p", "0", "-z", codec, "-X", "message.max.bytes=1048588", "-X", "message.timeout.ms=30000", *settings]
+    base = [
+        "-P",
+        "-t",
+        topic,
+        "-p",
+        "0",
+        "-z",
+        codec,
+        "-X",
+        "message.max.bytes=1048588",
+        "-X",
+        "message.timeout.ms=30000",
+        *settings,
+    ]
     rows = []
 
     def send(new, given, *more):
@@ -42,7 +55,9 @@ def produce(topic, codec, *settings):
         rows.extend(new)
 
     tab = ["-K", "\t"]
-    send([(["a", "1", "a", "2", "ü", "✓"], "key", "value")], "key\tvalue\n", *tab, "-H", "a=1", "-H", "a=2", "-H", "ü=✓")
+    send(
+        [(["a", "1", "a", "2", "ü", "✓"], "key", "value")], "key\tvalue\n", *tab, "-H", "a=1", "-H", "a=2", "-H", "ü=✓"
+    )
     send([([], None, "null key")], "null key\n")
     send([([], "null value", None)], "null value\t\n", *tab, "-Z")
     send([([], "empty value", "")], "empty value\t\n", *tab)
@@ -50,7 +65,9 @@ def produce(topic, codec, *settings):
     send(many, "".join(f"{key}\t{payload}\n" for _, key, payload in many), *tab)
     # A file is one record; its bytes are text so that the JSON output carries them whole.
     noise = random.Random(codec)
-    large = "".join(noise.choices("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+/", k=compat.LARGE_BYTES))
+    large = "".join(
+        noise.choices("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+/", k=compat.LARGE_BYTES)
+    )
     path = os.path.join(scratch.name, codec)
     with open(path, "w", encoding="utf-8") as file:
         file.write(large)
@@ -84,8 +101,22 @@ class Member:
         self.path = os.path.join(scratch.name, f"member-{random.randrange(1 << 30)}")
         self._output = open(self.path, "wb")
         self.process = subprocess.Popen(
-            [KCAT, "-b", suite.bootstrap, "-G", group, "-X", "session.timeout.ms=10000", "-X", "heartbeat.interval.ms=300", topic],
-            stdout=subprocess.DEVNULL, stderr=self._output, stdin=subprocess.DEVNULL)
+            [
+                KCAT,
+                "-b",
+                suite.bootstrap,
+                "-G",
+                group,
+                "-X",
+                "session.timeout.ms=10000",
+                "-X",
+                "heartbeat.interval.ms=300",
+                topic,
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=self._output,
+            stdin=subprocess.DEVNULL,
+        )
 
     def owned(self):
         """None before the first assignment, then the number of partitions of the last one."""
@@ -143,11 +174,17 @@ if not suite.failed("consume.none", "offsets_by_time"):
         topic = suite.name("none")
         messages = consume(topic, "-p", "0")
         target = next(index for index in range(3, len(messages)) if messages[index]["ts"] > messages[index - 1]["ts"])
-        for time_ms, expected in [(messages[target]["ts"], target), (messages[0]["ts"] - 1, 0), (messages[-1]["ts"] + 1, len(messages))]:
+        for time_ms, expected in [
+            (messages[target]["ts"], target),
+            (messages[0]["ts"] - 1, 0),
+            (messages[-1]["ts"] + 1, len(messages)),
+        ]:
             answer = kcat("-Q", "-t", f"{topic}:0:{time_ms}")
             found = int(re.search(r"offset (-?\d+)", answer).group(1))
             # librdkafka answers "no such record" with the end (-1 is OFFSET_END).
-            assert found == expected or (expected == len(messages) and found == -1), f"at {time_ms}: {found}, not {expected}"
+            assert found == expected or (
+                expected == len(messages) and found == -1
+            ), f"at {time_ms}: {found}, not {expected}"
 
 with suite.step("group.rebalance"):
     topic = suite.name("none-created")
@@ -157,7 +194,10 @@ with suite.step("group.rebalance"):
     try:
         soon("the first member owns everything", lambda: one.owned() == count)
         two = Member(suite.name("rebalance"), topic)
-        soon("both have an assignment of all partitions together", lambda: two.owned() is not None and (one.owned() or 0) + two.owned() == count)
+        soon(
+            "both have an assignment of all partitions together",
+            lambda: two.owned() is not None and (one.owned() or 0) + two.owned() == count,
+        )
         # With one partition only one of them owns it: stop the owner.
         leaving, staying = (one, two) if one.owned() else (two, one)
         leaving.stop()

@@ -4,7 +4,8 @@ MANIFESTS=requirements.txt
 
 toolchain() {
     command -v python3 >/dev/null 2>&1 || skip "python3 ≥ 3.9 with venv"
-    python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 9))' 2>/dev/null || skip "python3 ≥ 3.9 with venv"
+    python3 -c "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 9))" 2>/dev/null ||
+        skip "python3 ≥ 3.9 with venv"
 }
 
 install() {

@@ -28,8 +28,17 @@ MARK_BEGIN, MARK_END = "<!-- matrix:begin -->", "<!-- matrix:end -->"
 
 # One of each library family, quick to install.
 CORE = [
-    "confluent-kafka-python", "kafka-python-3", "kafka-python-2.0.2", "aiokafka", "kafkajs", "franz-go", "sarama",
-    "kafka-go", "java-4", "java-tools", "kcat",
+    "confluent-kafka-python",
+    "kafka-python-3",
+    "kafka-python-2.0.2",
+    "aiokafka",
+    "kafkajs",
+    "franz-go",
+    "sarama",
+    "kafka-go",
+    "java-4",
+    "java-tools",
+    "kcat",
 ]
 EXTRA = ["java-2.8", "platformatic-kafka", "rdkafka", "rskafka"]
 
@@ -64,7 +73,11 @@ class Broker:
         while not self._ready.wait(0.05):
             if self._ended.is_set() or time.monotonic() > limit:
                 self.stop()
-                reason = f"ended with {self.process.returncode}" if self._ended.is_set() else f"took more than {READY_SECONDS} s"
+                reason = (
+                    f"ended with {self.process.returncode}"
+                    if self._ended.is_set()
+                    else f"took more than {READY_SECONDS} s"
+                )
                 raise SystemExit(f"the broker {reason} before `ready`:\n{self.tail()}")
 
     def _read_output(self):
@@ -109,7 +122,9 @@ def find_binary(given):
     binary = target / "release" / "stonelog"
     print(f"building {binary}", flush=True)
     subprocess.run(
-        ["cargo", "build", "--release", "--locked", "--package", "stonelog", "--bin", "stonelog"], cwd=REPOSITORY, check=True
+        ["cargo", "build", "--release", "--locked", "--package", "stonelog", "--bin", "stonelog"],
+        cwd=REPOSITORY,
+        check=True,
     )
     return binary
 
@@ -176,7 +191,7 @@ def run_client(client, bootstrap, direct, recorder):
     def on_line(line):
         if line.startswith("COMPAT "):
             try:
-                fields = json.loads(line[len("COMPAT "):])
+                fields = json.loads(line[len("COMPAT ") :])
             except ValueError:
                 print(f"  unreadable report: {line}", flush=True)
                 return
@@ -261,7 +276,9 @@ def matrix(reports):
         more = []
         for name, outcome in report["steps"].items():
             if name not in summed:
-                more.append(name if outcome == "pass" else f"{name}: **fails**" if outcome.startswith("fail") else f"no {name}")
+                more.append(
+                    name if outcome == "pass" else f"{name}: **fails**" if outcome.startswith("fail") else f"no {name}"
+                )
         lines.append(f"| {report['client']} | {report['version']} | " + " | ".join(cells) + f" | {', '.join(more)} |")
     lines += ["", "API versions seen on the wire:", "", "| client | versions |", "|---|---|"]
     for report in reports:
@@ -282,14 +299,21 @@ def write_document(reports):
 
 
 def arguments():
-    parser = argparse.ArgumentParser(prog="compat-tests/run", description="Real, pinned client libraries against a broker.")
+    parser = argparse.ArgumentParser(
+        prog="compat-tests/run", description="Real, pinned client libraries against a broker."
+    )
     parser.add_argument("--client", action="append", default=[], metavar="NAME", help="one suite; may be repeated")
     parser.add_argument("--core", action="store_true", help="one of each library family (the default)")
     parser.add_argument("--all", action="store_true", help="every suite")
     parser.add_argument("--list", action="store_true", help="print the suites and leave")
     parser.add_argument("--broker", metavar="HOST:PORT", help="a running broker instead of a stonelog started here")
-    parser.add_argument("--relay-port", type=int, default=0, metavar="PORT",
-                        help="with --broker: the loopback port that the broker advertises; record the API versions there")
+    parser.add_argument(
+        "--relay-port",
+        type=int,
+        default=0,
+        metavar="PORT",
+        help="with --broker: the loopback port that the broker advertises; record the API versions there",
+    )
     parser.add_argument("--no-relay", action="store_true", help="connect directly; API versions are not recorded")
     parser.add_argument("--binary", metavar="PATH", help="the stonelog binary (default: build the release binary)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a further broker setting")

@@ -91,7 +91,13 @@ func main() {
 				{records[5].TimestampMs, 5}, {records[5].TimestampMs - 1, 5},
 			} {
 				found := compat.Get(client.GetOffset(topic, 0, question.at))
-				compat.Check(found == int64(question.expected), "at %d: offset %d, not %d", question.at, found, question.expected)
+				compat.Check(
+					found == int64(question.expected),
+					"at %d: offset %d, not %d",
+					question.at,
+					found,
+					question.expected,
+				)
 			}
 		})
 	}
@@ -109,7 +115,17 @@ func main() {
 		suite.Step(name, func(context.Context) {
 			settings := config()
 			settings.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{strategy}
-			one, two := join(brokers, settings, suite.Name(name), groupTopic), join(brokers, settings, suite.Name(name), groupTopic)
+			one, two := join(
+				brokers,
+				settings,
+				suite.Name(name),
+				groupTopic,
+			), join(
+				brokers,
+				settings,
+				suite.Name(name),
+				groupTopic,
+			)
 			defer one.leave()
 			defer two.leave()
 			compat.Until("both members own partitions", func() bool {
@@ -126,7 +142,10 @@ func main() {
 	suite.Step("group.resume", func(context.Context) {
 		var records []compat.Record
 		for index := range 100 {
-			records = append(records, compat.Record{Value: fmt.Appendf(nil, "%d", index), TimestampMs: baseMs + int64(index)})
+			records = append(
+				records,
+				compat.Record{Value: fmt.Appendf(nil, "%d", index), TimestampMs: baseMs + int64(index)},
+			)
 		}
 		produce(brokers, config(), resumeTopic, records)
 		first := join(brokers, config(), group, resumeTopic)
@@ -145,7 +164,12 @@ func main() {
 		compat.Check(block.Offset == 40 && block.Metadata == "mark", "committed %d %q", block.Offset, block.Metadata)
 		suite.Step("describe.group", func(context.Context) {
 			described := compat.Get(admin.DescribeConsumerGroups([]string{group}))[0]
-			compat.Check(described.State == "Stable" && len(described.Members) == 1, "%s, %d members", described.State, len(described.Members))
+			compat.Check(
+				described.State == "Stable" && len(described.Members) == 1,
+				"%s, %d members",
+				described.State,
+				len(described.Members),
+			)
 			_, there := compat.Get(admin.ListConsumerGroups())[group]
 			compat.Check(there, "not listed")
 		})
@@ -163,7 +187,11 @@ func main() {
 
 	suite.Step("describe.topic", func(context.Context) {
 		described := compat.Get(admin.DescribeTopics([]string{suite.Name("none")}))[0]
-		compat.Check(described.Err == sarama.ErrNoError && len(described.Partitions) == compat.Partitions, "%+v", described)
+		compat.Check(
+			described.Err == sarama.ErrNoError && len(described.Partitions) == compat.Partitions,
+			"%+v",
+			described,
+		)
 		nodes, _, problem := admin.DescribeCluster()
 		compat.Must(problem)
 		compat.Check(len(nodes) == 1, "%d brokers", len(nodes))
@@ -174,7 +202,8 @@ func main() {
 	suite.Step("describe.configs", func(context.Context) {
 		topic := suite.Name("none")
 		value := func(key string) string {
-			for _, entry := range compat.Get(admin.DescribeConfig(sarama.ConfigResource{Type: sarama.TopicResource, Name: topic})) {
+			resource := sarama.ConfigResource{Type: sarama.TopicResource, Name: topic}
+			for _, entry := range compat.Get(admin.DescribeConfig(resource)) {
 				if entry.Name == key {
 					return entry.Value
 				}
@@ -184,8 +213,10 @@ func main() {
 		compat.Check(value("retention.ms") == "-1", "retention.ms %s", value("retention.ms"))
 		compat.Check(value("max.message.bytes") == "1048588", "max.message.bytes %s", value("max.message.bytes"))
 		size := "1048576"
-		compat.Must(admin.IncrementalAlterConfig(sarama.TopicResource, topic, map[string]sarama.IncrementalAlterConfigsEntry{
-			"segment.bytes": {Operation: sarama.IncrementalAlterConfigsOperationSet, Value: &size}}, false))
+		compat.Must(
+			admin.IncrementalAlterConfig(sarama.TopicResource, topic, map[string]sarama.IncrementalAlterConfigsEntry{
+				"segment.bytes": {Operation: sarama.IncrementalAlterConfigsOperationSet, Value: &size}}, false),
+		)
 		compat.Until("the altered value", func() bool { return value("segment.bytes") == size })
 		compat.Check(value("retention.ms") == "-1", "the change reset another key")
 	})
@@ -199,7 +230,9 @@ func main() {
 	suite.Step("create_partitions", func(context.Context) {
 		compat.Must(admin.CreatePartitions(suite.Name("gzip"), compat.Partitions+2, nil, false))
 		compat.Until("the added partitions", func() bool {
-			return len(compat.Get(admin.DescribeTopics([]string{suite.Name("gzip")}))[0].Partitions) == compat.Partitions+2
+			return len(
+				compat.Get(admin.DescribeTopics([]string{suite.Name("gzip")}))[0].Partitions,
+			) == compat.Partitions+2
 		})
 	})
 
@@ -229,7 +262,11 @@ func produce(brokers []string, settings *sarama.Config, topic string, records []
 	defer producer.Close()
 	var batch []*sarama.ProducerMessage
 	for _, record := range records {
-		message := &sarama.ProducerMessage{Topic: topic, Partition: record.Partition, Timestamp: time.UnixMilli(record.TimestampMs)}
+		message := &sarama.ProducerMessage{
+			Topic:     topic,
+			Partition: record.Partition,
+			Timestamp: time.UnixMilli(record.TimestampMs),
+		}
 		if record.Key != nil {
 			message.Key = sarama.ByteEncoder(record.Key)
 		}
@@ -237,7 +274,10 @@ func produce(brokers []string, settings *sarama.Config, topic string, records []
 			message.Value = sarama.ByteEncoder(record.Value)
 		}
 		for _, header := range record.Headers {
-			message.Headers = append(message.Headers, sarama.RecordHeader{Key: []byte(header.Name), Value: header.Value})
+			message.Headers = append(
+				message.Headers,
+				sarama.RecordHeader{Key: []byte(header.Name), Value: header.Value},
+			)
 		}
 		batch = append(batch, message)
 	}
@@ -271,7 +311,12 @@ func consume(client sarama.Client, topic string, count int) []compat.Record {
 }
 
 func toRecord(message *sarama.ConsumerMessage) compat.Record {
-	record := compat.Record{Partition: message.Partition, Key: message.Key, Value: message.Value, TimestampMs: message.Timestamp.UnixMilli()}
+	record := compat.Record{
+		Partition:   message.Partition,
+		Key:         message.Key,
+		Value:       message.Value,
+		TimestampMs: message.Timestamp.UnixMilli(),
+	}
 	for _, header := range message.Headers {
 		record.Headers = append(record.Headers, compat.Header{Name: string(header.Key), Value: header.Value})
 	}
@@ -294,7 +339,12 @@ type member struct {
 
 func join(brokers []string, settings *sarama.Config, group, topic string) *member {
 	ctx, cancel := context.WithCancel(context.Background())
-	one := &member{group: compat.Get(sarama.NewConsumerGroup(brokers, group, settings)), cancel: cancel, done: make(chan struct{}), assigned: topic}
+	one := &member{
+		group:    compat.Get(sarama.NewConsumerGroup(brokers, group, settings)),
+		cancel:   cancel,
+		done:     make(chan struct{}),
+		assigned: topic,
+	}
 	go func() {
 		defer close(one.done)
 		for ctx.Err() == nil {

@@ -89,7 +89,8 @@ func RecordSet(seed int64, baseMs int64, limits Limits) []Record {
 	return rows
 }
 
-// FoldEmpty turns empty keys, values and header values into nulls, for clients that cannot tell them apart when reading.
+// FoldEmpty turns empty keys, values and header values into nulls, for clients that cannot tell them apart when they
+// read.
 func FoldEmpty(records []Record) []Record {
 	fold := func(data []byte) []byte {
 		if len(data) == 0 {
@@ -158,7 +159,13 @@ func show(record Record) string {
 		}
 		return fmt.Sprintf("%q(%d)", data[:min(len(data), 24)], len(data))
 	}
-	text := fmt.Sprintf("p%d key=%s value=%s t=%d", record.Partition, short(record.Key), short(record.Value), record.TimestampMs)
+	text := fmt.Sprintf(
+		"p%d key=%s value=%s t=%d",
+		record.Partition,
+		short(record.Key),
+		short(record.Value),
+		record.TimestampMs,
+	)
 	for _, header := range record.Headers {
 		text += fmt.Sprintf(" %s=%s", header.Name, short(header.Value))
 	}

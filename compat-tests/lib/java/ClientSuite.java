@@ -33,11 +33,14 @@ import org.apache.kafka.common.utils.AppInfoParser;
 
 /** The Java client, compiled against each pinned version: every codec, groups, offsets, idempotence and Admin. */
 public final class ClientSuite {
+
     private static final int PARTITIONS = 3;
     private static final List<String> CODECS = List.of("none", "gzip", "snappy", "lz4", "zstd");
 
     private final Suite suite = new Suite(Versions.CLIENT, AppInfoParser.getVersion());
-    private final Admin admin = Admin.create(Map.of("bootstrap.servers", suite.bootstrap, "default.api.timeout.ms", 30000));
+    private final Admin admin = Admin.create(
+        Map.of("bootstrap.servers", suite.bootstrap, "default.api.timeout.ms", 30000)
+    );
     /** An hour ago, so that retention by time never touches the records. */
     private final long baseMs = (System.currentTimeMillis() / 1000 - 3600) * 1000;
     private final Map<String, List<ProducerRecord<byte[], byte[]>>> sent = new HashMap<>();
@@ -59,9 +62,13 @@ public final class ClientSuite {
         });
         for (var codec : CODECS) {
             sent.put(codec, records(suite.name(codec), codec.hashCode()));
-            suite.step("produce." + codec, () -> produce(sent.get(codec), Map.of("compression.type", codec, "enable.idempotence", false)));
+            suite.step("produce." + codec, () ->
+                produce(sent.get(codec), Map.of("compression.type", codec, "enable.idempotence", false))
+            );
             if (suite.failed("produce." + codec, "consume." + codec)) continue;
-            suite.step("consume." + codec, () -> compare(sent.get(codec), consume(suite.name(codec), sent.get(codec).size())));
+            suite.step("consume." + codec, () ->
+                compare(sent.get(codec), consume(suite.name(codec), sent.get(codec).size()))
+            );
         }
         if (!suite.failed("produce.none", "offsets_by_time")) suite.step("offsets_by_time", this::offsetsByTime);
         suite.step("idempotent", () -> {
@@ -70,42 +77,72 @@ public final class ClientSuite {
             compare(records, consume(idempotentTopic, records.size()));
         });
         suite.step("group.rebalance", () -> rebalance("eager", RangeAssignor.class.getName()));
-        suite.step("group.rebalance_cooperative", () -> rebalance("cooperative", CooperativeStickyAssignor.class.getName()));
+        suite.step("group.rebalance_cooperative", () ->
+            rebalance("cooperative", CooperativeStickyAssignor.class.getName())
+        );
         suite.step("group.static_member", this::staticMember);
         suite.step("group.resume", this::resume);
         suite.step("group.admin_offsets", this::adminOffsets);
         suite.step("describe.topic", () -> {
             var described = Versions.describe(admin, List.of(suite.name("none"))).get(suite.name("none"));
-            Suite.check(described.partitions().size() == PARTITIONS && described.partitions().get(0).leader() != null, described.toString());
+            Suite.check(
+                described.partitions().size() == PARTITIONS && described.partitions().get(0).leader() != null,
+                described.toString()
+            );
             var cluster = admin.describeCluster();
-            Suite.check(get(cluster.nodes()).size() == 1 && get(cluster.controller()) != null && !get(cluster.clusterId()).isEmpty(), "cluster");
+            Suite.check(
+                get(cluster.nodes()).size() == 1 &&
+                    get(cluster.controller()) != null &&
+                    !get(cluster.clusterId()).isEmpty(),
+                "cluster"
+            );
         });
         suite.step("describe.configs", this::configs);
         Versions.more(suite, admin, suite.name("none"), 0, of(sent.get("none"), 0).size() - 1);
         suite.step("describe.log_dirs", () -> {
-            var ids = get(admin.describeCluster().nodes()).stream().map(node -> node.id()).toList();
-            long size = get(admin.describeLogDirs(ids).allDescriptions()).values().stream()
+            var ids = get(admin.describeCluster().nodes())
+                .stream()
+                .map(node -> node.id())
+                .toList();
+            long size = get(admin.describeLogDirs(ids).allDescriptions())
+                .values()
+                .stream()
                 .flatMap(directories -> directories.values().stream())
                 .flatMap(directory -> directory.replicaInfos().entrySet().stream())
                 .filter(replica -> replica.getKey().topic().equals(suite.name("none")))
-                .mapToLong(replica -> replica.getValue().size()).sum();
+                .mapToLong(replica -> replica.getValue().size())
+                .sum();
             Suite.check(size > Suite.LARGE_BYTES, "the topic holds " + size + " bytes");
         });
         suite.step("delete_records", () -> {
             var asked = new TopicPartition(suite.name("none"), 0);
-            var deleted = get(admin.deleteRecords(Map.of(asked, RecordsToDelete.beforeOffset(3))).lowWatermarks().get(asked));
+            var deleted = get(
+                admin
+                    .deleteRecords(Map.of(asked, RecordsToDelete.beforeOffset(3)))
+                    .lowWatermarks()
+                    .get(asked)
+            );
             Suite.check(deleted.lowWatermark() == 3, "low watermark " + deleted.lowWatermark());
         });
         suite.step("create_partitions", () -> {
             get(admin.createPartitions(Map.of(suite.name("gzip"), NewPartitions.increaseTo(PARTITIONS + 2))).all());
-            Suite.until("the added partitions", () ->
-                Versions.describe(admin, List.of(suite.name("gzip"))).get(suite.name("gzip")).partitions().size() == PARTITIONS + 2);
+            Suite.until(
+                "the added partitions",
+                () ->
+                    Versions.describe(admin, List.of(suite.name("gzip")))
+                        .get(suite.name("gzip"))
+                        .partitions()
+                        .size() ==
+                    PARTITIONS + 2
+            );
         });
         suite.step("delete_topic", () -> {
             var topics = new ArrayList<>(List.of(idempotentTopic, groupTopic, resumeTopic));
             CODECS.forEach(codec -> topics.add(suite.name(codec)));
             get(admin.deleteTopics(topics).all());
-            Suite.until("the topics are gone", () -> get(admin.listTopics().names()).stream().noneMatch(topics::contains));
+            Suite.until("the topics are gone", () ->
+                get(admin.listTopics().names()).stream().noneMatch(topics::contains)
+            );
         });
         admin.close(Duration.ofSeconds(5));
         suite.finish();
@@ -116,7 +153,11 @@ public final class ClientSuite {
     }
 
     private void create(String topic, int partitions) throws Exception {
-        get(admin.createTopics(List.of(new NewTopic(topic, partitions, (short) 1).configs(Map.of("retention.ms", "-1")))).all());
+        get(
+            admin
+                .createTopics(List.of(new NewTopic(topic, partitions, (short) 1).configs(Map.of("retention.ms", "-1"))))
+                .all()
+        );
     }
 
     private static byte[] bytes(String text) {
@@ -127,28 +168,74 @@ public final class ClientSuite {
     private List<ProducerRecord<byte[], byte[]>> records(String topic, int seed) {
         var large = new byte[Suite.LARGE_BYTES];
         new Random(seed).nextBytes(large);
-        var keys = new ArrayList<>(Arrays.asList(bytes("key"), null, bytes("null value"), bytes("empty value"), bytes(""), bytes("headers"),
-            bytes("schlüssel-鍵"), bytes("large")));
-        var values = new ArrayList<>(Arrays.asList(bytes("value"), bytes("null key"), null, bytes(""), bytes("empty key"), bytes("many"),
-            bytes("wert-値-🪨"), large));
+        var keys = new ArrayList<>(
+            Arrays.asList(
+                bytes("key"),
+                null,
+                bytes("null value"),
+                bytes("empty value"),
+                bytes(""),
+                bytes("headers"),
+                bytes("schlüssel-鍵"),
+                bytes("large")
+            )
+        );
+        var values = new ArrayList<>(
+            Arrays.asList(
+                bytes("value"),
+                bytes("null key"),
+                null,
+                bytes(""),
+                bytes("empty key"),
+                bytes("many"),
+                bytes("wert-値-🪨"),
+                large
+            )
+        );
         for (int index = 0; index < 120; index++) {
-            keys.add(bytes("key-" + index % 7));
+            keys.add(bytes("key-" + (index % 7)));
             values.add(bytes(String.format("value-%06d ", index) + "compressible ".repeat(8)));
         }
         var records = new ArrayList<ProducerRecord<byte[], byte[]>>();
         for (int index = 0; index < keys.size(); index++) {
-            records.add(new ProducerRecord<>(topic, index % PARTITIONS, baseMs + index * 10L, keys.get(index), values.get(index)));
+            records.add(
+                new ProducerRecord<>(
+                    topic,
+                    index % PARTITIONS,
+                    baseMs + index * 10L,
+                    keys.get(index),
+                    values.get(index)
+                )
+            );
         }
-        records.get(0).headers().add("trace", new byte[] {0, 1, -2, -1});
+        records
+            .get(0)
+            .headers()
+            .add("trace", new byte[] { 0, 1, -2, -1 });
         records.get(5).headers().add("a", bytes("1")).add("a", bytes("2")).add("empty", bytes("")).add("null", null);
         records.get(6).headers().add("ünicode", bytes("✓"));
         return records;
     }
 
     private void produce(List<ProducerRecord<byte[], byte[]>> records, Map<String, Object> settings) throws Exception {
-        var all = new HashMap<String, Object>(Map.of("bootstrap.servers", suite.bootstrap, "acks", "all", "linger.ms", 20,
-            "delivery.timeout.ms", 30000, "request.timeout.ms", 20000, "key.serializer", ByteArraySerializer.class,
-            "value.serializer", ByteArraySerializer.class));
+        var all = new HashMap<String, Object>(
+            Map.of(
+                "bootstrap.servers",
+                suite.bootstrap,
+                "acks",
+                "all",
+                "linger.ms",
+                20,
+                "delivery.timeout.ms",
+                30000,
+                "request.timeout.ms",
+                20000,
+                "key.serializer",
+                ByteArraySerializer.class,
+                "value.serializer",
+                ByteArraySerializer.class
+            )
+        );
         all.putAll(settings);
         try (var producer = new KafkaProducer<byte[], byte[]>(all)) {
             var answers = new ArrayList<Future<RecordMetadata>>();
@@ -158,21 +245,45 @@ public final class ClientSuite {
             for (var answer : answers) {
                 var metadata = get(answer);
                 long expected = next.merge(metadata.partition(), 1L, Long::sum) - 1;
-                Suite.check(metadata.offset() == expected, "offset " + metadata.offset() + " where " + expected + " was due");
+                Suite.check(
+                    metadata.offset() == expected,
+                    "offset " + metadata.offset() + " where " + expected + " was due"
+                );
             }
         }
     }
 
     private KafkaConsumer<byte[], byte[]> consumer(String groupId, Map<String, Object> settings) {
-        var all = new HashMap<String, Object>(Map.of("bootstrap.servers", suite.bootstrap, "group.id", groupId,
-            "auto.offset.reset", "earliest", "enable.auto.commit", false, "session.timeout.ms", 10000, "heartbeat.interval.ms", 300,
-            "fetch.max.wait.ms", 200, "default.api.timeout.ms", 30000, "key.deserializer", ByteArrayDeserializer.class,
-            "value.deserializer", ByteArrayDeserializer.class));
+        var all = new HashMap<String, Object>(
+            Map.of(
+                "bootstrap.servers",
+                suite.bootstrap,
+                "group.id",
+                groupId,
+                "auto.offset.reset",
+                "earliest",
+                "enable.auto.commit",
+                false,
+                "session.timeout.ms",
+                10000,
+                "heartbeat.interval.ms",
+                300,
+                "fetch.max.wait.ms",
+                200,
+                "default.api.timeout.ms",
+                30000,
+                "key.deserializer",
+                ByteArrayDeserializer.class,
+                "value.deserializer",
+                ByteArrayDeserializer.class
+            )
+        );
         all.putAll(settings);
         return new KafkaConsumer<>(all);
     }
 
-    private static List<ConsumerRecord<byte[], byte[]>> read(KafkaConsumer<byte[], byte[]> consumer, int count) throws Exception {
+    private static List<ConsumerRecord<byte[], byte[]>> read(KafkaConsumer<byte[], byte[]> consumer, int count)
+        throws Exception {
         var found = new ArrayList<ConsumerRecord<byte[], byte[]>>();
         Suite.until(count + " records", () -> {
             consumer.poll(Duration.ofMillis(300)).forEach(found::add);
@@ -184,7 +295,9 @@ public final class ClientSuite {
     private List<ConsumerRecord<byte[], byte[]>> consume(String topic, int count) throws Exception {
         try (var consumer = consumer(suite.name("unused"), Map.of())) {
             var partitions = new ArrayList<TopicPartition>();
-            for (int partition = 0; partition < PARTITIONS; partition++) partitions.add(new TopicPartition(topic, partition));
+            for (int partition = 0; partition < PARTITIONS; partition++) partitions.add(
+                new TopicPartition(topic, partition)
+            );
             consumer.assign(partitions);
             consumer.seekToBeginning(partitions);
             var found = read(consumer, count);
@@ -194,25 +307,57 @@ public final class ClientSuite {
         }
     }
 
-    private static List<ProducerRecord<byte[], byte[]>> of(List<ProducerRecord<byte[], byte[]>> records, int partition) {
-        return records.stream().filter(record -> record.partition() == partition).toList();
+    private static List<ProducerRecord<byte[], byte[]>> of(
+        List<ProducerRecord<byte[], byte[]>> records,
+        int partition
+    ) {
+        return records
+            .stream()
+            .filter(record -> record.partition() == partition)
+            .toList();
     }
 
-    private static void compare(List<ProducerRecord<byte[], byte[]>> sent, List<ConsumerRecord<byte[], byte[]>> received) {
+    private static void compare(
+        List<ProducerRecord<byte[], byte[]>> sent,
+        List<ConsumerRecord<byte[], byte[]>> received
+    ) {
         for (int partition = 0; partition < PARTITIONS; partition++) {
             int number = partition;
             var want = of(sent, partition);
-            var have = received.stream().filter(record -> record.partition() == number).toList();
-            Suite.check(want.size() == have.size(), "partition " + partition + ": sent " + want.size() + ", received " + have.size());
+            var have = received
+                .stream()
+                .filter(record -> record.partition() == number)
+                .toList();
+            Suite.check(
+                want.size() == have.size(),
+                "partition " + partition + ": sent " + want.size() + ", received " + have.size()
+            );
             for (int index = 0; index < want.size(); index++) {
                 var left = want.get(index);
                 var right = have.get(index);
                 // RecordHeaders and RecordHeader compare by name and bytes, null apart from empty.
-                boolean same = Arrays.equals(left.key(), right.key()) && Arrays.equals(left.value(), right.value())
-                    && left.timestamp() == right.timestamp() && right.timestampType() == TimestampType.CREATE_TIME
-                    && Arrays.equals(left.headers().toArray(), right.headers().toArray()) && right.offset() == index;
-                Suite.check(same, "partition " + partition + " record " + index + " differs: " + right.headers() + " offset "
-                    + right.offset() + " timestamp " + right.timestamp() + " for " + left.timestamp());
+                boolean same =
+                    Arrays.equals(left.key(), right.key()) &&
+                    Arrays.equals(left.value(), right.value()) &&
+                    left.timestamp() == right.timestamp() &&
+                    right.timestampType() == TimestampType.CREATE_TIME &&
+                    Arrays.equals(left.headers().toArray(), right.headers().toArray()) &&
+                    right.offset() == index;
+                Suite.check(
+                    same,
+                    "partition " +
+                        partition +
+                        " record " +
+                        index +
+                        " differs: " +
+                        right.headers() +
+                        " offset " +
+                        right.offset() +
+                        " timestamp " +
+                        right.timestamp() +
+                        " for " +
+                        left.timestamp()
+                );
             }
         }
     }
@@ -221,11 +366,26 @@ public final class ClientSuite {
         var asked = new TopicPartition(suite.name("none"), 0);
         var records = of(sent.get("none"), 0);
         long fifth = records.get(5).timestamp();
-        var questions = Map.of(OffsetSpec.earliest(), 0L, OffsetSpec.latest(), (long) records.size(), OffsetSpec.forTimestamp(fifth), 5L,
-            OffsetSpec.forTimestamp(fifth - 1), 5L, OffsetSpec.forTimestamp(records.get(records.size() - 1).timestamp() + 1), -1L);
+        var questions = Map.of(
+            OffsetSpec.earliest(),
+            0L,
+            OffsetSpec.latest(),
+            (long) records.size(),
+            OffsetSpec.forTimestamp(fifth),
+            5L,
+            OffsetSpec.forTimestamp(fifth - 1),
+            5L,
+            OffsetSpec.forTimestamp(records.get(records.size() - 1).timestamp() + 1),
+            -1L
+        );
         for (var question : questions.entrySet()) {
-            long found = get(admin.listOffsets(Map.of(asked, question.getKey())).all()).get(asked).offset();
-            Suite.check(found == question.getValue(), question.getKey() + ": offset " + found + ", not " + question.getValue());
+            long found = get(admin.listOffsets(Map.of(asked, question.getKey())).all())
+                .get(asked)
+                .offset();
+            Suite.check(
+                found == question.getValue(),
+                question.getKey() + ": offset " + found + ", not " + question.getValue()
+            );
         }
         try (var consumer = consumer(suite.name("unused"), Map.of())) {
             var found = consumer.offsetsForTimes(Map.of(asked, fifth)).get(asked);
@@ -258,7 +418,7 @@ public final class ClientSuite {
         }
     }
 
-    /** A static member that comes back within its session gets its partitions again without a rebalance of the other. */
+    /** A static member that comes back within its session gets its partitions again without a rebalance. */
     private void staticMember() throws Exception {
         var first = consumer(suite.name("static"), Map.of("group.instance.id", "one", "max.poll.interval.ms", 30000));
         first.subscribe(List.of(groupTopic));
@@ -268,14 +428,21 @@ public final class ClientSuite {
         });
         int generation = first.groupMetadata().generationId();
         first.close(Duration.ofSeconds(10));
-        try (var again = consumer(suite.name("static"), Map.of("group.instance.id", "one", "max.poll.interval.ms", 30000))) {
+        try (
+            var again = consumer(
+                suite.name("static"),
+                Map.of("group.instance.id", "one", "max.poll.interval.ms", 30000)
+            )
+        ) {
             again.subscribe(List.of(groupTopic));
             Suite.until("the returned member owns all four", () -> {
                 again.poll(Duration.ofMillis(100));
                 return again.assignment().size() == 4;
             });
-            Suite.check(again.groupMetadata().generationId() == generation, "generation " + generation + " became "
-                + again.groupMetadata().generationId());
+            Suite.check(
+                again.groupMetadata().generationId() == generation,
+                "generation " + generation + " became " + again.groupMetadata().generationId()
+            );
         }
     }
 
@@ -297,7 +464,10 @@ public final class ClientSuite {
             var rest = read(second, 100 - position);
             for (int index = 0; index < rest.size(); index++) {
                 String value = new String(rest.get(index).value(), StandardCharsets.UTF_8);
-                Suite.check(value.equals(Integer.toString(index + position)), value + " where " + (index + position) + " should be");
+                Suite.check(
+                    value.equals(Integer.toString(index + position)),
+                    value + " where " + (index + position) + " should be"
+                );
             }
             var committed = second.committed(java.util.Set.of(asked), Duration.ofSeconds(20)).get(asked);
             Suite.check(committed.offset() == position && committed.metadata().equals("märk"), committed.toString());
@@ -305,7 +475,12 @@ public final class ClientSuite {
             suite.step("describe.group", () -> {
                 String state = Versions.groupState(admin, group);
                 Suite.check(state.equalsIgnoreCase("Stable/1"), state);
-                Suite.check(get(admin.listConsumerGroups().all()).stream().anyMatch(entry -> entry.groupId().equals(group)), "not listed");
+                Suite.check(
+                    get(admin.listConsumerGroups().all())
+                        .stream()
+                        .anyMatch(entry -> entry.groupId().equals(group)),
+                    "not listed"
+                );
             });
         }
     }
@@ -319,7 +494,11 @@ public final class ClientSuite {
         offsets = get(admin.listConsumerGroupOffsets(group).partitionsToOffsetAndMetadata());
         Suite.check(offsets.get(asked) == null, "the offset is still there after OffsetDelete");
         // The last offset and the last member are gone, so the group may be gone too.
-        if (get(admin.listConsumerGroups().all()).stream().anyMatch(entry -> entry.groupId().equals(group))) {
+        if (
+            get(admin.listConsumerGroups().all())
+                .stream()
+                .anyMatch(entry -> entry.groupId().equals(group))
+        ) {
             get(admin.deleteConsumerGroups(List.of(group)).all());
         }
     }
@@ -327,20 +506,37 @@ public final class ClientSuite {
     private void configs() throws Exception {
         var resource = new ConfigResource(ConfigResource.Type.TOPIC, suite.name("none"));
         var before = get(admin.describeConfigs(List.of(resource)).all()).get(resource);
-        Suite.check(before.get("retention.ms").value().equals("-1") && !before.get("retention.ms").isDefault(), "retention.ms");
+        Suite.check(
+            before.get("retention.ms").value().equals("-1") && !before.get("retention.ms").isDefault(),
+            "retention.ms"
+        );
         Suite.check(before.get("max.message.bytes").value().equals("1048588"), "max.message.bytes");
         var change = new AlterConfigOp(new ConfigEntry("segment.bytes", "1048576"), AlterConfigOp.OpType.SET);
         get(admin.incrementalAlterConfigs(Map.of(resource, List.of(change))).all());
         Suite.until("the altered value", () ->
-            get(admin.describeConfigs(List.of(resource)).all()).get(resource).get("segment.bytes").value().equals("1048576"));
-        Suite.check(get(admin.describeConfigs(List.of(resource)).all()).get(resource).get("retention.ms").value().equals("-1"),
-            "the change reset another key");
+            get(admin.describeConfigs(List.of(resource)).all())
+                .get(resource)
+                .get("segment.bytes")
+                .value()
+                .equals("1048576")
+        );
+        Suite.check(
+            get(admin.describeConfigs(List.of(resource)).all())
+                .get(resource)
+                .get("retention.ms")
+                .value()
+                .equals("-1"),
+            "the change reset another key"
+        );
         var wrong = new AlterConfigOp(new ConfigEntry("retention.ms", "soon"), AlterConfigOp.OpType.SET);
         try {
             get(admin.incrementalAlterConfigs(Map.of(resource, List.of(wrong))).all());
             throw new AssertionError("a retention of `soon` was accepted");
         } catch (java.util.concurrent.ExecutionException refused) {
-            Suite.check(refused.getCause() instanceof org.apache.kafka.common.errors.InvalidConfigurationException, refused.toString());
+            Suite.check(
+                refused.getCause() instanceof org.apache.kafka.common.errors.InvalidConfigurationException,
+                refused.toString()
+            );
         }
     }
 }

@@ -10,6 +10,7 @@ import java.util.concurrent.ThreadLocalRandom;
  * outlive its watchdog.
  */
 final class Suite {
+
     static final int STEP_SECONDS = 40;
     /** Just below max.message.bytes (1,048,588), and incompressible. */
     static final int LARGE_BYTES = 1_040_000;
@@ -32,8 +33,13 @@ final class Suite {
     Suite(String client, String version) {
         this.client = client;
         this.version = version;
-        this.prefix = "compat-" + client + "-" + ProcessHandle.current().pid() + "-"
-            + Integer.toHexString(ThreadLocalRandom.current().nextInt());
+        this.prefix =
+            "compat-" +
+            client +
+            "-" +
+            ProcessHandle.current().pid() +
+            "-" +
+            Integer.toHexString(ThreadLocalRandom.current().nextInt());
         var watchdog = new Thread(() -> {
             try {
                 Thread.sleep(WATCHDOG_SECONDS * 1000L);
@@ -65,7 +71,8 @@ final class Suite {
             steps.put(name, "pass");
             System.out.printf("  pass %s (%.1f s)%n", name, (System.nanoTime() - started) / 1e9);
         } catch (Throwable problem) {
-            Throwable cause = problem instanceof ExecutionException && problem.getCause() != null ? problem.getCause() : problem;
+            Throwable cause =
+                problem instanceof ExecutionException && problem.getCause() != null ? problem.getCause() : problem;
             String text = cause.getClass().getSimpleName() + ": " + cause.getMessage();
             steps.put(name, "fail: " + text.substring(0, Math.min(text.length(), 400)));
             System.out.println("  FAIL " + name + ": " + text);
@@ -103,7 +110,9 @@ final class Suite {
 
     /** Prints the line that the runner collects and leaves the process. */
     void finish() {
-        var line = new StringBuilder("COMPAT {\"client\":" + quote(client) + ",\"version\":" + quote(version) + ",\"steps\":{");
+        var line = new StringBuilder(
+            "COMPAT {\"client\":" + quote(client) + ",\"version\":" + quote(version) + ",\"steps\":{"
+        );
         String comma = "";
         boolean failed = false;
         for (var entry : steps.entrySet()) {

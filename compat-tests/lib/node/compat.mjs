@@ -13,7 +13,7 @@ const LARGE_BYTES = 1_040_000
 const BATCH_RECORDS = 120
 
 /** Bytes that look random but are the same for the same seed. */
-function noise (seed, count) {
+function noise(seed, count) {
   const parts = []
   for (let index = 0, length = 0; length < count; index++, length += 32) {
     parts.push(createHash('sha256').update(`${seed}-${index}`).digest())
@@ -22,7 +22,7 @@ function noise (seed, count) {
 }
 
 /** An hour ago, so that retention by time never touches the records. */
-export function baseTimestamp () {
+export function baseTimestamp() {
   return (Math.floor(Date.now() / 1000) - 3600) * 1000
 }
 
@@ -30,7 +30,7 @@ export function baseTimestamp () {
  * Nulls, empties, binary headers, one large record and a batch of small ones, over all partitions.
  * Headers are lists of [name, Buffer]; `repeatedHeader` is off for clients whose headers are a map.
  */
-export function recordSet (seed, baseMs, { repeatedHeader = true } = {}) {
+export function recordSet(seed, baseMs, { repeatedHeader = true } = {}) {
   const bytes = text => Buffer.from(text)
   const many = [['a', bytes('1')], ...(repeatedHeader ? [['a', bytes('2')]] : []), ['empty', bytes('')]]
   const rows = [
@@ -48,42 +48,54 @@ export function recordSet (seed, baseMs, { repeatedHeader = true } = {}) {
     rows.push([bytes(`key-${index % 7}`), bytes(`value-${number} ${'compressible '.repeat(8)}`), []])
   }
   return rows.map(([key, value, headers], index) => ({
-    partition: index % PARTITIONS, key, value, headers, timestamp: baseMs + index * 10
+    partition: index % PARTITIONS,
+    key,
+    value,
+    headers,
+    timestamp: baseMs + index * 10
   }))
 }
 
-function show (record) {
+function show(record) {
   const short = data => (data == null ? 'null' : `${data.subarray(0, 24).toString('latin1')}(${data.length})`)
   const headers = record.headers.map(([name, data]) => `${name}=${short(data)}`)
   return `p${record.partition} key=${short(record.key)} value=${short(record.value)} [${headers}] t=${record.timestamp}`
 }
 
-function same (left, right) {
+function same(left, right) {
   const equal = (a, b) => (a == null || b == null ? a == null && b == null : a.equals(b))
-  return equal(left.key, right.key) && equal(left.value, right.value) && left.timestamp === right.timestamp &&
+  return (
+    equal(left.key, right.key) &&
+    equal(left.value, right.value) &&
+    left.timestamp === right.timestamp &&
     left.headers.length === right.headers.length &&
-    left.headers.every(([name, data], index) => name === right.headers[index][0] && equal(data, right.headers[index][1]))
+    left.headers.every(
+      ([name, data], index) => name === right.headers[index][0] && equal(data, right.headers[index][1])
+    )
+  )
 }
 
 /** Throws unless each partition holds exactly the records sent to it, in order, unchanged. */
-export function compare (sent, received) {
+export function compare(sent, received) {
   for (let partition = 0; partition < PARTITIONS; partition++) {
     const want = sent.filter(record => record.partition === partition)
     const have = received.filter(record => record.partition === partition)
     for (let index = 0; index < Math.min(want.length, have.length); index++) {
-      check(same(want[index], have[index]),
-        `partition ${partition} record ${index}: sent ${show(want[index])}, received ${show(have[index])}`)
+      check(
+        same(want[index], have[index]),
+        `partition ${partition} record ${index}: sent ${show(want[index])}, received ${show(have[index])}`
+      )
     }
     check(want.length === have.length, `partition ${partition}: sent ${want.length} records, received ${have.length}`)
   }
 }
 
-export function check (condition, message) {
+export function check(condition, message) {
   if (!condition) throw new Error(message)
 }
 
 /** Rejects when `promise` takes longer than a step may. */
-export async function within (what, promise, limitMs = STEP_MS) {
+export async function within(what, promise, limitMs = STEP_MS) {
   let timer
   const late = new Promise((resolve, reject) => {
     timer = setTimeout(() => reject(new Error(`not reached within ${limitMs} ms: ${what}`)), limitMs)
@@ -96,7 +108,7 @@ export async function within (what, promise, limitMs = STEP_MS) {
 }
 
 /** Asks again every few milliseconds until `attempt` answers something true. */
-export async function until (what, attempt, limitMs = STEP_MS) {
+export async function until(what, attempt, limitMs = STEP_MS) {
   const limit = Date.now() + limitMs
   for (;;) {
     const result = await attempt()
@@ -107,7 +119,7 @@ export async function until (what, attempt, limitMs = STEP_MS) {
 }
 
 export class Suite {
-  constructor (client, version) {
+  constructor(client, version) {
     this.client = client
     this.version = version
     this.bootstrap = process.env.BOOTSTRAP
@@ -121,12 +133,12 @@ export class Suite {
   }
 
   /** A topic, group or client id of this run only. */
-  name (suffix) {
+  name(suffix) {
     return `${this.prefix}-${suffix}`
   }
 
   /** Runs one step; a failure is recorded and printed, and the suite goes on. */
-  async step (name, body) {
+  async step(name, body) {
     const started = Date.now()
     try {
       await within(`step ${name}`, body(), 2 * STEP_MS)
@@ -140,7 +152,7 @@ export class Suite {
   }
 
   /** Whether step `name` failed; if so, step `then` needs it and counts as failed too. */
-  failed (name, then) {
+  failed(name, then) {
     if (!(this.steps[name] ?? 'pass').startsWith('fail')) return false
     this.steps[then] = `fail: not run, ${name} failed`
     console.log(`  FAIL ${then}: not run, ${name} failed`)
@@ -148,13 +160,13 @@ export class Suite {
   }
 
   /** Records that the client, not the broker, has no such feature. */
-  lacks (name, reason) {
+  lacks(name, reason) {
     this.steps[name] = 'lacks'
     console.log(`  lacks ${name}: ${reason}`)
   }
 
   /** Prints the line that the runner collects and leaves the process. */
-  finish () {
+  finish() {
     const failed = Object.values(this.steps).some(outcome => outcome.startsWith('fail'))
     const line = `COMPAT ${JSON.stringify({ client: this.client, version: this.version, steps: this.steps })}\n`
     process.stdout.write(line, () => process.exit(failed ? 1 : 0))

@@ -44,7 +44,8 @@ class Record:
         def short(data):
             return data if data is None or len(data) <= 24 else data[:24] + b"...(%d bytes)" % len(data)
 
-        return f"Record(p{self.partition} key={short(self.key)} value={short(self.value)} {self.headers} t={self.timestamp})"
+        key, value = short(self.key), short(self.value)
+        return f"Record(p{self.partition} key={key} value={value} {self.headers} t={self.timestamp})"
 
 
 def base_timestamp():

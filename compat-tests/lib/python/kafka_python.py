@@ -31,8 +31,14 @@ class Steps:
         producer = KafkaProducer(bootstrap_servers=self.suite.bootstrap, linger_ms=20, acks="all", **settings)
         try:
             futures = [
-                producer.send(topic, value=record.value, key=record.key, headers=record.headers,
-                              partition=record.partition, timestamp_ms=record.timestamp)
+                producer.send(
+                    topic,
+                    value=record.value,
+                    key=record.key,
+                    headers=record.headers,
+                    partition=record.partition,
+                    timestamp_ms=record.timestamp,
+                )
                 for record in records
             ]
             producer.flush(compat.STEP_SECONDS)
@@ -43,9 +49,16 @@ class Steps:
             producer.close(timeout=5)
 
     def consumer(self, group=None, **settings):
-        return KafkaConsumer(bootstrap_servers=self.suite.bootstrap, group_id=group, auto_offset_reset="earliest",
-                             enable_auto_commit=False, session_timeout_ms=10000, heartbeat_interval_ms=500,
-                             consumer_timeout_ms=1000, **settings)
+        return KafkaConsumer(
+            bootstrap_servers=self.suite.bootstrap,
+            group_id=group,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            session_timeout_ms=10000,
+            heartbeat_interval_ms=500,
+            consumer_timeout_ms=1000,
+            **settings,
+        )
 
     def read(self, consumer, count, at_most=None):
         found = []
@@ -54,7 +67,9 @@ class Steps:
             for messages in consumer.poll(500, max_records=at_most).values():
                 for message in messages:
                     assert message.timestamp_type == 0
-                    found.append(Record(message.partition, message.key, message.value, message.headers, message.timestamp))
+                    found.append(
+                        Record(message.partition, message.key, message.value, message.headers, message.timestamp)
+                    )
             return len(found) >= count
 
         wait_until(f"{count} records", attempt)
@@ -134,7 +149,9 @@ class Steps:
 
     def resume(self, topic, group, while_stable):
         with self.suite.step("group.resume"):
-            self.produce(topic, [Record(0, None, b"%d" % index, [], self.base_ms + index) for index in range(100)], **self.plain)
+            self.produce(
+                topic, [Record(0, None, b"%d" % index, [], self.base_ms + index) for index in range(100)], **self.plain
+            )
             asked = TopicPartition(topic, 0)
             first = self.consumer(group)
             first.subscribe([topic])
