@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::ClientWriteError;
@@ -30,6 +31,9 @@ const SNAPSHOT_EVERY_BYTES: u64 = 20 << 20;
 const ENTRIES_KEPT: u64 = 1_000;
 /// Entries in one message: with the largest entries still below what a peer takes in one frame.
 const ENTRIES_PER_MESSAGE_MAX: u64 = 8;
+
+/// A lone voter that does not lead by then never will; starting fails instead of hanging.
+const LEADERSHIP_WITHIN: Duration = Duration::from_secs(60);
 
 /// Why the quorum's node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -129,15 +133,15 @@ impl QuorumNode {
     async fn become_leader(&self, options: &QuorumOptions) -> Result<(), StartError> {
         if self.raft.is_initialized().await.map_err(refused)? {
             self.check_voters(options).await?;
+            // The stored vote may name this node as leader of its term; that leadership ended with its process.
+            self.raft.trigger().elect(false).await.map_err(refused)?;
         } else {
+            // Whoever initializes stands for election at once.
             let members = BTreeMap::from([(self.node_id, options.voter.clone())]);
             self.raft.initialize(members).await.map_err(refused)?;
         }
-        if self.leading_term().is_none() {
-            self.raft.trigger().elect(false).await.map_err(refused)?;
-        }
         // Leading and having applied all that the log holds: the entry that begins the term included.
-        let wait = self.raft.wait(None);
+        let wait = self.raft.wait(Some(LEADERSHIP_WITHIN));
         let leads = wait.metrics(
             |metrics| {
                 metrics.running_state.is_err()
