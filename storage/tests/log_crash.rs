@@ -14,6 +14,7 @@ use stonelog_storage::Fault;
 use stonelog_storage::disk::{SimDisk, Tearing};
 use stonelog_storage::log::{Epochs, Log, LogConfig, Producers};
 use stonelog_storage::recovery::Verdict;
+use stonelog_storage::segment::flush::FlushJob;
 
 use support::{Batch, Lane, NOW, Random, new_disk};
 
@@ -114,6 +115,7 @@ const LOGS_COUNT: usize = 3;
 
 fn run(lane: &mut Lane, histories: &mut [History], scenario: Scenario) -> Result<(), Fault> {
     let mut random = Random(scenario.seed);
+    let mut under_way = [const { None::<FlushJob> }; LOGS_COUNT];
     for _ in 0..scenario.steps {
         let at = random.below(LOGS_COUNT as u64) as usize;
         let history = &mut histories[at];
@@ -180,14 +182,24 @@ fn run(lane: &mut Lane, histories: &mut [History], scenario: Scenario) -> Result
                 histories.iter_mut().for_each(|history| history.durable = history.states.len() - 1);
             }
             15 => lane.write()?,
-            16..=17 => {
-                lane.flush(at)?;
-            }
+            16 | 17 => match under_way[at].take() {
+                None => under_way[at] = lane.logs[at].plan_flush(NOW, true, 0),
+                Some(job) => {
+                    let done = job.run(&lane.access)?;
+                    lane.logs[at].on_flushed(done);
+                }
+            },
             18 => lane.checkpoint()?,
             19 => {
                 lane.logs[at].evict(random.below(4096));
             }
             _ => {}
+        }
+    }
+    for (at, job) in under_way.into_iter().enumerate() {
+        if let Some(job) = job {
+            let done = job.run(&lane.access)?;
+            lane.logs[at].on_flushed(done);
         }
     }
     lane.commit()?;
