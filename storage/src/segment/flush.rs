@@ -10,6 +10,7 @@ use bytes::Bytes;
 use stonelog_protocol::batch::{BatchHeader, HEADER_BYTES};
 use stonelog_protocol::{Offset, Timestamp};
 
+use super::read::is_recycled;
 use super::{BLOCK_BYTES, Segment, SegmentFile, SegmentId};
 use crate::index::{SparseIndex, file as index_file};
 use crate::job::FileAccess;
@@ -67,6 +68,8 @@ pub struct FlushDone {
     pub(crate) through: u64,
     pub(crate) sealed_first: Option<Offset>,
     pub(crate) parts: Vec<FlushedPart>,
+    /// What it was to write has left the journal: the log was truncated since, and a checkpoint says so.
+    pub(crate) abandoned: bool,
 }
 
 /// One segment after the flush.
@@ -101,7 +104,18 @@ impl FlushJob {
         let mut parts = Vec::with_capacity(self.parts.len());
         for part in self.parts {
             let id = SegmentId { partition, base: part.before.base };
-            let segment = part.run(access, id)?;
+            let segment = match part.run(access, id) {
+                Err(fault) if is_recycled(&fault) => {
+                    return Ok(FlushDone {
+                        replica: self.replica,
+                        through: 0,
+                        sealed_first: None,
+                        parts: Vec::new(),
+                        abandoned: true,
+                    });
+                }
+                result => result?,
+            };
             if part.seal {
                 write_last_sum(access, id, &segment)?;
                 index_file::remove(access, id)?;
@@ -113,6 +127,7 @@ impl FlushJob {
             through: self.through,
             sealed_first: self.seal_first.map(|seal| seal.segment.base),
             parts,
+            abandoned: false,
         })
     }
 }

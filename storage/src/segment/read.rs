@@ -227,7 +227,7 @@ pub(crate) fn first_batch(bytes: &Bytes, matches: impl Fn(&BatchHeader) -> bool)
 }
 
 /// The journal file was freed after the read was planned: its batches are in segments by now.
-fn is_recycled(fault: &Fault) -> bool {
+pub(super) fn is_recycled(fault: &Fault) -> bool {
     matches!(fault, Fault::Damage { what: "journal range", .. })
 }
 
