@@ -23,6 +23,7 @@ use crate::quorum::node::{ProposeError, QuorumNode, QuorumOptions, StartError};
 use crate::quorum::publisher::{Published, Publisher};
 use crate::quorum::type_config::{Outcome, Voter};
 use crate::quorum::{ENTRY_BYTES_MAX, die};
+use crate::runtime::clock::Clock;
 
 /// Requests that wait while a batch is outstanding; who comes later waits for room.
 const QUEUE_LEN_MAX: usize = 1024;
@@ -32,7 +33,7 @@ const REQUESTS_PER_BATCH_MAX: usize = 256;
 const BATCH_OVERHEAD_BYTES: usize = 64;
 
 /// Reads the wall clock.
-pub type Clock = Box<dyn Fn() -> Timestamp + Send>;
+pub type WallClock = Box<dyn Fn() -> Timestamp + Send>;
 /// Fills bytes with randomness.
 pub type Entropy = Box<dyn FnMut(&mut [u8]) + Send>;
 
@@ -53,7 +54,7 @@ pub struct MetadataOptions {
     /// What requests may leave unset.
     pub defaults: Defaults,
     /// The time; the system's unless a simulation has its own.
-    pub clock: Clock,
+    pub clock: WallClock,
     /// Randomness; the system's unless a simulation has its own.
     pub entropy: Entropy,
 }
@@ -76,15 +77,10 @@ impl MetadataOptions {
             directory_id,
             rules,
             defaults: Defaults::default(),
-            clock: Box::new(system_time),
+            clock: Box::new(|| Clock.wall()),
             entropy: Box::new(system_entropy),
         }
     }
-}
-
-fn system_time() -> Timestamp {
-    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
 }
 
 fn system_entropy(bytes: &mut [u8]) {
@@ -211,7 +207,7 @@ struct Active {
     cluster_id: ClusterId,
     rules: Arc<dyn ConfigRules>,
     defaults: Defaults,
-    clock: Clock,
+    clock: WallClock,
     entropy: Entropy,
 }
 

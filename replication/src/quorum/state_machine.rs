@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt as _};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use stonelog_storage::Fault;
 
 use super::publisher::Publisher;
 use super::snapshot_store::{SnapshotStore, decode_snapshot, encode_snapshot};
@@ -110,10 +111,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let stored = self.snapshots.newest().map_err(io::Error::other)?;
         if stored.is_none_or(|(stored, _, _)| stored != *meta) {
             let (snapshots, meta) = (self.snapshots.clone(), meta.clone());
-            tokio::task::spawn_blocking(move || snapshots.save(&meta, &bytes))
-                .await
-                .map_err(io::Error::other)?
-                .map_err(io::Error::other)?;
+            aside(move || snapshots.save(&meta, &bytes)).await?;
         }
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -140,10 +138,18 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let (meta, image, snapshots) = (self.meta.clone(), self.image.clone(), self.snapshots.clone());
-        let written = tokio::task::spawn_blocking(move || {
+        let written = aside(move || {
             let bytes = encode_snapshot(&meta, &image);
             snapshots.save(&meta, &bytes).map(|()| Snapshot { meta, snapshot: bytes })
         });
-        written.await.map_err(io::Error::other)?.map_err(io::Error::other)
+        written.await
     }
+}
+
+/// Runs a snapshot's work on a thread of its own: it is rare, and long where the image is large; heartbeats and commits
+/// go on meanwhile.
+#[allow(clippy::disallowed_methods, reason = "the metadata plane shares no pool with the data plane")]
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, io::Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(io::Error::other)?.map_err(io::Error::other)
 }

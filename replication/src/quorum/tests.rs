@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -5,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use openraft::entry::RaftEntry as _;
 use openraft::storage::{IOFlushed, RaftLogStorage as _, RaftStateMachine as _};
 use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::type_config::TypeConfigExt as _;
 use openraft::{EntryPayload, RaftLogReader as _, StorageError};
 use stonelog_protocol::Timestamp;
 use stonelog_storage::disk::{Disk, RealDisk};
@@ -76,7 +78,7 @@ fn entry(term: u64, index: u64, bytes: usize) -> Entry {
 }
 
 async fn append(store: &mut LogStore, entries: Vec<Entry>) {
-    let (done, durable) = tokio::sync::oneshot::channel();
+    let (done, durable) = TypeConfig::oneshot();
     store.append(entries, IOFlushed::signal(done)).await.unwrap();
     durable.await.unwrap().unwrap();
 }
@@ -209,7 +211,8 @@ fn only_two_snapshots_stay() {
 #[test]
 fn snapshot_reads_back_with_its_membership() {
     let voter = Voter { directory: [9; 16], host: "h".to_owned(), port: 1 };
-    let membership = Membership::new(vec![[1].into(), [1, 2].into()], [(1, voter.clone()), (2, voter)]).unwrap();
+    let membership =
+        Membership::new(vec![[1].into(), [1, 2].into()], BTreeMap::from([(1, voter.clone()), (2, voter)])).unwrap();
     let meta = SnapshotMeta {
         last_log_id: Some(id(4, 44)),
         last_membership: StoredMembership::new(Some(id(3, 3)), membership),
