@@ -12,8 +12,8 @@ toolchain() {
 }
 
 install() {
-    mvn --batch-mode --quiet -Dstyle.color=never --file "$HERE/pom.xml" \
-        dependency:copy-dependencies -DoutputDirectory="$CACHE/jars"
+    mvn --batch-mode --quiet --file "$HERE/pom.xml" dependency:copy-dependencies -DoutputDirectory="$CACHE/jars" \
+        >"$CACHE/maven.log" 2>&1 || { cat "$CACHE/maven.log"; return 1; }
     if [ -z "$SOURCES" ]; then return; fi
     (cd "$HERE" && javac -nowarn -Xlint:none -XDsuppressNotes -cp "$CACHE/jars/*" -d "$CACHE/classes" $SOURCES)
 }

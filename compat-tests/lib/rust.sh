@@ -15,5 +15,7 @@ install() {
 }
 
 program() {
+    # Looks at the stored batches, where there is Python to do so.
+    if command -v python3 >/dev/null 2>&1; then export COMPAT_WIRE="$LIB/python/wire.py"; fi
     exec "$CACHE/suite"
 }

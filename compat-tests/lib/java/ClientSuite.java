@@ -25,6 +25,7 @@ import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.errors.TransactionalIdAuthorizationException;
 import org.apache.kafka.common.header.internals.RecordHeader;
 import org.apache.kafka.common.record.TimestampType;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
@@ -35,6 +36,7 @@ import org.apache.kafka.common.utils.AppInfoParser;
 public final class ClientSuite {
 
     private static final int PARTITIONS = 3;
+    private static final int REFUSAL_SECONDS = 10;
     private static final List<String> CODECS = List.of("none", "gzip", "snappy", "lz4", "zstd");
 
     private final Suite suite = new Suite(Versions.CLIENT, AppInfoParser.getVersion());
@@ -48,6 +50,7 @@ public final class ClientSuite {
     private final String groupTopic = suite.name("grouped");
     private final String resumeTopic = suite.name("resume");
     private final String idempotentTopic = suite.name("idempotent");
+    private final String transactionTopic = suite.name("transaction");
 
     public static void main(String[] arguments) {
         new ClientSuite().run();
@@ -57,6 +60,7 @@ public final class ClientSuite {
         suite.step("create_topic", () -> {
             for (var codec : CODECS) create(suite.name(codec), PARTITIONS);
             create(idempotentTopic, PARTITIONS);
+            create(transactionTopic, 1);
             create(groupTopic, 4);
             create(resumeTopic, 1);
         });
@@ -76,6 +80,7 @@ public final class ClientSuite {
             produce(records, Map.of("enable.idempotence", true, "max.in.flight.requests.per.connection", 5));
             compare(records, consume(idempotentTopic, records.size()));
         });
+        transactions();
         suite.step("group.rebalance", () -> rebalance("eager", RangeAssignor.class.getName()));
         suite.step("group.rebalance_cooperative", () ->
             rebalance("cooperative", CooperativeStickyAssignor.class.getName())
@@ -137,7 +142,7 @@ public final class ClientSuite {
             );
         });
         suite.step("delete_topic", () -> {
-            var topics = new ArrayList<>(List.of(idempotentTopic, groupTopic, resumeTopic));
+            var topics = new ArrayList<>(List.of(idempotentTopic, transactionTopic, groupTopic, resumeTopic));
             CODECS.forEach(codec -> topics.add(suite.name(codec)));
             get(admin.deleteTopics(topics).all());
             Suite.until("the topics are gone", () ->
@@ -217,25 +222,21 @@ public final class ClientSuite {
         return records;
     }
 
+    private Map<String, Object> producerSettings() {
+        var settings = new HashMap<String, Object>();
+        settings.put("bootstrap.servers", suite.bootstrap);
+        settings.put("acks", "all");
+        settings.put("linger.ms", 20);
+        settings.put("delivery.timeout.ms", 30000);
+        settings.put("request.timeout.ms", 20000);
+        settings.put("max.block.ms", 30000);
+        settings.put("key.serializer", ByteArraySerializer.class);
+        settings.put("value.serializer", ByteArraySerializer.class);
+        return settings;
+    }
+
     private void produce(List<ProducerRecord<byte[], byte[]>> records, Map<String, Object> settings) throws Exception {
-        var all = new HashMap<String, Object>(
-            Map.of(
-                "bootstrap.servers",
-                suite.bootstrap,
-                "acks",
-                "all",
-                "linger.ms",
-                20,
-                "delivery.timeout.ms",
-                30000,
-                "request.timeout.ms",
-                20000,
-                "key.serializer",
-                ByteArraySerializer.class,
-                "value.serializer",
-                ByteArraySerializer.class
-            )
-        );
+        var all = new HashMap<>(producerSettings());
         all.putAll(settings);
         try (var producer = new KafkaProducer<byte[], byte[]>(all)) {
             var answers = new ArrayList<Future<RecordMetadata>>();
@@ -254,30 +255,17 @@ public final class ClientSuite {
     }
 
     private KafkaConsumer<byte[], byte[]> consumer(String groupId, Map<String, Object> settings) {
-        var all = new HashMap<String, Object>(
-            Map.of(
-                "bootstrap.servers",
-                suite.bootstrap,
-                "group.id",
-                groupId,
-                "auto.offset.reset",
-                "earliest",
-                "enable.auto.commit",
-                false,
-                "session.timeout.ms",
-                10000,
-                "heartbeat.interval.ms",
-                300,
-                "fetch.max.wait.ms",
-                200,
-                "default.api.timeout.ms",
-                30000,
-                "key.deserializer",
-                ByteArrayDeserializer.class,
-                "value.deserializer",
-                ByteArrayDeserializer.class
-            )
-        );
+        var all = new HashMap<String, Object>();
+        all.put("bootstrap.servers", suite.bootstrap);
+        all.put("group.id", groupId);
+        all.put("auto.offset.reset", "earliest");
+        all.put("enable.auto.commit", false);
+        all.put("session.timeout.ms", 10000);
+        all.put("heartbeat.interval.ms", 300);
+        all.put("fetch.max.wait.ms", 200);
+        all.put("default.api.timeout.ms", 30000);
+        all.put("key.deserializer", ByteArrayDeserializer.class);
+        all.put("value.deserializer", ByteArrayDeserializer.class);
         all.putAll(settings);
         return new KafkaConsumer<>(all);
     }
@@ -391,6 +379,41 @@ public final class ClientSuite {
             var found = consumer.offsetsForTimes(Map.of(asked, fifth)).get(asked);
             Suite.check(found.offset() == 5 && found.timestamp() == fifth, found.toString());
         }
+    }
+
+    /**
+     * A whole transaction, or a refusal that the client takes as final: a broker without transactions must not make it
+     * retry for ever.
+     */
+    private void transactions() {
+        long started = System.nanoTime();
+        var refusal = new TransactionalIdAuthorizationException[1];
+        suite.step("transactions", () -> {
+            var settings = new HashMap<String, Object>(producerSettings());
+            settings.put("transactional.id", suite.name("transaction"));
+            try (var producer = new KafkaProducer<byte[], byte[]>(settings)) {
+                producer.initTransactions();
+                for (boolean commit : new boolean[] { false, true }) {
+                    producer.beginTransaction();
+                    producer.send(new ProducerRecord<>(transactionTopic, 0, null, bytes(commit ? "kept" : "dropped")));
+                    if (commit) producer.commitTransaction();
+                    else producer.abortTransaction();
+                }
+            } catch (TransactionalIdAuthorizationException refused) {
+                double seconds = (System.nanoTime() - started) / 1e9;
+                Suite.check(seconds < REFUSAL_SECONDS, "refused, but only after " + seconds + " s");
+                refusal[0] = refused;
+                return;
+            }
+            try (var consumer = consumer(suite.name("unused"), Map.of("isolation.level", "read_committed"))) {
+                var asked = List.of(new TopicPartition(transactionTopic, 0));
+                consumer.assign(asked);
+                consumer.seekToBeginning(asked);
+                var value = new String(read(consumer, 1).get(0).value(), StandardCharsets.UTF_8);
+                Suite.check(value.equals("kept"), "read_committed returned " + value);
+            }
+        });
+        if (refusal[0] != null) suite.refused("transactions", refusal[0].getMessage());
     }
 
     private void rebalance(String name, String assignor) throws Exception {

@@ -89,6 +89,12 @@ final class Suite {
         return true;
     }
 
+    /** Records that the broker has no such feature, and said so in the way that it should. */
+    void refused(String name, String reason) {
+        steps.put(name, "refused");
+        System.out.println("  refused " + name + ": " + reason);
+    }
+
     /** Records that the client, not the broker, has no such feature. */
     void lacks(String name, String reason) {
         steps.put(name, "lacks");
