@@ -47,6 +47,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a broker.
+    Serve(serve::ServeArgs),
     /// Create, list, describe, change and delete topics.
     #[command(subcommand)]
     Topic(topic::Topic),
@@ -68,6 +70,9 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return Failure::new(Exit::Failed, format!("no runtime: {error}")).report(),
     };
+    if let Command::Serve(args) = cli.command {
+        return runtime.block_on(crate::server::run(args));
+    }
     let outcome = tokio::task::LocalSet::new().block_on(&runtime, run(cli));
     match outcome {
         Ok(exit) => exit.into(),
@@ -79,6 +84,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
     let output = Output::new(cli.global.output);
     let mut cluster = Cluster::new(settings(&cli.global));
     match cli.command {
+        Command::Serve(_) => unreachable!("served before any client is made"),
         Command::Topic(command) => or_interrupt(topic::run(command, &mut cluster, output)).await,
         Command::Produce(command) => or_interrupt(produce::run(command, &mut cluster, output)).await,
         // These two have something to finish when they are interrupted.

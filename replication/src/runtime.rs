@@ -16,4 +16,5 @@ pub mod partition;
 pub mod pool;
 pub mod priority;
 pub mod read;
+pub mod start;
 pub mod upkeep;

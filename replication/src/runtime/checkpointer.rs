@@ -28,6 +28,8 @@ pub struct Checkpointer {
     version: u64,
     /// What the last checkpoint said, replica by replica.
     replicas: BTreeMap<TopicPartition, ReplicaCheckpoint>,
+    /// Replicas that recovery found dropped, whose files go after the next checkpoint.
+    dropped: Vec<TopicPartition>,
 }
 
 /// What one lane contributes to a checkpoint.
@@ -40,16 +42,16 @@ struct Contribution {
 }
 
 impl Checkpointer {
-    /// Begins from what recovery read.
+    /// Begins after a recovery: every log is reported anew by its lane. `version` is that of the checkpoint recovery
+    /// read, `dropped` are the replicas dropped since it.
     pub fn new(
         node: Arc<Node>,
         lanes: Lanes,
         recovery_epoch: u32,
         version: u64,
-        last: Vec<ReplicaCheckpoint>,
+        dropped: Vec<TopicPartition>,
     ) -> Checkpointer {
-        let replicas = last.into_iter().map(|replica| (replica.replica.partition, replica)).collect();
-        Checkpointer { node, lanes, recovery_epoch, version, replicas }
+        Checkpointer { node, lanes, recovery_epoch, version, replicas: BTreeMap::new(), dropped }
     }
 
     /// Writes a checkpoint some time after segments were written, for as long as the broker runs.
@@ -89,6 +91,7 @@ impl Checkpointer {
             all.gone.extend(one.gone);
             all.planned.extend(one.planned);
         }
+        all.gone.append(&mut self.dropped);
         for partition in &all.gone {
             self.replicas.remove(partition);
         }

@@ -109,7 +109,8 @@ struct Shared {
     written: Mutex<Written>,
     flush: Condvar,
     lanes: Vec<Arc<LaneSignal>>,
-    /// Every commit that begins below this position has been reported to the lanes whose entries it holds.
+    /// Every commit that ends at or below this position is durable and has been reported to the lanes whose entries it
+    /// holds.
     reported: AtomicU64,
     maintenance: Arc<JournalMaintenance>,
     chores: Mutex<Chores>,
@@ -164,7 +165,7 @@ impl JournalThreads {
             written: Mutex::default(),
             flush: Condvar::new(),
             lanes,
-            reported: AtomicU64::new(writer.position().0),
+            reported: AtomicU64::new(flusher.durable().position.0),
             maintenance,
             chores: Mutex::new(Chores { spare_wanted, stopping: false }),
             chore: Condvar::new(),
@@ -226,8 +227,9 @@ impl JournalQueue {
 }
 
 impl JournalQueue {
-    /// Every commit that begins below this position has been reported to the lanes whose entries it holds: what it says
-    /// is in their signals.
+    /// Everything below this position is durable and has been reported to the lanes whose entries it holds: what it
+    /// says is in their signals. A checkpoint may cover no more (recovery would read a covered position beyond the
+    /// journal's end as damage).
     pub fn reported(&self) -> JournalPosition {
         JournalPosition(self.shared.reported.load(Ordering::Acquire))
     }
@@ -310,7 +312,6 @@ impl Shared {
                     let event = JournalEvent::Written { last_ticket: *last_ticket, span };
                     self.lanes[*lane].put(event, hurry);
                 }
-                self.reported.store(receipt.end.0, Ordering::Release);
                 lock(&self.written).commits.push_back(Commit { sequence: receipt.sequence, tickets });
                 self.flush.notify_one();
             }
@@ -387,6 +388,7 @@ impl Shared {
                     self.lanes[lane].put(JournalEvent::Durable { last_ticket }, true);
                 }
             }
+            self.reported.store(durable.position.0, Ordering::Release);
         }
     }
 

@@ -17,7 +17,7 @@ use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::{LeaderEpoch, Offset, Timestamp, TopicId, TopicPartition};
 use stonelog_storage::ReplicaKey;
 use stonelog_storage::journal::{Change, JournalEntry};
-use stonelog_storage::log::CommitSpan;
+use stonelog_storage::log::{CommitSpan, FIRST_TICKET};
 use tokio::sync::oneshot;
 
 use super::changed::Changed;
@@ -50,12 +50,17 @@ pub struct Lane {
 }
 
 /// Entries of the present turn.
-#[derive(Default)]
 struct Outgoing {
     entries: Vec<JournalEntry>,
     next_ticket: u64,
     hurry_written: bool,
     scheduled: bool,
+}
+
+impl Default for Outgoing {
+    fn default() -> Outgoing {
+        Outgoing { entries: Vec::new(), next_ticket: FIRST_TICKET + 1, hurry_written: false, scheduled: false }
+    }
 }
 
 /// Entries that the journal has and that are not durable yet, in ticket order.

@@ -1,0 +1,49 @@
+//! One file for each API: from kafka-protocol's structs to our types at the top, and back at the bottom.
+//!
+//! `dispatch` calls them; they call lanes, the controller and the coordinators.
+
+use std::time::Duration;
+
+use stonelog_protocol::error_code::ErrorCode;
+use stonelog_replication::controller::{ControllerError, ControllerRequest, ControllerResponse, Reject};
+
+use crate::request::RequestContext;
+
+pub mod alter_configs;
+pub mod api_versions;
+pub mod create_partitions;
+pub mod create_topics;
+pub mod delete_records;
+pub mod delete_topics;
+pub mod describe_acls;
+pub mod describe_cluster;
+pub mod describe_configs;
+pub mod describe_log_dirs;
+pub mod describe_topic_partitions;
+pub mod fetch;
+pub mod incremental_alter_configs;
+pub mod init_producer_id;
+pub mod list_offsets;
+pub mod metadata;
+pub mod offset_for_leader_epoch;
+pub mod produce;
+
+/// Asks the controller and waits until every lane has applied what it decided: the answer can be acted on at once.
+async fn submit(
+    context: &RequestContext,
+    request: ControllerRequest,
+    timeout: Duration,
+) -> Result<ControllerResponse, Reject> {
+    let decided = async {
+        let response = context.broker.metadata.submit(request).await.map_err(|error| match error {
+            ControllerError::Rejected(reject) => reject,
+            error => Reject::new(error.code(), error.to_string()),
+        })?;
+        context.broker.applied_everywhere().await;
+        Ok(response)
+    };
+    match tokio::time::timeout(timeout, decided).await {
+        Ok(decided) => decided,
+        Err(_) => Err(Reject::from(ErrorCode::RequestTimedOut)),
+    }
+}

@@ -1,0 +1,71 @@
+//! ApiVersions (key 18): what this broker serves.
+//!
+//! *Behaviour*: answers from the API table; a key is listed when its handler exists.
+//! *Versions*: 0–4 with a response header that is always v0; a newer request is answered in version 0 with
+//! UNSUPPORTED_VERSION and our own range, unread (KIP-511).
+//! *Differences from Kafka*: no features are finalized until transactions and KIP-848 groups exist.
+
+use stonelog_protocol::api::{APIS, Api, ApiName};
+use stonelog_protocol::error_code::ErrorCode;
+use stonelog_protocol::messages::api_versions_response::ApiVersion;
+use stonelog_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
+
+use crate::request::RequestContext;
+
+/// Answers an ApiVersions request.
+pub fn handle(context: &RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse {
+    let named = context.version() < 3
+        || (is_valid_software(&request.client_software_name) && is_valid_software(&request.client_software_version));
+    if !named {
+        return ApiVersionsResponse::default().with_error_code(ErrorCode::InvalidRequest.code());
+    }
+    tracing::debug!(
+        peer = %context.peer, client_id = %context.head.client_id,
+        name = %&*request.client_software_name, version = %&*request.client_software_version, "client"
+    );
+    ApiVersionsResponse::default().with_api_keys(APIS.iter().map(range).collect()).with_finalized_features_epoch(0)
+}
+
+/// The answer to a version above ours.
+pub fn unsupported() -> ApiVersionsResponse {
+    ApiVersionsResponse::default()
+        .with_error_code(ErrorCode::UnsupportedVersion.code())
+        .with_api_keys(vec![range(ApiName::ApiVersions.api())])
+}
+
+fn range(api: &Api) -> ApiVersion {
+    ApiVersion::default()
+        .with_api_key(api.key())
+        .with_min_version(*api.advertised.start())
+        .with_max_version(*api.advertised.end())
+}
+
+/// `[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?`
+fn is_valid_software(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+    let ends = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    ends(text.as_bytes().first()) && ends(text.as_bytes().last()) && text.bytes().all(inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn software_names_follow_kafkas_pattern() {
+        for good in ["a", "apache-kafka-java", "4.0.0-SNAPSHOT", "librdkafka"] {
+            assert!(is_valid_software(good), "{good}");
+        }
+        for bad in ["", "-a", "a-", "a b", "a\n", "é"] {
+            assert!(!is_valid_software(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn newer_request_is_told_our_own_range_only() {
+        let response = unsupported();
+        assert_eq!(response.error_code, 35);
+        assert_eq!(response.api_keys.len(), 1);
+        assert_eq!((response.api_keys[0].api_key, response.api_keys[0].max_version), (18, 4));
+    }
+}

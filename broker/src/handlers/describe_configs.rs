@@ -1,0 +1,159 @@
+//! DescribeConfigs (key 32): every setting of a topic, a broker or a group, with where its value comes from.
+//!
+//! *Versions*: 1–4. Synonyms when asked for; types and documentation from 3 on.
+//! *Differences from Kafka*: broker loggers are refused (there is no log4j here); client-metrics resources are unknown.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use stonelog_protocol::error_code::ErrorCode;
+use stonelog_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use stonelog_protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use stonelog_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
+use stonelog_protocol::{BrokerId, StrBytes};
+use stonelog_replication::controller::Reject;
+use stonelog_replication::metadata::{ConfigValues, MetadataImage};
+use stonelog_replication::settings::describe::{self, Entry, Layers};
+use stonelog_replication::settings::topic::TopicConfig;
+
+use crate::config::broker_keys;
+use crate::request::RequestContext;
+
+/// `ConfigResource.Type`.
+pub const TOPIC: i8 = 2;
+/// `ConfigResource.Type`.
+pub const BROKER: i8 = 4;
+/// `ConfigResource.Type`.
+pub const GROUP: i8 = 32;
+
+/// Answers a DescribeConfigs request.
+pub async fn handle(context: &RequestContext, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+    let image = context.image();
+    let results = request
+        .resources
+        .iter()
+        .map(|resource| {
+            let result = DescribeConfigsResult::default()
+                .with_resource_type(resource.resource_type)
+                .with_resource_name(resource.resource_name.clone());
+            match entries(context, &image, resource) {
+                Ok(entries) => {
+                    let wanted = |entry: &Entry| match &resource.configuration_keys {
+                        Some(keys) => keys.iter().any(|key| **key == *entry.name),
+                        None => true,
+                    };
+                    let configs = entries.into_iter().filter(wanted);
+                    result.with_configs(configs.map(|entry| wire(context.version(), &request, entry)).collect())
+                }
+                Err(reject) => result
+                    .with_error_code(reject.code.code())
+                    .with_error_message(Some(StrBytes::from_string(reject.message))),
+            }
+        })
+        .collect();
+    DescribeConfigsResponse::default().with_results(results)
+}
+
+fn entries(
+    context: &RequestContext,
+    image: &MetadataImage,
+    resource: &DescribeConfigsResource,
+) -> Result<Vec<Entry>, Reject> {
+    let name: &str = &resource.resource_name;
+    match resource.resource_type {
+        TOPIC => {
+            let Some(topic) = image.topic_by_name(name) else {
+                return Err(ErrorCode::UnknownTopicOrPartition.into());
+            };
+            let overrides = values(image.topic_config(name));
+            let replicas = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
+            let layers = OwnedLayers::of(context, image);
+            Ok(describe::describe_topic(&overrides, &layers.borrow(), &context.lane.topic_config(topic), replicas))
+        }
+        BROKER if name.is_empty() => {
+            let layers = OwnedLayers::of(context, image);
+            Ok(describe::describe_cluster_default(broker_keys::all().iter().copied(), &layers.dynamic_default))
+        }
+        BROKER => match name.parse() {
+            Ok(id) if BrokerId(id) == context.broker.node.broker_id => {
+                let layers = OwnedLayers::of(context, image);
+                Ok(describe::describe_broker(broker_keys::all().iter().copied(), &layers.borrow()))
+            }
+            Ok(_) => Err(Reject::new(
+                ErrorCode::InvalidRequest,
+                format!("Unexpected broker id, expected {}, but received {name}", context.broker.node.broker_id),
+            )),
+            Err(_) => {
+                Err(Reject::new(ErrorCode::InvalidRequest, format!("Broker id must be an integer, but it is: {name}")))
+            }
+        },
+        GROUP => Ok(describe::describe_group(&values(image.group_config(name)))),
+        other => Err(Reject::new(ErrorCode::InvalidRequest, format!("Unsupported resource type: {other}"))),
+    }
+}
+
+/// What a new topic with these overrides would show: part of CreateTopics' answer (KIP-525).
+pub fn topic_entries(context: &RequestContext, overrides: &ConfigValues) -> Vec<Entry> {
+    let image = context.image();
+    let layers = OwnedLayers::of(context, &image);
+    let config =
+        TopicConfig::effective(overrides, &layers.borrow().merged()).unwrap_or_else(|_| TopicConfig::defaults());
+    describe::describe_topic(overrides, &layers.borrow(), &config, 1)
+}
+
+/// The broker's values in their three layers.
+struct OwnedLayers {
+    dynamic_broker: BTreeMap<String, String>,
+    dynamic_default: BTreeMap<String, String>,
+    static_broker: BTreeMap<String, String>,
+}
+
+impl OwnedLayers {
+    fn of(context: &RequestContext, image: &MetadataImage) -> OwnedLayers {
+        OwnedLayers {
+            dynamic_broker: values(image.broker_config(Some(context.broker.node.broker_id))),
+            dynamic_default: values(image.broker_config(None)),
+            static_broker: context.broker.config.static_settings.clone(),
+        }
+    }
+
+    fn borrow(&self) -> Layers<'_> {
+        Layers {
+            dynamic_broker: &self.dynamic_broker,
+            dynamic_default: &self.dynamic_default,
+            static_broker: &self.static_broker,
+        }
+    }
+}
+
+fn values(values: Option<&Arc<ConfigValues>>) -> ConfigValues {
+    values.map_or_else(ConfigValues::new, |values| (**values).clone())
+}
+
+fn wire(version: i16, request: &DescribeConfigsRequest, entry: Entry) -> DescribeConfigsResourceResult {
+    let text = |value: Option<String>| value.map(StrBytes::from_string);
+    let mut result = DescribeConfigsResourceResult::default()
+        .with_name(StrBytes::from_string(entry.name))
+        .with_value(text(entry.value))
+        .with_read_only(entry.read_only)
+        .with_config_source(entry.source.code())
+        .with_is_sensitive(entry.sensitive);
+    if request.include_synonyms {
+        let synonyms = entry.synonyms.into_iter().map(|synonym| {
+            DescribeConfigsSynonym::default()
+                .with_name(StrBytes::from_string(synonym.name))
+                .with_value(text(synonym.value))
+                .with_source(synonym.source.code())
+        });
+        result.synonyms = synonyms.collect();
+    }
+    if version >= 3 {
+        result.config_type = entry.kind.map_or(0, |kind| kind.code());
+        if request.include_documentation {
+            result.documentation = Some(StrBytes::from_static_str(entry.documentation));
+        }
+    }
+    result
+}

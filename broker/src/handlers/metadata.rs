@@ -1,0 +1,180 @@
+//! Metadata (key 3): brokers, topics and who leads what; makes topics on demand.
+//!
+//! *Behaviour*: answers from one image. A topic that does not exist is created when the broker
+//! (`auto.create.topics.enable`) and the request both allow it.
+//! *Versions*: 0–13. Version 0 asks for everything with an empty list, later ones with null; from 10 on topics carry
+//! ids, from 12 on they can be asked for by id.
+//! *Differences from Kafka*: authorized operations are never filled in: there is no authorizer yet. A topic created on
+//! demand is answered at once with its leaders, where Kafka first answers LEADER_NOT_AVAILABLE.
+
+use std::sync::Arc;
+
+use stonelog_protocol::error_code::ErrorCode;
+use stonelog_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use stonelog_protocol::messages::{BrokerId as WireBrokerId, MetadataRequest, MetadataResponse, TopicName};
+use stonelog_protocol::{BrokerId, StrBytes, Uuid};
+use stonelog_replication::controller::ControllerResponse;
+use stonelog_replication::controller::{ControllerRequest, CreateTopics, NewTopic};
+use stonelog_replication::metadata::MetadataImage;
+use stonelog_replication::metadata::topic::{PartitionRegistration, TopicImage, is_internal};
+
+use crate::request::RequestContext;
+
+/// Answers a Metadata request.
+pub async fn handle(context: &RequestContext, request: MetadataRequest) -> MetadataResponse {
+    let version = context.version();
+    let everything = match &request.topics {
+        None => true,
+        Some(topics) => version == 0 && topics.is_empty(),
+    };
+    let mut image = context.image();
+    let topics = if everything {
+        image.topics().map(|topic| describe(context, &image, topic)).collect()
+    } else {
+        let asked = request.topics.unwrap_or_default();
+        let names: Vec<String> =
+            asked.iter().filter_map(|topic| topic.name.as_ref()).map(|name| name.to_string()).collect();
+        let may_create = context.broker.config.topics.auto_create && (version < 4 || request.allow_auto_topic_creation);
+        let refused = if may_create { create_missing(context, &mut image, &names).await } else { Vec::new() };
+        asked
+            .into_iter()
+            .map(|topic| match (topic.name, Uuid(*topic.topic_id.as_bytes())) {
+                (Some(name), id) if id.is_zero() => by_name(context, &image, name, &refused),
+                (Some(name), _) => missing(Some(name), Uuid::ZERO, ErrorCode::InvalidRequest),
+                (None, id) if !id.is_zero() => match image.topic_by_id(id) {
+                    Some(found) => describe(context, &image, found),
+                    None => missing(None, id, ErrorCode::UnknownTopicId),
+                },
+                (None, _) => missing(None, Uuid::ZERO, ErrorCode::InvalidRequest),
+            })
+            .collect()
+    };
+    let mut response = MetadataResponse::default()
+        .with_brokers(brokers(context, &image))
+        .with_controller_id(WireBrokerId(image.controller().map_or(-1, |id| id.0)))
+        .with_topics(topics);
+    if version >= 2 {
+        response.cluster_id = image.cluster_id().map(|id| StrBytes::from_string(id.to_string()));
+    }
+    response
+}
+
+/// Creates the topics of `names` that do not exist. Returns those that could not be, each with its error.
+///
+/// Afterwards `image` shows what was created.
+async fn create_missing(
+    context: &RequestContext,
+    image: &mut Arc<MetadataImage>,
+    names: &[String],
+) -> Vec<(String, ErrorCode)> {
+    let mut missing: Vec<&String> = names.iter().filter(|name| image.topic_by_name(name).is_none()).collect();
+    missing.sort();
+    missing.dedup();
+    if missing.is_empty() {
+        return Vec::new();
+    }
+    let topics = missing.iter().map(|name| context.broker.new_topic(name)).collect::<Vec<NewTopic>>();
+    let request = ControllerRequest::CreateTopics(CreateTopics { topics, validate_only: false });
+    let results = match context.broker.metadata.submit(request).await {
+        Ok(ControllerResponse::CreateTopics(results)) => results,
+        Ok(_) => unreachable!("the answer's variant is the request's"),
+        Err(error) => {
+            tracing::warn!("cannot create topics on demand: {error}");
+            return missing.into_iter().map(|name| (name.clone(), ErrorCode::LeaderNotAvailable)).collect();
+        }
+    };
+    context.broker.applied_everywhere().await;
+    *image = context.image();
+    results
+        .into_iter()
+        .filter_map(|topic| match topic.result {
+            Err(reject) if reject.code != ErrorCode::TopicAlreadyExists => Some((topic.name, reject.code)),
+            _ => None,
+        })
+        .collect()
+}
+
+fn by_name(
+    context: &RequestContext,
+    image: &MetadataImage,
+    name: TopicName,
+    refused: &[(String, ErrorCode)],
+) -> MetadataResponseTopic {
+    if let Some(found) = image.topic_by_name(&name) {
+        return describe(context, image, found);
+    }
+    let refusal = refused.iter().find(|(refused, _)| **refused == **name).map(|(_, error)| *error);
+    let error = refusal.unwrap_or_else(|| match context.broker.is_legal_topic_name(&name) {
+        true => ErrorCode::UnknownTopicOrPartition,
+        false => ErrorCode::InvalidTopicException,
+    });
+    let internal = is_internal(&name);
+    missing(Some(name), Uuid::ZERO, error).with_is_internal(internal)
+}
+
+fn missing(name: Option<TopicName>, id: Uuid, error: ErrorCode) -> MetadataResponseTopic {
+    MetadataResponseTopic::default()
+        .with_error_code(error.code())
+        .with_name(Some(name.unwrap_or_default()))
+        .with_topic_id(uuid::Uuid::from_bytes(id.0))
+}
+
+fn describe(context: &RequestContext, image: &MetadataImage, topic: &TopicImage) -> MetadataResponseTopic {
+    let partitions = (0..)
+        .zip(&topic.partitions)
+        .map(|(index, registration)| partition(context, image, index, registration))
+        .collect();
+    MetadataResponseTopic::default()
+        .with_name(Some(TopicName(StrBytes::from_string(topic.name.to_string()))))
+        .with_topic_id(uuid::Uuid::from_bytes(topic.id.0))
+        .with_is_internal(topic.internal)
+        .with_partitions(partitions)
+}
+
+fn partition(
+    context: &RequestContext,
+    image: &MetadataImage,
+    index: i32,
+    registration: &PartitionRegistration,
+) -> MetadataResponsePartition {
+    let wire = |ids: &[BrokerId]| ids.iter().map(|id| WireBrokerId(id.0)).collect::<Vec<_>>();
+    let reachable = |id: BrokerId| image.broker(id).is_some_and(|broker| broker.endpoint(&context.listener).is_some());
+    let leader = registration.leader.filter(|leader| image.is_active(*leader));
+    let error = match leader {
+        None => ErrorCode::LeaderNotAvailable,
+        Some(leader) if !reachable(leader) => ErrorCode::ListenerNotFound,
+        Some(_) => ErrorCode::None,
+    };
+    let offline: Vec<BrokerId> =
+        registration.replicas.iter().copied().filter(|replica| !image.is_active(*replica)).collect();
+    let mut response = MetadataResponsePartition::default()
+        .with_error_code(error.code())
+        .with_partition_index(index)
+        .with_leader_id(WireBrokerId(leader.map_or(-1, |leader| leader.0)))
+        .with_replica_nodes(wire(&registration.replicas))
+        .with_isr_nodes(wire(&registration.isr))
+        .with_offline_replicas(wire(&offline));
+    if context.version() >= 7 {
+        response.leader_epoch = registration.leader_epoch.0;
+    }
+    response
+}
+
+fn brokers(context: &RequestContext, image: &MetadataImage) -> Vec<MetadataResponseBroker> {
+    image
+        .brokers()
+        .filter(|broker| broker.is_active())
+        .filter_map(|broker| {
+            let endpoint = broker.endpoint(&context.listener)?;
+            Some(
+                MetadataResponseBroker::default()
+                    .with_node_id(WireBrokerId(broker.id.0))
+                    .with_host(StrBytes::from_string(endpoint.host.to_string()))
+                    .with_port(i32::from(endpoint.port))
+                    .with_rack(broker.rack.as_ref().map(|rack| StrBytes::from_string(rack.to_string()))),
+            )
+        })
+        .collect()
+}

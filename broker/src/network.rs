@@ -1,0 +1,7 @@
+//! Sockets: accepting connections, splitting frames, writing answers in order.
+//!
+//! Nothing here looks into a request's body.
+
+pub mod connection;
+pub mod limits;
+pub mod listener;

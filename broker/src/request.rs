@@ -1,0 +1,37 @@
+//! One request on its way through the broker: who asks, where, and what of the broker a handler may use.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use stonelog_protocol::frame::RequestHead;
+use stonelog_replication::metadata::MetadataImage;
+use stonelog_replication::runtime::lane::Lane;
+
+use crate::broker::Broker;
+
+/// What every handler gets beside the request itself.
+pub struct RequestContext {
+    /// The broker.
+    pub broker: Arc<Broker>,
+    /// The lane that owns the connection; the handler runs on it.
+    pub lane: Rc<Lane>,
+    /// The listener the connection came in by.
+    pub listener: Arc<str>,
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// API, version, correlation id, client id.
+    pub head: RequestHead,
+}
+
+impl RequestContext {
+    /// The version asked for.
+    pub fn version(&self) -> i16 {
+        self.head.api_version
+    }
+
+    /// The metadata that this request is answered from, whole.
+    pub fn image(&self) -> Arc<MetadataImage> {
+        self.lane.image()
+    }
+}

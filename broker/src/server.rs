@@ -1,0 +1,257 @@
+//! `stonelog serve`: from a configuration to a running broker, and back to a clean stop.
+//!
+//! Order: configuration, sockets bound (so that their ports are known), the start walk of the data plane, coordinators,
+//! and only then the first connection is accepted. `ready` on standard output means all of that.
+
+mod banner;
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stonelog_replication::controller::{Defaults, SettingsRules};
+use stonelog_replication::metadata::{Endpoint, SecurityProtocol};
+use stonelog_replication::runtime::lanes::spawn_here;
+use stonelog_replication::runtime::node::NodeSettings;
+use stonelog_replication::runtime::start::{self, StartOptions, Started};
+use stonelog_replication::settings::group_key;
+use stonelog_storage::disk::RealDisk;
+use stonelog_storage::journal::JournalOptions;
+use stonelog_storage::log_dir::current_tenure;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::broker::Broker;
+use crate::cli::serve::ServeArgs;
+use crate::config::{self, BrokerConfig, Listener, Surroundings, broker_keys};
+use crate::coordinator;
+use crate::network::limits::Limits;
+use crate::network::listener::{self, Bound};
+use crate::producer_ids::ProducerIds;
+
+/// Exit code for a configuration that cannot be used.
+const EXIT_CONFIGURATION: u8 = 2;
+/// Exit code for a broker that could not start, or whose directory failed.
+const EXIT_FAILED: u8 = 1;
+
+/// How long appended batches gather before they go to segments.
+const FLUSH_AFTER: Duration = Duration::from_secs(1);
+/// How long written segments gather before a checkpoint frees the journal.
+const CHECKPOINT_AFTER: Duration = Duration::from_secs(5);
+
+/// Runs a broker until it is told to stop.
+pub async fn run(args: ServeArgs) -> ExitCode {
+    let begun = now();
+    let request = config::Request { config: args.config, data_dir: args.data_dir, set: args.set };
+    let config = match config::load(&request, &Surroundings::of_process()) {
+        Ok(config) => config,
+        Err(report) => {
+            eprint!("{report}");
+            return ExitCode::from(EXIT_CONFIGURATION);
+        }
+    };
+    log_to_stderr();
+    match serve(config, begun).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+async fn serve(config: BrokerConfig, begun: Instant) -> anyhow::Result<ExitCode> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let bound = bind(&config)?;
+    let (started, endpoints) = start_data_plane(&config, &bound).await?;
+    let broker = assemble(config, &started)?;
+    coordinator::start(&broker).await;
+    accept(&broker, bound).await;
+    let ready = banner::print(&broker, &started.report, &endpoints, begun.elapsed());
+    ready?;
+    let mut offline = started.node.watch_offline();
+    let code = tokio::select! {
+        _ = interrupt.recv() => ExitCode::SUCCESS,
+        _ = terminate.recv() => ExitCode::SUCCESS,
+        _ = offline.wait_for(|offline| *offline) => {
+            let reason = started.node.offline_reason().unwrap_or_default();
+            eprintln!("error: the last log directory has failed, the broker stops: {reason}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    };
+    // A second signal ends the process at once.
+    exit_on_second_signal(interrupt, terminate);
+    drop(broker);
+    started.stop()?;
+    Ok(code)
+}
+
+/// Starts everything below the network.
+async fn start_data_plane(config: &BrokerConfig, bound: &[Bound]) -> anyhow::Result<(Started, Vec<Endpoint>)> {
+    std::fs::create_dir_all(&config.data_dir)
+        .map_err(|error| anyhow::anyhow!("cannot make {}: {error}", config.data_dir.display()))?;
+    let log_dir: PathBuf = std::fs::canonicalize(&config.data_dir)?;
+    let endpoints = endpoints(&config.listeners, bound);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let journal = JournalOptions {
+        file_bytes: config.storage.journal_file_bytes,
+        bytes_max: config.storage.journal_bytes_max,
+        ..JournalOptions::default()
+    };
+    let mut random = [[0; 16]; 3];
+    for bytes in &mut random {
+        getrandom::fill(bytes).map_err(|error| anyhow::anyhow!("the system gives no random bytes: {error}"))?;
+    }
+    let options = StartOptions {
+        disk: Arc::new(RealDisk),
+        node_id: config.node_id,
+        cluster_id: config.cluster_id.clone(),
+        rack: config.rack.as_deref().map(Arc::from),
+        endpoints: endpoints.clone(),
+        journal,
+        lanes: config.storage.lanes.unwrap_or(cores),
+        node: node_settings(config, journal.entry_bytes_max()),
+        rules: Arc::new(SettingsRules {
+            static_broker: config.static_settings.clone(),
+            broker_key: broker_keys::broker_key,
+            group_key,
+        }),
+        defaults: Defaults {
+            partitions: config.topics.default_partitions,
+            replication_factor: config.topics.default_replication_factor,
+        },
+        random,
+        tenure: current_tenure(&log_dir)?,
+        log_dir,
+    };
+    Ok((start::start(options).await?, endpoints))
+}
+
+fn node_settings(config: &BrokerConfig, entry_bytes_max: u64) -> NodeSettings {
+    NodeSettings {
+        broker_defaults: config.static_settings.clone(),
+        tail_bytes_max: config.storage.tail_memory_bytes as usize,
+        // The journal holds at most half of itself in unwritten batches before producers wait; the rest is slack for
+        // commits in flight and for files that are freed whole.
+        unflushed_bytes_max: (config.storage.journal_bytes_max / 2) as usize,
+        entry_bytes_max,
+        flush_after: FLUSH_AFTER,
+        checkpoint_after: CHECKPOINT_AFTER,
+        retention_check_every: config.topics.retention_check_interval,
+        producer_id_expiration: config.producers.id_expiration,
+    }
+}
+
+fn assemble(config: BrokerConfig, started: &Started) -> anyhow::Result<Arc<Broker>> {
+    let producer_ids = ProducerIds::new(config.node_id, started.report.broker_epoch);
+    let mut seed = [0; 4];
+    getrandom::fill(&mut seed).map_err(|error| anyhow::anyhow!("the system gives no random bytes: {error}"))?;
+    let (node, lanes, metadata) = (Arc::clone(&started.node), started.lanes.clone(), started.metadata.clone());
+    Ok(Broker::new(config, node, lanes, metadata, producer_ids, u32::from_ne_bytes(seed)))
+}
+
+/// Binds every listener; nothing is accepted yet.
+fn bind(config: &BrokerConfig) -> anyhow::Result<Vec<Bound>> {
+    config
+        .listeners
+        .iter()
+        .map(|listener| {
+            let host = listener.host.as_deref().unwrap_or("0.0.0.0");
+            let explain = |error: std::io::Error| {
+                anyhow::anyhow!(
+                    "cannot listen on {}://{host}:{}: {error}; is another broker running, or is the address another \
+                     machine's?",
+                    listener.name,
+                    listener.port
+                )
+            };
+            let address = (host, listener.port).to_socket_addrs().map_err(explain)?.next();
+            let address = address.ok_or_else(|| explain(std::io::ErrorKind::AddrNotAvailable.into()))?;
+            let socket = listen(address, config.network.listen_backlog).map_err(explain)?;
+            let address = socket.local_addr()?;
+            Ok(Bound { name: listener.name.as_str().into(), socket, address })
+        })
+        .collect()
+}
+
+fn listen(address: SocketAddr, backlog: u32) -> std::io::Result<std::net::TcpListener> {
+    let domain = match address.ip() {
+        IpAddr::V4(_) => socket2::Domain::IPV4,
+        IpAddr::V6(_) => socket2::Domain::IPV6,
+    };
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// What clients are told to connect to: the advertised addresses, with the bound port where the kernel chose it.
+fn endpoints(listeners: &[Listener], bound: &[Bound]) -> Vec<Endpoint> {
+    listeners
+        .iter()
+        .zip(bound)
+        .map(|(listener, bound)| Endpoint {
+            listener: Arc::clone(&bound.name),
+            host: listener.advertised_host.as_str().into(),
+            port: if listener.advertised_port == 0 { bound.address.port() } else { listener.advertised_port },
+            protocol: SecurityProtocol::Plaintext,
+        })
+        .collect()
+}
+
+async fn accept(broker: &Arc<Broker>, bound: Vec<Bound>) {
+    let network = &broker.config.network;
+    let limits = Limits::new(
+        network.request_bytes_max as usize,
+        network.connection_idle_max.unwrap_or(Duration::MAX),
+        network.connections_max as usize,
+        network.connections_per_ip_max as usize,
+        usize::try_from(network.queued_request_bytes_max).unwrap_or(usize::MAX),
+    );
+    for bound in bound {
+        let (acceptor, limits) = (Arc::clone(broker), Arc::clone(&limits));
+        let accepting = move |lane: Rc<_>| {
+            spawn_here(listener::accept(lane, acceptor, limits, bound));
+            std::future::ready(())
+        };
+        broker.lanes.call(0, accepting).await;
+    }
+}
+
+fn exit_on_second_signal(mut interrupt: tokio::signal::unix::Signal, mut terminate: tokio::signal::unix::Signal) {
+    const EXIT_INTERRUPTED: i32 = 130;
+    let watch = std::thread::Builder::new().name("second-signal".into()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        if let Ok(runtime) = runtime {
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+            });
+            std::process::exit(EXIT_INTERRUPTED);
+        }
+    });
+    if let Err(error) = watch {
+        tracing::warn!("a second signal will not be heard: {error}");
+    }
+}
+
+/// Errors and warnings to standard error; more with `STONELOG_LOG` (`info`, `stonelog=debug`, …).
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("STONELOG_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,openraft=error"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // Somebody may have set one already, in a test.
+    let _ = subscriber.try_init();
+}
+
+#[allow(clippy::disallowed_methods, reason = "start-up time is measured from here")]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,94 @@
+//! What `serve` says when it is up: who, where, what it promises, how long it took; then `ready`.
+
+use std::io::{self, Write as _};
+use std::time::{Duration, Instant};
+
+use stonelog_replication::metadata::Endpoint;
+use stonelog_replication::runtime::start::StartReport;
+use stonelog_storage::disk::{filesystem_of, probe_fsync};
+
+use crate::broker::Broker;
+
+/// Prints the banner and the line `ready` to standard output.
+pub fn print(broker: &Broker, report: &StartReport, endpoints: &[Endpoint], took: Duration) -> io::Result<()> {
+    let node = &broker.node;
+    let config = &broker.config;
+    let mut out = io::stdout().lock();
+    writeln!(out, "stonelog {} · node {}", env!("CARGO_PKG_VERSION"), node.broker_id)?;
+    match report.is_new_cluster {
+        true => writeln!(out, "NEW CLUSTER {}", report.cluster_id)?,
+        false => writeln!(out, "cluster   {}", report.cluster_id)?,
+    }
+    for (listener, endpoint) in config.listeners.iter().zip(endpoints) {
+        let host = listener.host.as_deref().unwrap_or("0.0.0.0");
+        writeln!(
+            out,
+            "listener  {}://{host}:{} → {}:{}",
+            endpoint.listener, endpoint.port, endpoint.host, endpoint.port
+        )?;
+    }
+    let fsync = match measure_fsync(broker) {
+        Ok(fsync) => format!("fsync {:.2} ms", fsync.as_secs_f64() * 1000.0),
+        Err(error) => format!("fsync not measured: {error}"),
+    };
+    let (kind, volatile) = match filesystem_of(&node.log_dir) {
+        Ok(found) => (found.kind, found.volatile),
+        Err(error) => (format!("unknown file system ({error})"), false),
+    };
+    writeln!(
+        out,
+        "data      {} ({kind}, {fsync}, journal threads {})",
+        node.log_dir.display(),
+        report.journal_priority
+    )?;
+    if volatile {
+        writeln!(out, "WARNING   this file system forgets on power loss; what is acknowledged is only as safe as it")?;
+    }
+    writeln!(out, "promise   an acknowledgement means fsynced on every in-sync replica, unless a topic relaxes it")?;
+    for relaxation in &config.relaxations {
+        writeln!(out, "RELAXED   {relaxation}")?;
+    }
+    for warning in &config.warnings {
+        writeln!(out, "warning   {warning}")?;
+    }
+    for note in &config.notes {
+        writeln!(out, "note      {note}")?;
+    }
+    if let Some(torn) = &report.journal_end.torn_tail {
+        writeln!(
+            out,
+            "recovery  torn tail: {} bytes at journal position {} of {} were never acknowledged and are dropped",
+            torn.bytes,
+            torn.position.0,
+            torn.path.display()
+        )?;
+    }
+    for damage in &report.journal_end.damage {
+        writeln!(out, "DAMAGE    the journal is damaged at position {}: {:?}", damage.position.0, damage.hurt)?;
+    }
+    for partition in &report.registered.offline {
+        writeln!(out, "OFFLINE   {partition}: its only replica may lack acknowledged records")?;
+    }
+    for partition in &report.registered.may_lack_records {
+        writeln!(out, "relaxed   {partition} may lack its newest records")?;
+    }
+    for stray in &report.strays {
+        writeln!(out, "stray     {} belongs to no topic and was put aside", stray.display())?;
+    }
+    writeln!(out, "started in {} ms", took.as_millis())?;
+    writeln!(out, "ready")?;
+    out.flush()
+}
+
+/// The time of one small durable write, as an acknowledgement pays it.
+#[allow(clippy::disallowed_methods, reason = "a measurement for a person, not a decision")]
+fn measure_fsync(broker: &Broker) -> io::Result<Duration> {
+    let mut took = Duration::ZERO;
+    probe_fsync(&*broker.node.disk, &broker.node.log_dir, |write_durably| {
+        let begun = Instant::now();
+        write_durably()?;
+        took = begun.elapsed();
+        Ok(())
+    })?;
+    Ok(took)
+}
