@@ -1,0 +1,157 @@
+//! Carries groups: requests to the lane that owns their partition, decisions to its log, answers back once committed.
+//!
+//! Every partition of `__consumer_offsets` that this broker leads has one [`GroupPartition`] on the lane that owns the
+//! partition's log; a lane's are found through its [`Registry`]. A request hops there, is decided, its records are
+//! appended, and its answer is given when the high watermark has passed them (rule 15). Handlers use [`decide`],
+//! [`read`] and [`read_every`]; the state itself never leaves its lane.
+//!
+//! *Differences from Kafka.* A request that meets a partition still being loaded waits a moment before it is told
+//! COORDINATOR_LOAD_IN_PROGRESS. Each decision is a batch of its own; the journal gathers them.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stonelog_protocol::{ErrorCode, PartitionIndex, TopicPartition};
+use stonelog_replication::runtime::lane::Lane;
+
+use super::group::message::Response;
+use super::group::names::GroupId;
+use super::group::{Config, Decision, Now, Ticket};
+use super::internal_topic::OFFSETS_TOPIC;
+use super::partition::partition_for;
+use crate::broker::Broker;
+use crate::config::broker_config::GroupSettings;
+use crate::request::RequestContext;
+
+mod group_partition;
+mod load;
+mod registry;
+mod serving;
+
+pub use super::group::Groups;
+use group_partition::GroupPartition;
+use registry::Registry;
+
+/// What the runtime may be told.
+#[derive(Clone, Debug)]
+struct Settings {
+    /// What groups may be told.
+    groups: Config,
+    /// `offsets.commit.timeout.ms`: how long an answer waits for what it rests on.
+    commit_timeout: Duration,
+    /// `offsets.retention.check.interval.ms`.
+    expiry_every: Duration,
+}
+
+impl Settings {
+    fn of(settings: &GroupSettings) -> Settings {
+        let groups = Config {
+            session_timeout_min: settings.session_timeout_min,
+            session_timeout_max: settings.session_timeout_max,
+            initial_rebalance_delay: settings.initial_rebalance_delay,
+            group_members_max: settings.members_max as usize,
+            offset_metadata_bytes_max: settings.offset_metadata_bytes_max as usize,
+            offsets_retention: settings.offsets_retention,
+        };
+        Settings {
+            groups,
+            commit_timeout: settings.commit_timeout,
+            expiry_every: settings.offsets_retention_check_interval,
+        }
+    }
+}
+
+/// Begins to coordinate what this broker leads, on every lane. Called once, before the first request.
+pub async fn start(broker: &Arc<Broker>) {
+    for lane in 0..broker.lanes.count() {
+        let (settings, metadata) = (Settings::of(&broker.config.groups), broker.metadata.clone());
+        let begin = move |lane: Rc<Lane>| {
+            Registry::begin(lane, settings, metadata);
+            std::future::ready(())
+        };
+        broker.lanes.call(lane, begin).await;
+    }
+}
+
+/// Has a request decided by the group's owner; resolves with its answer once that may be given.
+///
+/// # Errors
+/// NOT_COORDINATOR when another broker owns the group or it has no owner yet, COORDINATOR_LOAD_IN_PROGRESS while the
+/// owner still reads its log, COORDINATOR_NOT_AVAILABLE when what the answer rests on was not committed in time.
+pub async fn decide(
+    context: &RequestContext,
+    group: &GroupId,
+    decide: impl FnOnce(&mut Groups, Ticket, Now) -> Decision + Send + 'static,
+) -> Result<Response, ErrorCode> {
+    let owned = owner_of(context, group)?;
+    decide_at(context, owned, decide).await
+}
+
+/// As [`decide`], by the partition: for requests about several groups.
+pub async fn decide_at(
+    context: &RequestContext,
+    owned: TopicPartition,
+    decide: impl FnOnce(&mut Groups, Ticket, Now) -> Decision + Send + 'static,
+) -> Result<Response, ErrorCode> {
+    let lanes = context.lane.lanes();
+    let work = move |_| async move { ready_partition(owned).await?.decide(decide).await };
+    lanes.call(lanes.owner(owned), work).await
+}
+
+/// Reads the state of the group's owner; resolves once what was read is committed. Errors as [`decide`]'s.
+pub async fn read<R: Send + 'static>(
+    context: &RequestContext,
+    group: &GroupId,
+    read: impl FnOnce(&mut Groups, Now) -> R + Send + 'static,
+) -> Result<R, ErrorCode> {
+    let owned = owner_of(context, group)?;
+    read_at(context, owned, read).await
+}
+
+/// Reads the state of every partition this broker leads. Errors as [`decide`]'s, the first one met.
+pub async fn read_every<R: Send + 'static>(
+    context: &RequestContext,
+    read: impl FnOnce(&mut Groups, Now) -> R + Clone + Send + 'static,
+) -> Result<Vec<R>, ErrorCode> {
+    let image = context.image();
+    let Some(topic) = image.topic_by_name(OFFSETS_TOPIC) else { return Ok(Vec::new()) };
+    let me = context.broker.node.broker_id;
+    let mut every = Vec::new();
+    for (index, registration) in (0..).zip(&topic.partitions) {
+        if registration.leader == Some(me) {
+            let owned = TopicPartition { topic_id: topic.id, partition: PartitionIndex(index) };
+            every.push(read_at(context, owned, read.clone()).await?);
+        }
+    }
+    Ok(every)
+}
+
+/// The partition that owns a group.
+///
+/// # Errors
+/// NOT_COORDINATOR while there is no such partition: whoever looks for the coordinator creates it.
+pub fn owner_of(context: &RequestContext, group: &GroupId) -> Result<TopicPartition, ErrorCode> {
+    let image = context.image();
+    let topic = image.topic_by_name(OFFSETS_TOPIC).ok_or(ErrorCode::NotCoordinator)?;
+    let count = i32::try_from(topic.partitions.len()).map_err(|_| ErrorCode::NotCoordinator)?;
+    Ok(TopicPartition { topic_id: topic.id, partition: partition_for(group.as_str(), count) })
+}
+
+async fn read_at<R: Send + 'static>(
+    context: &RequestContext,
+    owned: TopicPartition,
+    read: impl FnOnce(&mut Groups, Now) -> R + Send + 'static,
+) -> Result<R, ErrorCode> {
+    let lanes = context.lane.lanes();
+    let work = move |_| async move { ready_partition(owned).await?.read(read).await };
+    lanes.call(lanes.owner(owned), work).await
+}
+
+/// On the owner's lane: the partition, loaded.
+async fn ready_partition(owned: TopicPartition) -> Result<Rc<GroupPartition>, ErrorCode> {
+    let registry = Registry::here().ok_or(ErrorCode::CoordinatorNotAvailable)?;
+    let partition = registry.open(owned)?;
+    partition.loaded().await?;
+    Ok(partition)
+}

@@ -1,0 +1,248 @@
+//! The owner of one `__consumer_offsets` partition, on the lane that has its log: loads, serves, unloads.
+//!
+//! One task tends it: it loads the log, gives answers when the high watermark moves, and does what time asks for.
+//! Requests call in between; nothing here is held across an await.
+//!
+//! Invariant: it serves one leader epoch of one log generation. Any other, and it is over: whoever waits is told
+//! NOT_COORDINATOR, and a new one reads the log again.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use bytes::BytesMut;
+use stonelog_protocol::batch::{BatchHeader, Compression};
+use stonelog_protocol::{ErrorCode, LeaderEpoch, Offset};
+use stonelog_replication::partition::Acks;
+use stonelog_replication::progress::{Progress, Role};
+use stonelog_replication::runtime::changed::Changed;
+use stonelog_replication::runtime::lane::Append;
+use stonelog_replication::runtime::lanes::spawn_here;
+use stonelog_replication::runtime::partition::Partition;
+use stonelog_storage::LogGeneration;
+use tokio::time::{sleep_until, timeout};
+
+use super::load::load;
+use super::registry::Registry;
+use super::serving::Serving;
+use crate::coordinator::group::config::TOMBSTONES_PER_DECISION_MAX;
+use crate::coordinator::group::message::Response;
+use crate::coordinator::group::{Decision, Groups, MonoMillis, Now, Ticket};
+use crate::coordinator::record::{Record, encode_batch};
+
+/// How long a request waits for its partition to be loaded before it is told COORDINATOR_LOAD_IN_PROGRESS: loading is
+/// a matter of milliseconds unless the log is large.
+const LOAD_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// The owner of one partition's groups.
+pub(super) struct GroupPartition {
+    registry: Rc<Registry>,
+    log: Rc<Partition>,
+    generation: LogGeneration,
+    leader_epoch: LeaderEpoch,
+    phase: RefCell<Phase>,
+    /// Published when the phase changes and when the task must look at its alarm again.
+    changed: Changed,
+    /// When the task looks by itself.
+    alarm: Cell<MonoMillis>,
+}
+
+enum Phase {
+    Loading,
+    Serving(Box<Serving>),
+    Gone,
+}
+
+impl GroupPartition {
+    /// Begins to own a partition this broker leads: loads it first.
+    pub(super) fn begin(registry: Rc<Registry>, log: Rc<Partition>) -> Rc<GroupPartition> {
+        let Progress { generation, leader_epoch, .. } = log.progress();
+        let begun = Rc::new(GroupPartition {
+            registry,
+            log,
+            generation,
+            leader_epoch,
+            phase: RefCell::new(Phase::Loading),
+            changed: Changed::default(),
+            alarm: Cell::new(MonoMillis(u64::MAX)),
+        });
+        spawn_here(Rc::clone(&begun).run());
+        begun
+    }
+
+    /// Whether it still owns its partition.
+    pub(super) fn is_current(&self) -> bool {
+        let progress = self.log.progress();
+        progress.role == Role::Leader
+            && progress.leader_epoch == self.leader_epoch
+            && progress.generation == self.generation
+            && !matches!(*self.phase.borrow(), Phase::Gone)
+    }
+
+    /// Ends it: everybody who waits is told NOT_COORDINATOR.
+    pub(super) fn unload(&self) {
+        let phase = self.phase.replace(Phase::Gone);
+        if let Phase::Serving(serving) = phase {
+            tracing::info!(partition = %self.log.id().partition, "groups of this partition are not coordinated here any more");
+            serving.unload(ErrorCode::NotCoordinator);
+        }
+        self.changed.publish();
+    }
+
+    /// Resolves once it serves.
+    ///
+    /// # Errors
+    /// COORDINATOR_LOAD_IN_PROGRESS after a short while, NOT_COORDINATOR when it is over.
+    pub(super) async fn loaded(&self) -> Result<(), ErrorCode> {
+        let serves = async {
+            loop {
+                let seen = self.changed.version();
+                match *self.phase.borrow() {
+                    Phase::Loading => {}
+                    Phase::Serving(_) => return Ok(()),
+                    Phase::Gone => return Err(ErrorCode::NotCoordinator),
+                }
+                self.changed.after(seen).await;
+            }
+        };
+        timeout(LOAD_WAIT_MAX, serves).await.unwrap_or(Err(ErrorCode::CoordinatorLoadInProgress))
+    }
+
+    /// Decides a request; resolves with its answer once that may be given.
+    pub(super) async fn decide(
+        self: Rc<Self>,
+        decide: impl FnOnce(&mut Groups, Ticket, Now) -> Decision,
+    ) -> Result<Response, ErrorCode> {
+        let decided = self.with_serving(|serving, now| serving.decide(now, decide, |records| self.append(records)));
+        // A sender that is gone went with its partition.
+        decided?.await.unwrap_or(Err(ErrorCode::NotCoordinator))
+    }
+
+    /// Reads the state; resolves once what was read is committed.
+    pub(super) async fn read<R>(self: Rc<Self>, read: impl FnOnce(&mut Groups, Now) -> R) -> Result<R, ErrorCode> {
+        let (value, committed) = self.with_serving(|serving, now| serving.read(now, read))?;
+        committed.await.unwrap_or(Err(ErrorCode::NotCoordinator))?;
+        Ok(value)
+    }
+
+    /// Writes tombstones for the offsets of topics that are gone. The newest metadata is asked: every offset here was
+    /// committed for a topic that some lane knew, so one that is not in it was deleted.
+    pub(super) async fn forget_topics(self: Rc<Self>) {
+        let forget = |groups: &Groups, _| {
+            let image = self.registry.metadata.image();
+            groups.decide_forget_topics(|name, id| match id.is_zero() {
+                true => image.topic_by_name(name).is_none(),
+                false => image.topic_by_id(id).is_none(),
+            })
+        };
+        self.bury("of deleted topics", forget).await;
+    }
+
+    async fn run(self: Rc<Self>) {
+        if !self.load().await {
+            return self.unload();
+        }
+        Rc::clone(&self).forget_topics().await;
+        let expiry_every = self.registry.settings.expiry_every;
+        let mut expiry = self.registry.now().mono.after(expiry_every);
+        loop {
+            let (seen, poked) = (self.log.changed().version(), self.changed.version());
+            let Ok(deadline) = self.with_serving(|serving, now| {
+                serving.on_time(now, |records| self.append(records));
+                serving.next_deadline()
+            }) else {
+                return;
+            };
+            if self.registry.now().mono >= expiry {
+                self.bury("that expired", |groups: &Groups, now| groups.decide_expiry(now.wall)).await;
+                expiry = self.registry.now().mono.after(expiry_every);
+                continue;
+            }
+            let alarm = deadline.unwrap_or(expiry).min(expiry);
+            self.alarm.set(alarm);
+            tokio::select! {
+                () = self.log.changed().after(seen) => {}
+                () = self.changed.after(poked) => {}
+                () = sleep_until(self.registry.instant(alarm).into()) => {}
+            }
+        }
+    }
+
+    async fn load(&self) -> bool {
+        let (lane, settings) = (&self.registry.lane, &self.registry.settings);
+        let loaded = match load(lane, &self.log, self.leader_epoch, settings.groups.clone()).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                tracing::error!(partition = %self.log.id().partition, "cannot load groups: {error}");
+                return false;
+            }
+        };
+        if !self.is_current() {
+            return false;
+        }
+        let replayed = loaded.replayed;
+        tracing::info!(partition = %self.log.id().partition, end = %loaded.end, ?replayed, "groups loaded");
+        if replayed.malformed_count + replayed.unknown_version_count + replayed.transactional_count > 0 {
+            tracing::warn!(partition = %self.log.id().partition, ?replayed, "records of groups were passed over");
+        }
+        let mut groups = loaded.groups;
+        groups.on_loaded(self.registry.now());
+        let serving = Serving::new(groups, loaded.end, settings.commit_timeout);
+        *self.phase.borrow_mut() = Phase::Serving(Box::new(serving));
+        self.changed.publish();
+        true
+    }
+
+    /// Writes what `decide` returns, as often as it returns as much as it may.
+    async fn bury(&self, what: &str, decide: impl Fn(&Groups, Now) -> Decision) {
+        loop {
+            let tended = self
+                .with_serving(|serving, now| serving.tend(now, &decide, |records| self.append(records)))
+                .and_then(|tended| tended);
+            match tended {
+                Ok(0) => return,
+                Ok(count) => {
+                    tracing::info!(partition = %self.log.id().partition, count, "removed offsets {what}");
+                    if count < TOMBSTONES_PER_DECISION_MAX {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(partition = %self.log.id().partition, "cannot remove offsets {what}: {error}");
+                    return;
+                }
+            }
+            // The lane's requests go between.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Runs `work` on the groups if they are served here, then says what may be said.
+    fn with_serving<R>(&self, work: impl FnOnce(&mut Serving, Now) -> R) -> Result<R, ErrorCode> {
+        if !self.is_current() {
+            self.unload();
+            return Err(ErrorCode::NotCoordinator);
+        }
+        let mut phase = self.phase.borrow_mut();
+        let Phase::Serving(serving) = &mut *phase else { return Err(ErrorCode::CoordinatorLoadInProgress) };
+        let done = work(serving, self.registry.now());
+        serving.on_high_watermark(self.log.progress().high_watermark);
+        if serving.next_deadline().is_some_and(|deadline| deadline < self.alarm.get()) {
+            self.changed.publish();
+        }
+        Ok(done)
+    }
+
+    /// One batch of these records, to the log; returns its end.
+    fn append(&self, records: &[Record]) -> Result<Offset, ErrorCode> {
+        let now = self.registry.lane.node().clock.wall();
+        let encoded = encode_batch(records, Compression::None, now).map_err(|error| {
+            tracing::error!("cannot encode records of groups: {error}");
+            ErrorCode::UnknownServerError
+        })?;
+        let batch = BytesMut::from(&encoded[..]);
+        let header = BatchHeader::read(&batch).map_err(|_| ErrorCode::UnknownServerError)?;
+        let append = Append { partition: self.log.id(), batch, header, acks: Acks::All };
+        let appended = self.registry.lane.append(append).map_err(|reject| reject.error_code())?;
+        Ok(appended.receipt.end)
+    }
+}
