@@ -5,8 +5,9 @@
 //! at hand cannot hold, tags out of order, and more elements than a request may have. It judges structure only: text
 //! encoding and forbidden nulls are the decoder's, which allocates nothing for either.
 //!
-//! Invariant: a body that passes is consumed to its last byte, and decoding it allocates at most a constant times its
-//! length, with [`ELEMENTS_MAX`] and [`UNKNOWN_TAGS_MAX`] capping the part that does not lie in the body itself.
+//! Invariant: decoding a body that passes allocates at most a constant times its length, with [`ELEMENTS_MAX`] and
+//! [`UNKNOWN_TAGS_MAX`] capping the part that does not lie in the body itself. A response is consumed to its last byte;
+//! what follows the body of a request is passed over, as Kafka does, because librdkafka sends such requests.
 
 mod requests;
 mod responses;
@@ -33,11 +34,14 @@ pub const RESPONSE_UNKNOWN_TAGS_MAX: usize = 524_288;
 /// Walks the body of a request. `version` is one that the API accepts.
 pub fn check_request(api: ApiName, version: i16, body: &[u8]) -> Result<(), BoundsError> {
     let limits = Limits { elements_max: ELEMENTS_MAX, unknown_tags_max: UNKNOWN_TAGS_MAX };
-    walk::check(requests::shape(api), version, api.api().is_flexible(version), limits, body)
+    walk::check(requests::shape(api), version, api.api().is_flexible(version), limits, body).map(|_| ())
 }
 
 /// Walks the body of a response. `version` is one that the API accepts.
 pub fn check_response(api: ApiName, version: i16, body: &[u8]) -> Result<(), BoundsError> {
     let limits = Limits { elements_max: RESPONSE_ELEMENTS_MAX, unknown_tags_max: RESPONSE_UNKNOWN_TAGS_MAX };
-    walk::check(responses::shape(api), version, api.api().is_flexible(version), limits, body)
+    match walk::check(responses::shape(api), version, api.api().is_flexible(version), limits, body)? {
+        0 => Ok(()),
+        left => Err(BoundsError { at: body.len() - left, problem: Problem::Trailing(left) }),
+    }
 }

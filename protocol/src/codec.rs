@@ -62,7 +62,8 @@ pub enum EncodeError {
 #[error("{0:#}")]
 pub struct CodecRefusal(Box<dyn std::error::Error + Send + Sync>);
 
-/// Decodes the body of a request of type `R`, after the pre-validator has walked it.
+/// Decodes the body of a request of type `R`, after the pre-validator has walked it. Bytes that follow the body are
+/// passed over, as Kafka does: librdkafka sends some.
 pub fn decode_request_as<R: Request>(version: i16, body: Bytes) -> Result<R, DecodeError> {
     let api = api::find(R::KEY).ok_or(DecodeError::UnknownApi(R::KEY))?;
     if !api.accepts(version) {
@@ -70,11 +71,7 @@ pub fn decode_request_as<R: Request>(version: i16, body: Bytes) -> Result<R, Dec
     }
     bounds::check_request(api.name, version, &body)?;
     let mut rest = body;
-    let request = R::decode(&mut rest, version).map_err(|error| DecodeError::Content(CodecRefusal(error.into())))?;
-    match rest.len() {
-        0 => Ok(request),
-        left => Err(DecodeError::Trailing(left)),
-    }
+    R::decode(&mut rest, version).map_err(|error| DecodeError::Content(CodecRefusal(error.into())))
 }
 
 /// Encodes the response to a request of type `R`: length, header, body.

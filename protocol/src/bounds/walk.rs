@@ -56,20 +56,17 @@ pub(super) struct Limits {
     pub(super) unknown_tags_max: usize,
 }
 
-/// Walks `body` and proves that it is one instance of `shape`, to the last byte.
+/// Walks `body` and proves that it begins with one instance of `shape`. Returns how many bytes follow it.
 pub(super) fn check(
     shape: &Shape,
     version: i16,
     flexible: bool,
     limits: Limits,
     body: &[u8],
-) -> Result<(), BoundsError> {
+) -> Result<usize, BoundsError> {
     let mut walker = Walker { body, at: 0, version, flexible, limits, elements: 0, unknown_tags: 0 };
     walker.shape(shape).map_err(|problem| BoundsError { at: walker.at, problem })?;
-    match body.len() - walker.at {
-        0 => Ok(()),
-        left => Err(BoundsError { at: walker.at, problem: Problem::Trailing(left) }),
-    }
+    Ok(body.len() - walker.at)
 }
 
 struct Walker<'a> {
@@ -219,7 +216,7 @@ impl Walker<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{ELEMENTS_MAX, UNKNOWN_TAGS_MAX, check_request};
+    use super::super::{ELEMENTS_MAX, UNKNOWN_TAGS_MAX, check_request, check_response};
     use super::*;
     use crate::api::ApiName;
 
@@ -269,7 +266,10 @@ mod tests {
     }
 
     #[test]
-    fn bytes_after_the_body_are_refused() {
-        assert_eq!(refused(ApiName::ApiVersions, 0, &[0]), Problem::Trailing(1));
+    fn bytes_after_a_request_are_passed_over_and_after_a_response_refused() {
+        // librdkafka's Metadata request for all topics: where a count of four bytes would have been, one byte says null.
+        assert_eq!(check_request(ApiName::Metadata, 12, &[0, 0, 0, 0, 0, 0, 0]), Ok(()));
+        let problem = check_response(ApiName::Heartbeat, 0, &[0, 0, 0]).map_err(|error| error.problem);
+        assert_eq!(problem, Err(Problem::Trailing(1)));
     }
 }
