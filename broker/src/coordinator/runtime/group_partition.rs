@@ -180,7 +180,9 @@ impl GroupPartition {
             return false;
         }
         let replayed = loaded.replayed;
-        tracing::info!(partition = %self.log.id().partition, end = %loaded.end, ?replayed, "groups loaded");
+        if loaded.end > Offset::ZERO {
+            tracing::info!(partition = %self.log.id().partition, end = %loaded.end, ?replayed, "groups loaded");
+        }
         if replayed.malformed_count + replayed.unknown_version_count + replayed.transactional_count > 0 {
             tracing::warn!(partition = %self.log.id().partition, ?replayed, "records of groups were passed over");
         }
