@@ -16,15 +16,13 @@ use crate::request::RequestContext;
 
 /// Answers a DeleteGroups request.
 pub async fn handle(context: &RequestContext, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
-    let mut results: Vec<_> = request
-        .groups_names
-        .into_iter()
-        .map(|name| DeletableGroupResult::default().with_group_id(name))
-        .collect();
+    let mut results: Vec<_> =
+        request.groups_names.into_iter().map(|name| DeletableGroupResult::default().with_group_id(name)).collect();
     // One decision, and so one write, for all groups of a partition.
     let mut by_owner: BTreeMap<TopicPartition, Vec<(usize, GroupId)>> = BTreeMap::new();
     for (place, result) in results.iter_mut().enumerate() {
-        let located = named_group_id(&result.group_id).and_then(|group| Ok((runtime::owner_of(context, &group)?, group)));
+        let located =
+            named_group_id(&result.group_id).and_then(|group| Ok((runtime::owner_of(context, &group)?, group)));
         match located {
             Ok((owned, group)) => by_owner.entry(owned).or_default().push((place, group)),
             Err(error) => result.error_code = error.code(),

@@ -67,9 +67,8 @@ fn judge(
             metadata: asked.committed_metadata.map(|metadata| Arc::from(&*metadata)),
         });
     }
-    let known = found
-        .filter(|_| !partitions.is_empty())
-        .map(|found| CommitTopic { name, topic_id: found.id, partitions });
+    let known =
+        found.filter(|_| !partitions.is_empty()).map(|found| CommitTopic { name, topic_id: found.id, partitions });
     (judged, known)
 }
 

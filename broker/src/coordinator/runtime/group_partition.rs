@@ -197,9 +197,9 @@ impl GroupPartition {
     /// Writes what `decide` returns, as often as it returns as much as it may.
     async fn bury(&self, what: &str, decide: impl Fn(&Groups, Now) -> Decision) {
         loop {
-            let tended = self
-                .with_serving(|serving, now| serving.tend(now, &decide, |records| self.append(records)))
-                .and_then(|tended| tended);
+            let tend = |serving: &mut Serving, now| serving.tend(now, &decide, |records| self.append(records));
+            // Not loaded yet, or over: whoever loads it does this anyway.
+            let Ok(tended) = self.with_serving(tend) else { return };
             match tended {
                 Ok(0) => return,
                 Ok(count) => {
