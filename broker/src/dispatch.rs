@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stonelog_protocol::api::ApiName;
 use stonelog_protocol::codec::{self, RequestKind, ResponseKind};
 use stonelog_protocol::frame::RequestHead;
 use stonelog_replication::runtime::lane::Lane;
@@ -52,6 +51,7 @@ impl Service for Dispatch {
         };
         match request {
             RequestKind::Produce(request) => handlers::produce::start(context, request),
+            RequestKind::OffsetCommit(request) => handlers::offset_commit::start(context, request),
             RequestKind::Fetch(request) => Started::Alone(Box::pin(handlers::fetch::handle(context, request))),
             request => Started::Alone(Box::pin(async move {
                 let (version, correlation_id) = (context.version(), context.head.correlation_id);
@@ -109,11 +109,10 @@ async fn respond(context: RequestContext, request: RequestKind) -> Option<Respon
         RequestKind::DescribeGroups(request) => handlers::describe_groups::handle(context, request).await.into(),
         RequestKind::ListGroups(request) => handlers::list_groups::handle(context, request).await.into(),
         RequestKind::DeleteGroups(request) => handlers::delete_groups::handle(context, request).await.into(),
-        RequestKind::OffsetCommit(request) => handlers::offset_commit::handle(context, request).await.into(),
         RequestKind::OffsetFetch(request) => handlers::offset_fetch::handle(context, request).await.into(),
         RequestKind::OffsetDelete(request) => handlers::offset_delete::handle(context, request).await.into(),
-        RequestKind::Produce(_) | RequestKind::Fetch(_) => {
-            unreachable!("{} is started in order, not here", ApiName::Produce)
+        RequestKind::Produce(_) | RequestKind::Fetch(_) | RequestKind::OffsetCommit(_) => {
+            unreachable!("started in order, not here")
         }
     })
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stonelog::client::connection::Connection;
+use stonelog_protocol::codec::{decode_response, encode_request};
 use stonelog_protocol::messages::create_topics_request::CreatableTopic;
 use stonelog_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use stonelog_protocol::messages::leave_group_request::MemberIdentity;
@@ -20,6 +21,8 @@ use stonelog_protocol::messages::offset_fetch_request::{
 use stonelog_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use stonelog_protocol::messages::*;
 use stonelog_protocol::{ErrorCode, Request, StrBytes};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -75,6 +78,15 @@ fn group_id(name: &str) -> GroupId {
     GroupId(text(name))
 }
 
+fn commit_request(group: &str, topic: &str, offset: i64) -> OffsetCommitRequest {
+    let partition = OffsetCommitRequestPartition::default().with_committed_offset(offset);
+    let topic = OffsetCommitRequestTopic::default().with_name(TopicName(text(topic))).with_partitions(vec![partition]);
+    OffsetCommitRequest::default()
+        .with_group_id(group_id(group))
+        .with_generation_id_or_member_epoch(-1)
+        .with_topics(vec![topic])
+}
+
 impl Client {
     async fn ask<R: Request>(&mut self, version: i16, request: R) -> R::Response {
         self.0.call(&request, version, LIMIT).await.unwrap()
@@ -102,14 +114,7 @@ impl Client {
     }
 
     async fn commit(&mut self, version: i16, group: &str, topic: &str, offset: i64) -> i16 {
-        let partition = OffsetCommitRequestPartition::default().with_committed_offset(offset);
-        let topic =
-            OffsetCommitRequestTopic::default().with_name(TopicName(text(topic))).with_partitions(vec![partition]);
-        let request = OffsetCommitRequest::default()
-            .with_group_id(group_id(group))
-            .with_generation_id_or_member_epoch(-1)
-            .with_topics(vec![topic]);
-        self.ask(version, request).await.topics[0].partitions[0].error_code
+        self.ask(version, commit_request(group, topic, offset)).await.topics[0].partitions[0].error_code
     }
 
     async fn committed(&mut self, version: i16, group: &str, topic: &str) -> i64 {
@@ -349,5 +354,34 @@ fn groups_are_refused_until_somebody_looks_for_their_coordinator() {
         assert!(client.list(5).await.is_empty());
         client.find_coordinator().await;
         assert_eq!(client.commit(9, "g", "t", 5).await, 0);
+    });
+}
+
+#[test]
+fn pipelined_commits_are_decided_and_answered_in_their_order() {
+    const COMMITS_COUNT: i32 = 40;
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let broker = Broker::start(dir.path());
+        let mut client = broker.connect().await;
+        client.create_topic("t").await;
+        client.find_coordinator().await;
+        for round in 0..5 {
+            let mut stream = TcpStream::connect(&broker.address).await.unwrap();
+            let mut frames = Vec::new();
+            for number in 0..COMMITS_COUNT {
+                let request = commit_request("g", "t", i64::from(round * COMMITS_COUNT + number));
+                frames.extend(encode_request(9, number, None, &request).unwrap());
+            }
+            stream.write_all(&frames).await.unwrap();
+            for number in 0..COMMITS_COUNT {
+                let mut frame = vec![0; stream.read_u32().await.unwrap() as usize];
+                stream.read_exact(&mut frame).await.unwrap();
+                let (correlation_id, response) = decode_response::<OffsetCommitRequest>(9, frame.into()).unwrap();
+                assert_eq!((correlation_id, response.topics[0].partitions[0].error_code), (number, 0));
+            }
+            let last = i64::from((round + 1) * COMMITS_COUNT - 1);
+            assert_eq!(client.committed(9, "g", "t").await, last);
+        }
     });
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use stonelog_protocol::{ErrorCode, PartitionIndex, TopicPartition};
 use stonelog_replication::runtime::lane::Lane;
+use tokio::sync::oneshot;
 
 use super::group::message::Response;
 use super::group::names::GroupId;
@@ -32,6 +33,7 @@ mod serving;
 pub use super::group::Groups;
 use group_partition::GroupPartition;
 use registry::Registry;
+use serving::Answered;
 
 /// What the runtime may be told.
 #[derive(Clone, Debug)]
@@ -76,27 +78,57 @@ pub async fn start(broker: &Arc<Broker>) {
 
 /// Has a request decided by the group's owner; resolves with its answer once that may be given.
 ///
+/// Requests for one group are decided in the order of the calls, whenever their futures are awaited.
+///
 /// # Errors
 /// NOT_COORDINATOR when another broker owns the group or it has no owner yet, COORDINATOR_LOAD_IN_PROGRESS while the
 /// owner still reads its log, COORDINATOR_NOT_AVAILABLE when what the answer rests on was not committed in time.
-pub async fn decide(
+pub fn decide<D>(
     context: &RequestContext,
     group: &GroupId,
-    decide: impl FnOnce(&mut Groups, Ticket, Now) -> Decision + Send + 'static,
-) -> Result<Response, ErrorCode> {
-    let owned = owner_of(context, group)?;
-    decide_at(context, owned, decide).await
+    decide: D,
+) -> impl Future<Output = Result<Response, ErrorCode>> + use<D>
+where
+    D: FnOnce(&mut Groups, Ticket, Now) -> Decision + Send + 'static,
+{
+    let decided = owner_of(context, group).map(|owned| decide_at(context, owned, decide));
+    async move { decided?.await }
 }
 
 /// As [`decide`], by the partition: for requests about several groups.
-pub async fn decide_at(
+pub fn decide_at<D>(
     context: &RequestContext,
     owned: TopicPartition,
-    decide: impl FnOnce(&mut Groups, Ticket, Now) -> Decision + Send + 'static,
-) -> Result<Response, ErrorCode> {
+    decide: D,
+) -> impl Future<Output = Result<Response, ErrorCode>> + use<D>
+where
+    D: FnOnce(&mut Groups, Ticket, Now) -> Decision + Send + 'static,
+{
     let lanes = context.lane.lanes();
-    let work = move |_| async move { ready_partition(owned).await?.decide(decide).await };
-    lanes.call(lanes.owner(owned), work).await
+    lanes.call(lanes.owner(owned), move |_| {
+        // Decided at once where that can be, so that the order of the calls is kept.
+        let begun = partition(owned).map(|partition| match partition.is_loading() {
+            false => Begun::Decided(partition.decide(decide)),
+            true => Begun::Loading(partition, decide),
+        });
+        async move {
+            let decided = match begun? {
+                Begun::Decided(decided) => decided,
+                Begun::Loading(partition, decide) => {
+                    partition.loaded().await?;
+                    partition.decide(decide)
+                }
+            };
+            // A sender that is gone went with its partition.
+            decided?.await.unwrap_or(Err(ErrorCode::NotCoordinator))
+        }
+    })
+}
+
+/// How far a decision has come within its lane's turn.
+enum Begun<D> {
+    Decided(Result<oneshot::Receiver<Answered>, ErrorCode>),
+    Loading(Rc<GroupPartition>, D),
 }
 
 /// Reads the state of the group's owner; resolves once what was read is committed. Errors as [`decide`]'s.
@@ -144,14 +176,15 @@ async fn read_at<R: Send + 'static>(
     read: impl FnOnce(&mut Groups, Now) -> R + Send + 'static,
 ) -> Result<R, ErrorCode> {
     let lanes = context.lane.lanes();
-    let work = move |_| async move { ready_partition(owned).await?.read(read).await };
+    let work = move |_| async move {
+        let partition = partition(owned)?;
+        partition.loaded().await?;
+        partition.read(read).await
+    };
     lanes.call(lanes.owner(owned), work).await
 }
 
-/// On the owner's lane: the partition, loaded.
-async fn ready_partition(owned: TopicPartition) -> Result<Rc<GroupPartition>, ErrorCode> {
-    let registry = Registry::here().ok_or(ErrorCode::CoordinatorNotAvailable)?;
-    let partition = registry.open(owned)?;
-    partition.loaded().await?;
-    Ok(partition)
+/// On the owner's lane: the partition, which may still be loading.
+fn partition(owned: TopicPartition) -> Result<Rc<GroupPartition>, ErrorCode> {
+    Registry::here().ok_or(ErrorCode::CoordinatorNotAvailable)?.open(owned)
 }

@@ -1,7 +1,8 @@
 //! OffsetCommit (key 8): how far a group has read.
 //!
 //! *Behaviour*: answered when the offsets are as durable as any acknowledged record. Partitions that do not exist are
-//! UNKNOWN_TOPIC_OR_PARTITION; the others are stored with the id of their topic.
+//! UNKNOWN_TOPIC_OR_PARTITION; the others are stored with the id of their topic. Commits of one connection are decided
+//! in their order and may wait together.
 //! *Versions*: 2–9. Up to 4 the client may say how long offsets are kept, from 6 on it says their leader epoch, from 7
 //! on it may be a static member, from 9 on GROUP_ID_NOT_FOUND is known.
 
@@ -15,24 +16,37 @@ use stonelog_replication::metadata::MetadataImage;
 
 use crate::coordinator::group::message::{CommitPartition, CommitRequest, CommitTopic, PerPartition, Response};
 use crate::coordinator::runtime;
+use crate::dispatch::encode;
 use crate::handlers::group_names::{group_id, instance_id, member_id, text};
 use crate::handlers::per_partition::{Judged, merge};
+use crate::network::connection::Started;
 use crate::request::RequestContext;
 
 /// "As long as the broker keeps them" (`OffsetCommitRequest.DEFAULT_RETENTION_TIME`).
 const RETENTION_UNSET: i64 = -1;
 
-/// Answers an OffsetCommit request.
-pub async fn handle(context: &RequestContext, mut request: OffsetCommitRequest) -> OffsetCommitResponse {
+/// Starts an OffsetCommit request: when this returns it has been decided or is in the inbox of its group's lane, in
+/// order, so that the commits of one connection wait for the disk together.
+pub fn start(context: RequestContext, mut request: OffsetCommitRequest) -> Started {
     let image = context.image();
     let (judged, known): (Vec<_>, Vec<_>) =
-        std::mem::take(&mut request.topics).into_iter().map(|topic| judge(context, &image, topic)).unzip();
+        std::mem::take(&mut request.topics).into_iter().map(|topic| judge(&context, &image, topic)).unzip();
     let known: Vec<CommitTopic> = known.into_iter().flatten().collect();
-    let answer = if known.is_empty() {
-        PerPartition { error: ErrorCode::None, topics: Vec::new() }
-    } else {
-        commit(context, request, known).await.unwrap_or_else(PerPartition::refused)
+    let committed = match known.is_empty() {
+        true => None,
+        false => Some(domain(context.version(), request, known).map(|request| commit(&context, request))),
     };
+    Started::Pipelined(Box::pin(async move {
+        let answer = match committed {
+            None => PerPartition { error: ErrorCode::None, topics: Vec::new() },
+            Some(Ok(committed)) => committed.await.unwrap_or_else(PerPartition::refused),
+            Some(Err(error)) => PerPartition::refused(error),
+        };
+        encode(context.version(), context.head.correlation_id, &response(judged, answer).into())
+    }))
+}
+
+fn response(judged: Vec<Judged>, answer: PerPartition) -> OffsetCommitResponse {
     let topics = merge(judged, answer).into_iter().map(|(name, partitions)| {
         let partitions = partitions.into_iter().map(|(index, error)| {
             OffsetCommitResponsePartition::default().with_partition_index(index.0).with_error_code(error.code())
@@ -72,14 +86,9 @@ fn judge(
     (judged, known)
 }
 
-async fn commit(
-    context: &RequestContext,
-    request: OffsetCommitRequest,
-    topics: Vec<CommitTopic>,
-) -> Result<PerPartition, ErrorCode> {
-    let version = context.version();
+fn domain(version: i16, request: OffsetCommitRequest, topics: Vec<CommitTopic>) -> Result<CommitRequest, ErrorCode> {
     let retention_ms = request.retention_time_ms;
-    let request = CommitRequest {
+    Ok(CommitRequest {
         group: group_id(&request.group_id)?,
         generation: request.generation_id_or_member_epoch,
         member_id: member_id(&request.member_id)?,
@@ -87,11 +96,20 @@ async fn commit(
         retention_ms: (version <= 4 && retention_ms != RETENTION_UNSET).then_some(retention_ms),
         knows_group_id_not_found: version >= 9,
         topics,
-    };
+    })
+}
+
+fn commit(
+    context: &RequestContext,
+    request: CommitRequest,
+) -> impl Future<Output = Result<PerPartition, ErrorCode>> + use<> {
     let group = request.group.clone();
     let decide = move |groups: &mut runtime::Groups, ticket, now| groups.decide_commit(request, ticket, now);
-    match runtime::decide(context, &group, decide).await? {
-        Response::Commit(answer) => Ok(answer),
-        other => unreachable!("an OffsetCommit is answered as one, not with {other:?}"),
+    let decided = runtime::decide(context, &group, decide);
+    async move {
+        match decided.await? {
+            Response::Commit(answer) => Ok(answer),
+            other => unreachable!("an OffsetCommit is answered as one, not with {other:?}"),
+        }
     }
 }

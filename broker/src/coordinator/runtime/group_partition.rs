@@ -19,13 +19,13 @@ use stonelog_replication::runtime::lane::Append;
 use stonelog_replication::runtime::lanes::spawn_here;
 use stonelog_replication::runtime::partition::Partition;
 use stonelog_storage::LogGeneration;
+use tokio::sync::oneshot;
 use tokio::time::{sleep_until, timeout};
 
 use super::load::load;
 use super::registry::Registry;
-use super::serving::Serving;
+use super::serving::{Answered, Serving};
 use crate::coordinator::group::config::TOMBSTONES_PER_DECISION_MAX;
-use crate::coordinator::group::message::Response;
 use crate::coordinator::group::{Decision, Groups, MonoMillis, Now, Ticket};
 use crate::coordinator::record::{Record, encode_batch};
 
@@ -107,14 +107,17 @@ impl GroupPartition {
         timeout(LOAD_WAIT_MAX, serves).await.unwrap_or(Err(ErrorCode::CoordinatorLoadInProgress))
     }
 
-    /// Decides a request; resolves with its answer once that may be given.
-    pub(super) async fn decide(
-        self: Rc<Self>,
+    /// Whether it still reads its log.
+    pub(super) fn is_loading(&self) -> bool {
+        matches!(*self.phase.borrow(), Phase::Loading)
+    }
+
+    /// Decides a request now; its answer comes once it may be given.
+    pub(super) fn decide(
+        &self,
         decide: impl FnOnce(&mut Groups, Ticket, Now) -> Decision,
-    ) -> Result<Response, ErrorCode> {
-        let decided = self.with_serving(|serving, now| serving.decide(now, decide, |records| self.append(records)));
-        // A sender that is gone went with its partition.
-        decided?.await.unwrap_or(Err(ErrorCode::NotCoordinator))
+    ) -> Result<oneshot::Receiver<Answered>, ErrorCode> {
+        self.with_serving(|serving, now| serving.decide(now, decide, |records| self.append(records)))
     }
 
     /// Reads the state; resolves once what was read is committed.
