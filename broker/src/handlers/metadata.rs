@@ -34,20 +34,25 @@ pub async fn handle(context: &RequestContext, request: MetadataRequest) -> Metad
         image.topics().map(|topic| describe(context, &image, topic)).collect()
     } else {
         let asked = request.topics.unwrap_or_default();
-        let names: Vec<String> =
-            asked.iter().filter_map(|topic| topic.name.as_ref()).map(|name| name.to_string()).collect();
+        // A topic asked for by id has no name, or an empty one: the Java client sends the latter.
+        let by_id = |id: &uuid::Uuid| version >= 12 && !id.is_nil();
+        let names: Vec<String> = asked
+            .iter()
+            .filter(|topic| !by_id(&topic.topic_id))
+            .filter_map(|topic| topic.name.as_ref())
+            .map(|name| name.to_string())
+            .collect();
         let may_create = context.broker.config.topics.auto_create && (version < 4 || request.allow_auto_topic_creation);
         let refused = if may_create { create_missing(context, &mut image, &names).await } else { Vec::new() };
         asked
             .into_iter()
             .map(|topic| match (topic.name, Uuid(*topic.topic_id.as_bytes())) {
-                (Some(name), id) if id.is_zero() => by_name(context, &image, name, &refused),
-                (Some(name), _) => missing(Some(name), Uuid::ZERO, ErrorCode::InvalidRequest),
-                (None, id) if !id.is_zero() => match image.topic_by_id(id) {
+                (_, id) if by_id(&topic.topic_id) => match image.topic_by_id(id) {
                     Some(found) => describe(context, &image, found),
                     None => missing(None, id, ErrorCode::UnknownTopicId),
                 },
-                (None, _) => missing(None, Uuid::ZERO, ErrorCode::InvalidRequest),
+                (Some(name), id) if id.is_zero() => by_name(context, &image, name, &refused),
+                (name, _) => missing(name, Uuid::ZERO, ErrorCode::InvalidRequest),
             })
             .collect()
     };
