@@ -259,10 +259,17 @@ def cell(steps, names):
     return "–" if known else ""
 
 
+def extra(name, outcome):
+    """A step that has no column of its own."""
+    if outcome.startswith("fail"):
+        return f"{name}: **fails**"
+    return {"pass": name, "lacks": f"no {name}", "refused": f"{name}: refused at once"}[outcome]
+
+
 def matrix(reports):
     """The two tables of docs/compatibility.md: what each client proved, and the API versions it used on the wire."""
     lines = [
-        "Written by `compat-tests/run --all --write-docs`; “–” is a feature that the client does not have.",
+        "“yes” was proved in the run that wrote this; “–” and “no …” are what the client itself does not have.",
         "",
         "| client | version | " + " | ".join(title for title, _ in COLUMNS) + " | more |",
         "|---|---|" + "---|" * (len(COLUMNS) + 1),
@@ -273,12 +280,7 @@ def matrix(reports):
             lines.append(f"| {report['client']} | not run here |" + " |" * (len(COLUMNS) + 1))
             continue
         cells = [cell(report["steps"], names) for _, names in COLUMNS]
-        more = []
-        for name, outcome in report["steps"].items():
-            if name not in summed:
-                more.append(
-                    name if outcome == "pass" else f"{name}: **fails**" if outcome.startswith("fail") else f"no {name}"
-                )
+        more = [extra(name, outcome) for name, outcome in report["steps"].items() if name not in summed]
         lines.append(f"| {report['client']} | {report['version']} | " + " | ".join(cells) + f" | {', '.join(more)} |")
     lines += ["", "API versions seen on the wire:", "", "| client | versions |", "|---|---|"]
     for report in reports:
