@@ -12,6 +12,8 @@ pub mod job;
 pub mod journal;
 pub mod log;
 pub mod log_dir;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod recovery;
 pub mod replica;
 pub mod segment;

@@ -36,6 +36,10 @@ impl JournalFlusher {
             return Ok(durable);
         }
         for live in &files {
+            #[cfg(feature = "mutants")]
+            if crate::mutants::Guard::JournalFdatasync.is_off() {
+                continue;
+            }
             let synced = live.file.sync_data().map_err(|e| Fault::io("fdatasync", &live.path, e));
             self.shared.stick(synced)?;
         }

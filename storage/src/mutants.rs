@@ -1,0 +1,31 @@
+//! Guards that one test build can switch off at run time, to show that the tests notice their absence.
+//!
+//! Only with the feature `mutants`; a release build holds neither the switches nor this file. A guard is switched off by
+//! naming it in `STONELOG_MUTANT`.
+
+use std::sync::OnceLock;
+
+/// The environment variable that names the guard to switch off.
+pub const VARIABLE: &str = "STONELOG_MUTANT";
+
+/// A guard with a switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// `journal-fdatasync`: a commit is durable only after an fdatasync.
+    JournalFdatasync,
+}
+
+impl Guard {
+    /// The name that switches it off.
+    pub fn name(self) -> &'static str {
+        match self {
+            Guard::JournalFdatasync => "journal-fdatasync",
+        }
+    }
+
+    /// Whether this process runs without it.
+    pub(crate) fn is_off(self) -> bool {
+        static OFF: OnceLock<Option<String>> = OnceLock::new();
+        OFF.get_or_init(|| std::env::var(VARIABLE).ok()).as_deref() == Some(self.name())
+    }
+}

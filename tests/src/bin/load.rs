@@ -1,0 +1,165 @@
+//! A load generator for benchmarks: many connections, each with a fixed number of Produce requests in flight.
+//!
+//! Prints one line of JSON: acknowledged records and bytes per second, latency percentiles, and errors. It measures and
+//! judges nothing; ratios are made of two runs against two settings of the same broker, interleaved.
+//!
+//! ```text
+//! load --addr 127.0.0.1:9092 --topic t --partitions 100 --connections 16 --in-flight 4 \
+//!      --batch-records 15 --record-bytes 1024 --acks -1 --seconds 10
+//! ```
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use stonelog_protocol::batch::{BatchBuilder, NewRecord};
+use stonelog_protocol::codec::{decode_response, encode_request};
+use stonelog_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use stonelog_protocol::messages::{ProduceRequest, TopicName};
+use stonelog_protocol::{StrBytes, Timestamp};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// The Produce version used; the last that names topics and is flexible.
+const VERSION: i16 = 9;
+
+/// What to do.
+struct Plan {
+    addr: String,
+    topic: String,
+    partitions: usize,
+    connections: usize,
+    in_flight: usize,
+    batch_records: usize,
+    record_bytes: usize,
+    acks: i16,
+    seconds: u64,
+}
+
+/// What one connection saw.
+#[derive(Default)]
+struct Seen {
+    requests: u64,
+    errors: u64,
+    micros: Vec<u32>,
+}
+
+fn main() {
+    let plan = Rc::new(plan());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let local = tokio::task::LocalSet::new();
+    let seen = local.block_on(&runtime, run(Rc::clone(&plan)));
+    report(&plan, seen);
+}
+
+fn plan() -> Plan {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let get = |name: &str, default: &str| {
+        let at = arguments.iter().position(|argument| argument == name);
+        at.and_then(|at| arguments.get(at + 1)).cloned().unwrap_or_else(|| default.to_owned())
+    };
+    let number = |name: &str, default: &str| get(name, default).parse::<i64>().expect("a number");
+    Plan {
+        addr: get("--addr", "127.0.0.1:9092"),
+        topic: get("--topic", "load"),
+        partitions: number("--partitions", "1") as usize,
+        connections: number("--connections", "16") as usize,
+        in_flight: number("--in-flight", "4") as usize,
+        batch_records: number("--batch-records", "1") as usize,
+        record_bytes: number("--record-bytes", "1024") as usize,
+        acks: number("--acks", "-1") as i16,
+        seconds: number("--seconds", "5") as u64,
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "a load generator measures time and runs its own tasks")]
+async fn run(plan: Rc<Plan>) -> Vec<Seen> {
+    let until = Instant::now() + Duration::from_secs(plan.seconds);
+    let tasks: Vec<_> = (0..plan.connections)
+        .map(|index| tokio::task::spawn_local(connection(Rc::clone(&plan), index, until)))
+        .collect();
+    let mut seen = Vec::new();
+    for task in tasks {
+        seen.push(task.await.expect("a connection's task"));
+    }
+    seen
+}
+
+#[allow(clippy::disallowed_methods, reason = "a load generator measures time")]
+async fn connection(plan: Rc<Plan>, index: usize, until: Instant) -> Seen {
+    let mut socket = TcpStream::connect(&plan.addr).await.expect("a broker at --addr");
+    socket.set_nodelay(true).expect("TCP_NODELAY");
+    // One frame for each partition this connection writes to; only the correlation id differs, which nobody reads.
+    let own = (plan.partitions / plan.connections).max(1);
+    let frames: Vec<Bytes> = (0..own).map(|n| frame(&plan, (index * own + n) % plan.partitions)).collect();
+    let mut seen = Seen::default();
+    let mut sent: VecDeque<Instant> = VecDeque::new();
+    let mut buffer = BytesMut::with_capacity(64 << 10);
+    let mut next = 0;
+    loop {
+        let open = Instant::now() < until;
+        while open && sent.len() < plan.in_flight {
+            socket.write_all(&frames[next % frames.len()]).await.expect("a connection");
+            sent.push_back(Instant::now());
+            next += 1;
+        }
+        if sent.is_empty() {
+            return seen;
+        }
+        while let Some(answer) = take_frame(&mut buffer) {
+            let (_, response) = decode_response::<ProduceRequest>(VERSION, answer).expect("a Produce response");
+            let failed = response.responses.iter().flat_map(|topic| &topic.partition_responses);
+            seen.errors += failed.filter(|partition| partition.error_code != 0).count() as u64;
+            seen.requests += 1;
+            if let Some(begun) = sent.pop_front() {
+                seen.micros.push(u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX));
+            }
+        }
+        if sent.len() >= plan.in_flight || !open {
+            buffer.reserve(16 << 10);
+            assert!(socket.read_buf(&mut buffer).await.expect("a connection") > 0, "the broker closed the connection");
+        }
+    }
+}
+
+fn take_frame(buffer: &mut BytesMut) -> Option<Bytes> {
+    let length = u32::from_be_bytes(buffer.get(..4)?.try_into().ok()?) as usize;
+    if buffer.len() < 4 + length {
+        return None;
+    }
+    Some(buffer.split_to(4 + length).freeze().slice(4..))
+}
+
+fn frame(plan: &Plan, partition: usize) -> Bytes {
+    let value = vec![b'x'; plan.record_bytes];
+    let mut batch = BatchBuilder::new();
+    let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as i64);
+    for _ in 0..plan.batch_records {
+        batch.push(NewRecord::new(Timestamp(now), None, Some(&value)));
+    }
+    let records = Bytes::from(batch.build().expect("an uncompressed batch"));
+    let partition = PartitionProduceData::default().with_index(partition as i32).with_records(Some(records));
+    let topic = TopicProduceData::default()
+        .with_name(TopicName(StrBytes::from_string(plan.topic.clone())))
+        .with_partition_data(vec![partition]);
+    let request = ProduceRequest::default().with_acks(plan.acks).with_timeout_ms(30_000).with_topic_data(vec![topic]);
+    encode_request(VERSION, 0, Some("load"), &request).expect("a request").freeze()
+}
+
+fn report(plan: &Plan, seen: Vec<Seen>) {
+    let requests: u64 = seen.iter().map(|seen| seen.requests).sum();
+    let errors: u64 = seen.iter().map(|seen| seen.errors).sum();
+    let mut micros: Vec<u32> = seen.into_iter().flat_map(|seen| seen.micros).collect();
+    micros.sort_unstable();
+    let percentile = |p: f64| micros.get((micros.len() as f64 * p) as usize).copied().unwrap_or(0);
+    let records = requests * plan.batch_records as u64;
+    println!(
+        "{{\"records_per_s\":{},\"megabytes_per_s\":{:.1},\"p50_us\":{},\"p99_us\":{},\"p999_us\":{},\"errors\":{errors}}}",
+        records / plan.seconds,
+        records as f64 * plan.record_bytes as f64 / plan.seconds as f64 / 1e6,
+        percentile(0.50),
+        percentile(0.99),
+        percentile(0.999),
+    );
+}
