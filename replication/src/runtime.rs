@@ -2,7 +2,9 @@
 //!
 //! One [`lane`] per core owns partitions and connections; the [`journal`]'s threads make entries durable; [`pool`]
 //! threads run the other jobs. Nothing here compares offsets or epochs: that is decided in `partition` and in storage.
+//! A panic in any of these, or while a partition's state changes, ends the process.
 
+pub(crate) mod abort;
 pub mod changed;
 pub mod checkpointer;
 pub mod clock;

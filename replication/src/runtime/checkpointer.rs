@@ -28,7 +28,7 @@ pub struct Checkpointer {
     version: u64,
     /// What the last checkpoint said, replica by replica.
     replicas: BTreeMap<TopicPartition, ReplicaCheckpoint>,
-    /// Replicas that recovery found dropped, whose files go after the next checkpoint.
+    /// Replicas that were dropped, whose files go after the next checkpoint that is written.
     dropped: Vec<TopicPartition>,
 }
 
@@ -95,6 +95,8 @@ impl Checkpointer {
         for partition in &all.gone {
             self.replicas.remove(partition);
         }
+        // Until their files are gone: a round that fails leaves them to the next.
+        self.dropped.clone_from(&all.gone);
         for replica in all.replicas {
             self.replicas.insert(replica.replica.partition, replica);
         }
@@ -111,7 +113,9 @@ impl Checkpointer {
             let jobs = self.lanes.call(lane, move |lane| std::future::ready(lane.checkpointed(&planned))).await;
             deletes.extend(jobs);
         }
-        self.delete(deletes, all.gone).await
+        self.delete(deletes, all.gone).await?;
+        self.dropped.clear();
+        Ok(())
     }
 
     async fn write(&self, checkpoint: Checkpoint, syncs: Vec<SyncJob>) -> Result<(), Fault> {
@@ -128,7 +132,16 @@ impl Checkpointer {
             node.journal.maintenance().recycle(covered)?;
             Ok(())
         };
-        self.node.writers.run(job).await.unwrap_or(Ok(()))
+        self.on_writer(job).await
+    }
+
+    /// Runs a job on the writers. When they have ended the broker is stopping, and what was to come after the job must
+    /// not: it may not have run.
+    async fn on_writer(&self, job: impl FnOnce() -> Result<(), Fault> + Send + 'static) -> Result<(), Fault> {
+        match self.node.writers.run(job).await {
+            Ok(done) => done,
+            Err(_) => std::future::pending().await,
+        }
     }
 
     async fn delete(&self, deletes: Vec<DeleteJob>, gone: Vec<TopicPartition>) -> Result<(), Fault> {
@@ -145,7 +158,7 @@ impl Checkpointer {
             }
             Ok(())
         };
-        self.node.writers.run(job).await.unwrap_or(Ok(()))
+        self.on_writer(job).await
     }
 }
 
@@ -170,7 +183,8 @@ impl Lane {
             contribution.syncs.extend(sync);
         }
         self.dropped.borrow_mut().retain(|partition| {
-            let is_gone = partition.replica().log.is_gone();
+            // A flush on its way would meet a directory half removed.
+            let is_gone = partition.replica().log.is_gone() && !partition.flushing.get();
             if is_gone {
                 contribution.gone.push(partition.id());
             }

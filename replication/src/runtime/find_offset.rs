@@ -13,6 +13,7 @@ use stonelog_storage::segment::read::LookupDone;
 
 use super::lane::Lane;
 use super::partition::Partition;
+use super::read::MOVES_COUNT_MAX;
 use crate::partition::Reject;
 
 /// What a compressed batch may open to while a record's time is looked for in it; it was validated when it came in.
@@ -87,6 +88,7 @@ impl Lane {
         timestamp: Timestamp,
         end: Offset,
     ) -> Result<FoundOffset, Reject> {
+        let mut moves = 0;
         let batch = loop {
             let planned = partition.replica().log.lookup_timestamp(timestamp, end);
             match planned {
@@ -96,7 +98,8 @@ impl Lane {
                     match self.node().readers.run(move || job.run(&access)).await {
                         Ok(Ok(LookupDone::Found(batch))) => break Some(batch),
                         Ok(Ok(LookupDone::NotFound)) => break None,
-                        Ok(Ok(LookupDone::Moved)) => {}
+                        Ok(Ok(LookupDone::Moved)) if moves == MOVES_COUNT_MAX => return Err(Reject::Damaged),
+                        Ok(Ok(LookupDone::Moved)) => moves += 1,
                         Ok(Err(fault)) => {
                             tracing::error!(partition = %partition.id(), "cannot look up a time: {fault}");
                             return Err(Reject::Damaged);

@@ -14,7 +14,7 @@ use stonelog_storage::{LogGeneration, ReplicaKey};
 use tokio::sync::mpsc;
 
 use super::lane::Lane;
-use super::lanes::spawn_here;
+use super::lanes::spawn_vital;
 use super::partition::Partition;
 use crate::metadata::config::{ConfigResource, ConfigValues};
 use crate::metadata::delta::MetadataDelta;
@@ -51,7 +51,7 @@ impl Lane {
         let strays: Vec<_> = recovered.logs.keys().copied().collect();
         recovered.logs.clear();
         let lane = Rc::clone(&self);
-        spawn_here(async move {
+        spawn_vital("a lane's metadata", async move {
             while let Some(published) = images.recv().await {
                 lane.apply(&published.image, &published.delta, &mut recovered);
             }

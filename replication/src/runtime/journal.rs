@@ -20,6 +20,7 @@ use stonelog_storage::journal::{
 use stonelog_storage::log::CommitSpan;
 use tokio::sync::Notify;
 
+use super::abort::AbortOnPanic;
 use super::priority::{self, Granted};
 
 /// After this long without entries an empty commit names the last one durable (rule 6), so that a later failure of its
@@ -115,6 +116,8 @@ struct Shared {
     maintenance: Arc<JournalMaintenance>,
     chores: Mutex<Chores>,
     chore: Condvar,
+    /// The first failure.
+    failed: Mutex<Option<Arc<Fault>>>,
 }
 
 #[derive(Default)]
@@ -135,9 +138,10 @@ struct Written {
     stopping: bool,
 }
 
-/// A written commit: its sequence and the last ticket of each lane in it.
+/// A written commit that the lanes have been told of: its sequence, its end, and the last ticket of each lane in it.
 struct Commit {
     sequence: u64,
+    end: JournalPosition,
     tickets: Vec<(usize, u64)>,
 }
 
@@ -169,15 +173,20 @@ impl JournalThreads {
             maintenance,
             chores: Mutex::new(Chores { spare_wanted, stopping: false }),
             chore: Condvar::new(),
+            failed: Mutex::default(),
         });
         let keeper = {
             let shared = Arc::clone(&shared);
-            std::thread::Builder::new().name("journal-spare".into()).spawn(move || shared.keep_spares())?
+            std::thread::Builder::new().name("journal-spare".into()).spawn(move || {
+                let _guard = AbortOnPanic { what: "the journal's spare files" };
+                shared.keep_spares();
+            })?
         };
         let (granted_sender, granted) = std::sync::mpsc::channel();
         let writer_thread = {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name("journal-write".into()).spawn(move || {
+                let _guard = AbortOnPanic { what: "the journal's writer" };
                 let _ = granted_sender.send(priority::raise_current_thread());
                 shared.write_commits(writer);
             })?
@@ -185,6 +194,7 @@ impl JournalThreads {
         let flusher_thread = {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name("journal-flush".into()).spawn(move || {
+                let _guard = AbortOnPanic { what: "the journal's flusher" };
                 priority::raise_current_thread();
                 shared.flush_commits(&flusher);
             })?
@@ -199,8 +209,9 @@ impl JournalThreads {
         self.granted
     }
 
-    /// Writes and flushes what is queued, then ends the threads.
-    pub fn stop(self) {
+    /// Writes and flushes what is queued, then ends the threads. Fails when the journal has, also before: what is
+    /// queued may not be durable then.
+    pub fn stop(self) -> Result<(), Fault> {
         lock(&self.shared.queue).stopping = true;
         self.shared.arrived.notify_all();
         let _ = self.writer.join();
@@ -210,6 +221,7 @@ impl JournalThreads {
         lock(&self.shared.chores).stopping = true;
         self.shared.chore.notify_all();
         let _ = self.keeper.join();
+        lock(&self.shared.failed).as_ref().map_or(Ok(()), |fault| Err(fault.repeat()))
     }
 }
 
@@ -282,21 +294,19 @@ impl Shared {
                 }
             }
             named_durable = false;
-            let mut rest = taken.drain(..).peekable();
+            let mut rest = taken.drain(..).flat_map(Submission::into_queued).peekable();
             while rest.peek().is_some() {
                 let mut bytes = 0;
                 let mut tickets: Vec<(usize, u64)> = Vec::with_capacity(self.lanes.len());
                 let mut hurry = false;
-                while let Some(submission) = rest.next_if(|next| bytes == 0 || bytes + next.bytes() <= GATHER_BYTES_MAX)
-                {
-                    bytes += submission.bytes().max(1);
-                    hurry |= submission.hurry_written;
-                    let last_ticket = submission.first_ticket + submission.entries.len() as u64 - 1;
-                    match tickets.iter_mut().find(|(lane, _)| *lane == submission.lane) {
-                        Some((_, ticket)) => *ticket = last_ticket,
-                        None => tickets.push((submission.lane, last_ticket)),
+                while let Some(next) = rest.next_if(|next| bytes == 0 || bytes + next.bytes() <= GATHER_BYTES_MAX) {
+                    bytes += next.bytes().max(1);
+                    hurry |= next.hurry_written;
+                    match tickets.iter_mut().find(|(lane, _)| *lane == next.lane) {
+                        Some((_, ticket)) => *ticket = next.ticket,
+                        None => tickets.push((next.lane, next.ticket)),
                     }
-                    entries.extend(submission.entries);
+                    entries.push(next.entry);
                 }
                 let receipt = match self.write(&mut writer, &entries) {
                     Ok(receipt) => receipt,
@@ -312,19 +322,20 @@ impl Shared {
                     let event = JournalEvent::Written { last_ticket: *last_ticket, span };
                     self.lanes[*lane].put(event, hurry);
                 }
-                lock(&self.written).commits.push_back(Commit { sequence: receipt.sequence, tickets });
+                lock(&self.written).commits.push_back(Commit { sequence: receipt.sequence, end: receipt.end, tickets });
                 self.flush.notify_one();
             }
         }
     }
 
     /// Writes one commit. While the journal is full, waits until a checkpoint has freed a part of it: what is queued was
-    /// appended already and cannot be refused any more.
+    /// appended already and cannot be refused any more. When stopping nobody is left who could make room, and nothing
+    /// that waits was acknowledged.
     fn write(&self, writer: &mut JournalWriter, entries: &[JournalEntry]) -> Result<CommitReceipt, Fault> {
         let mut said = false;
         loop {
             match writer.write(entries) {
-                Err(fault) if fault.is_out_of_space() => {
+                Err(fault) if fault.is_out_of_space() && !lock(&self.queue).stopping => {
                     if !std::mem::replace(&mut said, true) {
                         tracing::warn!("the journal is full; producers wait for segments: {fault}");
                     }
@@ -376,11 +387,13 @@ impl Shared {
                 Err(fault) => return self.fail(fault),
             };
             let mut newest = vec![None; self.lanes.len()];
+            let mut reported = None;
             let mut written = lock(&self.written);
             while let Some(commit) = written.commits.pop_front_if(|commit| commit.sequence <= durable.sequence) {
                 for (lane, ticket) in commit.tickets {
                     newest[lane] = Some(ticket);
                 }
+                reported = Some(commit.end);
             }
             drop(written);
             for (lane, ticket) in newest.into_iter().enumerate() {
@@ -388,29 +401,45 @@ impl Shared {
                     self.lanes[lane].put(JournalEvent::Durable { last_ticket }, true);
                 }
             }
-            self.reported.store(durable.position.0, Ordering::Release);
+            // Not the durable position: it may include a commit of which the lanes have not even heard that it is written.
+            if let Some(end) = reported {
+                self.reported.store(end.0, Ordering::Release);
+            }
         }
     }
 
     fn fail(&self, fault: Fault) {
         tracing::error!("the journal failed and its directory goes offline: {fault}");
         let fault = Arc::new(fault);
+        lock(&self.failed).get_or_insert_with(|| Arc::clone(&fault));
         for lane in &self.lanes {
             lane.put(JournalEvent::Failed(Arc::clone(&fault)), true);
         }
     }
 }
 
+/// One entry on its way into a commit. Submissions are taken apart, so that one larger than the journal has room for is
+/// written bit by bit.
+struct Queued {
+    lane: usize,
+    ticket: u64,
+    hurry_written: bool,
+    entry: JournalEntry,
+}
+
 impl Submission {
-    fn bytes(&self) -> usize {
-        self.entries.iter().map(payload_bytes).sum()
+    fn into_queued(self) -> impl Iterator<Item = Queued> {
+        let Submission { lane, first_ticket, entries, hurry_written } = self;
+        (first_ticket..).zip(entries).map(move |(ticket, entry)| Queued { lane, ticket, hurry_written, entry })
     }
 }
 
-fn payload_bytes(entry: &JournalEntry) -> usize {
-    match &entry.change {
-        Change::Append { batches, .. } => batches.len(),
-        _ => 0,
+impl Queued {
+    fn bytes(&self) -> usize {
+        match &self.entry.change {
+            Change::Append { batches, .. } => batches.len(),
+            _ => 0,
+        }
     }
 }
 

@@ -4,11 +4,14 @@
 //! entry; at the end of the lane's turn everything queued goes to the journal at once; its events come back, move the
 //! logs, and each partition touched publishes its progress once.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::future::Future as _;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -22,7 +25,7 @@ use tokio::sync::oneshot;
 
 use super::changed::Changed;
 use super::journal::{JournalEvent, Submission};
-use super::lanes::{Lanes, spawn_here};
+use super::lanes::{Lanes, spawn_here, spawn_vital};
 use super::node::Node;
 use super::partition::Partition;
 use crate::metadata::image::MetadataImage;
@@ -123,9 +126,9 @@ impl Lane {
     }
 
     pub(super) fn start_tasks(self: &Rc<Self>) {
-        spawn_here(Rc::clone(self).follow_journal());
-        spawn_here(Rc::clone(self).flush_segments());
-        spawn_here(Rc::clone(self).check_retention());
+        spawn_vital("a lane's journal events", Rc::clone(self).follow_journal());
+        spawn_vital("a lane's flushes", Rc::clone(self).flush_segments());
+        spawn_vital("a lane's retention", Rc::clone(self).check_retention());
     }
 
     /// Which lane this is.
@@ -188,14 +191,14 @@ impl Lane {
         let mut replica = partition.replica_mut();
         let replica = &mut *replica;
         let leader = replica.leader.as_ref().ok_or(Reject::NotLeader(replica.leader_epoch))?;
-        if append.acks == Acks::All && !leader.has_enough_replicas() {
+        let strict = replica.config.is_strict();
+        if (append.acks == Acks::All || (strict && append.acks == Acks::Leader)) && !leader.has_enough_replicas() {
             return Err(Reject::NotEnoughReplicas);
         }
         if append.batch.len() as u64 > self.node.settings.entry_bytes_max {
             return Err(Reject::AboveJournalFile);
         }
         let leader_epoch = leader.leadership().leader_epoch;
-        let strict = replica.config.is_strict();
         let done = replica
             .log
             .append_as_leader(append.batch, &append.header, leader_epoch, now, ticket)
@@ -357,6 +360,8 @@ impl Lane {
             touch(&entry.partition, touched);
             if let Some(durable) = entry.durable {
                 let _ = durable.send(());
+                // No flush follows such a change by itself, but a checkpoint must: for the journal, and for files to go.
+                self.node.flushed.notify_one();
             }
         }
     }
@@ -388,43 +393,25 @@ impl Lane {
 
     /// Resolves when any of the partitions has published something other than what was seen.
     pub async fn any_changed(&self, seen: &[Progress]) {
-        let partitions: Vec<_> = seen.iter().map(|seen| (self.partition(seen.partition), seen)).collect();
-        if partitions
-            .iter()
-            .any(|(partition, seen)| partition.as_ref().is_none_or(|partition| differs(&partition.progress(), seen)))
-        {
-            return;
+        let mut partitions = Vec::with_capacity(seen.len());
+        for seen in seen {
+            match self.partition(seen.partition) {
+                Some(partition) if !differs(&partition.progress(), seen) => partitions.push(partition),
+                _ => return,
+            }
         }
-        let versions: Vec<_> = partitions
-            .iter()
-            .flat_map(|(partition, _)| partition)
-            .map(|partition| partition.changed().version())
-            .collect();
-        let mut waits: Vec<_> = partitions
-            .iter()
-            .flat_map(|(partition, _)| partition)
-            .zip(&versions)
-            .map(|(partition, version)| (partition, Cell::new(*version)))
-            .collect();
+        let mut waits: Vec<_> =
+            partitions.iter().map(|partition| partition.changed().after(partition.changed().version())).collect();
         std::future::poll_fn(|context| {
-            use std::future::Future;
-            for (index, (partition, version)) in waits.iter_mut().enumerate() {
-                loop {
-                    let now = partition.changed().version();
-                    if now != version.get() {
-                        version.set(now);
-                        if differs(&partition.progress(), &seen[index]) {
-                            return std::task::Poll::Ready(());
-                        }
-                        continue;
+            for ((partition, wait), seen) in partitions.iter().zip(&mut waits).zip(seen) {
+                while Pin::new(&mut *wait).poll(context).is_ready() {
+                    if differs(&partition.progress(), seen) {
+                        return Poll::Ready(());
                     }
-                    let mut after = partition.changed().after(now);
-                    if std::pin::Pin::new(&mut after).poll(context).is_pending() {
-                        break;
-                    }
+                    *wait = partition.changed().after(partition.changed().version());
                 }
             }
-            std::task::Poll::Pending
+            Poll::Pending
         })
         .await;
     }

@@ -10,6 +10,7 @@ use stonelog_protocol::TopicPartition;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
+use super::abort::AbortOnPanic;
 use super::lane::Lane;
 use super::node::Node;
 
@@ -47,6 +48,7 @@ impl Lanes {
             let (node, lanes, mut stopping) = (Arc::clone(&node), lanes.clone(), stopping.clone());
             let thread = std::thread::Builder::new().name(format!("lane-{index}"));
             threads.push(thread.spawn(move || {
+                let _guard = AbortOnPanic { what: "a lane" };
                 let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                     Ok(runtime) => runtime,
                     Err(error) => {
@@ -104,6 +106,7 @@ impl Lanes {
             Here(F),
             There(oneshot::Receiver<R>),
         }
+        let inbox = self.inboxes[lane].clone();
         let started = match here().filter(|here| here.index() == lane) {
             Some(here) => Started::Here(work(here)),
             None => {
@@ -118,7 +121,7 @@ impl Lanes {
                     });
                 });
                 // A lane that has ended answers nobody: the broker is stopping.
-                let _ = self.inboxes[lane].send(message);
+                let _ = inbox.send(message);
                 Started::There(receiver)
             }
         };
@@ -127,7 +130,9 @@ impl Lanes {
                 Started::Here(future) => future.await,
                 Started::There(receiver) => match receiver.await {
                     Ok(result) => result,
-                    Err(_) => std::future::pending().await,
+                    Err(_) if inbox.is_closed() => std::future::pending().await,
+                    // Its panic goes on here, so that whoever asked does not wait for ever.
+                    Err(_) => panic!("the task on lane {lane} has panicked"),
                 },
             }
         }
@@ -149,7 +154,15 @@ pub fn here() -> Option<Rc<Lane>> {
     HERE.with_borrow(Clone::clone)
 }
 
-/// Starts a task on the lane of the calling thread.
+/// Starts a task that everybody depends on: if it panics the process ends.
+pub(crate) fn spawn_vital(what: &'static str, task: impl Future<Output = ()> + 'static) {
+    spawn_here(async move {
+        let _guard = AbortOnPanic { what };
+        task.await;
+    });
+}
+
+/// Starts a task on the lane of the calling thread. A panic ends this task only, unless a partition was being changed.
 #[allow(clippy::disallowed_methods, reason = "the one place that spawns on a lane")]
 pub fn spawn_here(task: impl Future<Output = ()> + 'static) -> tokio::task::JoinHandle<()> {
     tokio::task::spawn_local(task)

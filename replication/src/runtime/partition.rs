@@ -4,12 +4,14 @@
 //! threaded; no borrow is held across an await.
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
+use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use stonelog_protocol::{LeaderEpoch, Offset, TopicPartition};
 use stonelog_storage::log::{EpochEnd, Log};
 
+use super::abort::AbortOnPanic;
 use super::changed::Changed;
 use crate::partition::leader::Positions;
 use crate::partition::{Ack, Leader, Receipt, Reject, ack};
@@ -27,8 +29,16 @@ pub struct Partition {
     pub(super) touched: Cell<bool>,
     /// Whether it is queued for a flush to segments.
     pub(super) dirty: Cell<bool>,
+    /// Whether a flush to its segments is on its way: until it is back its files stay.
+    pub(super) flushing: Cell<bool>,
     /// Whether its checkpoint state moved since the last checkpoint.
     pub(super) uncheckpointed: Cell<bool>,
+}
+
+/// A [`Replica`] being changed: a panic meanwhile ends the process, since nobody could tell what half was done.
+pub struct ReplicaMut<'a> {
+    replica: RefMut<'a, Replica>,
+    _guard: AbortOnPanic,
 }
 
 /// The parts that change.
@@ -58,6 +68,7 @@ impl Partition {
             changed: Changed::default(),
             touched: Cell::new(false),
             dirty: Cell::new(false),
+            flushing: Cell::new(false),
             uncheckpointed: Cell::new(false),
         })
     }
@@ -88,14 +99,16 @@ impl Partition {
     }
 
     /// The parts that change. Call [`Partition::publish`] afterwards.
-    pub fn replica_mut(&self) -> RefMut<'_, Replica> {
-        self.replica.borrow_mut()
+    pub fn replica_mut(&self) -> ReplicaMut<'_> {
+        let guard = AbortOnPanic { what: "a change of a partition" };
+        ReplicaMut { replica: self.replica.borrow_mut(), _guard: guard }
     }
 
     /// Feeds the log's positions to the leader and publishes what changed.
     pub fn publish(&self) {
         let progress = {
-            let mut replica = self.replica.borrow_mut();
+            let mut replica = self.replica_mut();
+            let replica = &mut *replica;
             let own = Positions { written: replica.log.written(), durable: replica.log.durable() };
             if let Some(leader) = &mut replica.leader {
                 leader.on_own_positions(own);
@@ -117,6 +130,20 @@ impl Partition {
                 settled => return settled,
             }
         }
+    }
+}
+
+impl Deref for ReplicaMut<'_> {
+    type Target = Replica;
+
+    fn deref(&self) -> &Replica {
+        &self.replica
+    }
+}
+
+impl DerefMut for ReplicaMut<'_> {
+    fn deref_mut(&mut self) -> &mut Replica {
+        &mut self.replica
     }
 }
 

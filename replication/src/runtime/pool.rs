@@ -6,6 +6,8 @@ use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
+use super::abort::AbortOnPanic;
+
 type Work = Box<dyn FnOnce() + Send>;
 
 /// A fixed set of threads draining one queue in order.
@@ -35,7 +37,10 @@ impl Pool {
         for index in 0..threads {
             let shared = Arc::clone(&shared);
             let thread = std::thread::Builder::new().name(format!("{name}-{index}"));
-            handles.push(thread.spawn(move || shared.drain())?);
+            handles.push(thread.spawn(move || {
+                let _guard = AbortOnPanic { what: "a job" };
+                shared.drain();
+            })?);
         }
         Ok(Pool { shared, threads: Mutex::new(handles) })
     }
@@ -95,6 +100,6 @@ mod tests {
         let results: Vec<_> = (0..100).map(|n| pool.run(move || n * 2)).collect();
         pool.stop();
         let sum: i32 = results.into_iter().map(|receiver| receiver.blocking_recv().unwrap()).sum();
-        assert_eq!(sum, (0..100).map(|n| n * 2).sum());
+        assert_eq!(sum, (0..100).map(|n| n * 2).sum::<i32>());
     }
 }

@@ -12,6 +12,9 @@ use super::lane::Lane;
 use crate::partition::Reject;
 use crate::progress::Progress;
 
+/// A read follows a log that moves under it so often; then its files are not where the log knows them.
+pub(super) const MOVES_COUNT_MAX: usize = 16;
+
 /// What to read of one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadRequest {
@@ -81,6 +84,7 @@ impl Lane {
             Err(reject) => return ReadAnswer { done: Err(reject), progress: Some(progress) },
         }
         let bytes_max = request.bytes_max.min(bytes_left);
+        let mut moves = 0;
         let done = loop {
             let (from, up_to) = (request.fetch_offset, progress.high_watermark);
             let planned = partition.replica().log.read(from, up_to, bytes_max, at_least_one);
@@ -93,7 +97,14 @@ impl Lane {
                     match self.node().readers.run(move || job.run(&access)).await {
                         Ok(Ok(Found::Batches { batches, .. })) => break Ok(ReadDone { batches, diverging: None }),
                         // Meanwhile flushed or deleted: the log knows where it is now.
-                        Ok(Ok(Found::Moved)) => {}
+                        Ok(Ok(Found::Moved)) if partition.progress().role != progress.role => {
+                            break Err(Reject::NotLeader(progress.leader_epoch));
+                        }
+                        Ok(Ok(Found::Moved)) if moves == MOVES_COUNT_MAX => {
+                            tracing::error!(partition = %request.partition, "a segment's file is missing");
+                            break Err(Reject::Damaged);
+                        }
+                        Ok(Ok(Found::Moved)) => moves += 1,
                         Ok(Err(fault)) => {
                             tracing::error!(partition = %request.partition, "cannot read: {fault}");
                             break Err(Reject::Damaged);

@@ -20,7 +20,7 @@ use super::checkpointer::Checkpointer;
 use super::clock::Clock;
 use super::follow_image;
 use super::journal::{JournalThreads, LaneSignal};
-use super::lanes::{LaneThreads, Lanes, spawn_here};
+use super::lanes::{LaneThreads, Lanes, spawn_vital};
 use super::node::{Node, NodeParts, NodeSettings};
 use super::pool::Pool;
 use super::priority::Granted;
@@ -145,8 +145,7 @@ pub async fn start(options: StartOptions) -> Result<Started, StartError> {
 
     let RecoveredLogDir { logs, writer, flusher, maintenance, access, recovery_epoch, .. } = recovered;
     let signals: Vec<_> = (0..options.lanes).map(|_| Arc::new(LaneSignal::default())).collect();
-    let (journal_threads, journal) =
-        JournalThreads::start(writer, flusher, Arc::new(maintenance), signals.clone())?;
+    let (journal_threads, journal) = JournalThreads::start(writer, flusher, Arc::new(maintenance), signals.clone())?;
     let node = Node::new(NodeParts {
         broker_id: options.node_id,
         directory_id: meta.directory_id,
@@ -186,13 +185,14 @@ impl Started {
     /// Blocks; nobody may hold a lane's future any more.
     pub fn stop(self) -> Result<(), Fault> {
         self.lane_threads.stop();
-        self.journal_threads.stop();
+        let journal = self.journal_threads.stop();
         self.node.readers.stop();
         self.node.writers.stop();
         self.metadata.shut_down();
         if self.node.is_offline() {
             return Ok(());
         }
+        journal?;
         self.directory.mark_clean_stop(&self.tenure)
     }
 }
@@ -362,7 +362,7 @@ async fn keep_checkpoints(
     lanes
         .call(0, move |_| {
             let checkpointer = Checkpointer::new(node, all, recovery_epoch, version, dropped);
-            spawn_here(checkpointer.run());
+            spawn_vital("the checkpoints", checkpointer.run());
             std::future::ready(())
         })
         .await;

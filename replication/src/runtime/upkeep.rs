@@ -5,6 +5,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use stonelog_protocol::{Offset, TopicPartition};
 use stonelog_storage::Fault;
@@ -19,6 +20,10 @@ use crate::progress::Role;
 /// Appended bytes of one partition worth writing to its segment before they are old (DESIGN §4).
 const FLUSH_BYTES_MIN: u64 = 64 << 10;
 
+/// After a round that moved nothing, the next one waits at least this long: what is wanted is not durable yet, or there
+/// is no space. Without it a lane that wants room would never come to hear what became durable.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 impl Lane {
     /// Moves durable batches to segments, merged, for as long as the lane runs.
     pub(super) async fn flush_segments(self: Rc<Self>) {
@@ -31,33 +36,43 @@ impl Lane {
             if self.node().is_offline() {
                 return;
             }
-            self.flush_round().await;
+            let moved = self.flush_round().await;
             self.evict();
             self.made_room();
+            if !moved {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
         }
     }
 
-    async fn flush_round(self: &Rc<Self>) {
+    /// Flushes what is ready; whether anything was.
+    async fn flush_round(self: &Rc<Self>) -> bool {
         let force = self.node().wants_room();
         let now = self.node().clock.wall();
         let dirty = std::mem::take(&mut *self.dirty.borrow_mut());
         let mut running = Vec::new();
         for partition in dirty {
             partition.dirty.set(false);
+            if partition.replica().role == Role::Removed {
+                continue;
+            }
             let job = partition.replica_mut().log.plan_flush(now, force, FLUSH_BYTES_MIN);
             match job {
                 Some(job) => {
                     let access = Arc::clone(&self.node().access);
                     let bytes = job.bytes();
+                    partition.flushing.set(true);
                     running.push((Rc::clone(&partition), bytes, self.node().writers.run(move || job.run(&access))));
                 }
                 None if partition.replica().log.has_uncovered() => self.mark_dirty(&partition),
                 None => {}
             }
         }
+        let mut moved = false;
         for (partition, bytes, flush) in running {
-            self.finish_flush(&partition, bytes, flush).await;
+            moved |= self.finish_flush(&partition, bytes, flush).await;
         }
+        moved
     }
 
     async fn finish_flush(
@@ -65,26 +80,34 @@ impl Lane {
         partition: &Rc<Partition>,
         bytes: u64,
         flush: oneshot::Receiver<Result<FlushDone, Fault>>,
-    ) {
-        match flush.await {
+    ) -> bool {
+        let done = flush.await;
+        partition.flushing.set(false);
+        let moved = match done {
             Ok(Ok(done)) => {
                 if partition.replica_mut().log.on_flushed(done) {
                     self.node().unflushed_bytes.fetch_sub(bytes, Ordering::Relaxed);
                 }
                 self.node().flushed.notify_one();
+                true
             }
             Ok(Err(fault)) if fault.is_out_of_space() => {
                 let generation = partition.replica().log.key().generation;
                 partition.replica_mut().log.on_flush_deferred(generation);
                 tracing::warn!("no space for segments, the journal holds on: {fault}");
+                false
             }
-            Ok(Err(fault)) => return self.on_failed(&fault.to_string()),
-            Err(_) => return,
-        }
+            Ok(Err(fault)) => {
+                self.on_failed(&fault.to_string());
+                return false;
+            }
+            Err(_) => return false,
+        };
         partition.uncheckpointed.set(true);
         if partition.replica().log.has_uncovered() {
             self.mark_dirty(partition);
         }
+        moved
     }
 
     /// Keeps this lane's share of recent batches in memory and lets go of the rest.
