@@ -73,12 +73,16 @@ pub fn outcome(receipt: &Receipt, progress: &Progress) -> Ack {
     let reached = match receipt.acks {
         Acks::None => true,
         Acks::Leader if !progress.strict => progress.written >= receipt.end,
+        // After relaxed → strict the watermark may lie above what is durable, and so may the original of a duplicate.
+        Acks::Leader | Acks::All if progress.strict => {
+            progress.high_watermark >= receipt.end && progress.durable >= receipt.end
+        }
         Acks::Leader | Acks::All => progress.high_watermark >= receipt.end,
     };
     if !reached {
         return Ack::Pending;
     }
-    if receipt.acks == Acks::All && progress.isr_size < progress.min_isr {
+    if (receipt.acks == Acks::All || progress.strict) && progress.isr_size < progress.min_isr {
         return Ack::Failed(ErrorCode::NotEnoughReplicasAfterAppend);
     }
     Ack::Done
@@ -144,6 +148,15 @@ mod tests {
     }
 
     #[test]
+    fn tightened_topic_acknowledges_only_what_is_durable() {
+        // The watermark rose over written positions before the topic became strict.
+        let tightened = Progress { high_watermark: Offset(12), durable: Offset(9), ..progress() };
+        assert_eq!(outcome(&receipt(Acks::All), &tightened), Ack::Pending);
+        let durable = Progress { durable: Offset(10), ..tightened };
+        assert_eq!(outcome(&receipt(Acks::All), &durable), Ack::Done);
+    }
+
+    #[test]
     fn another_log_generation_or_topic_is_never_success() {
         let passed = Progress { durable: Offset(99), high_watermark: Offset(99), ..progress() };
         let newer = Progress { generation: LogGeneration { recovery_epoch: 2, counter: 2 }, ..passed };
@@ -156,7 +169,8 @@ mod tests {
 
     #[test]
     fn later_epoch_of_the_same_log_is_success() {
-        let passed = Progress { leader_epoch: LeaderEpoch(9), high_watermark: Offset(10), ..progress() };
+        let passed =
+            Progress { leader_epoch: LeaderEpoch(9), durable: Offset(10), high_watermark: Offset(10), ..progress() };
         assert_eq!(outcome(&receipt(Acks::All), &passed), Ack::Done);
     }
 
@@ -168,7 +182,9 @@ mod tests {
 
     #[test]
     fn shrunken_isr_after_append_is_named() {
-        let shrunken = Progress { high_watermark: Offset(10), min_isr: 2, ..progress() };
-        assert_eq!(outcome(&receipt(Acks::All), &shrunken), Ack::Failed(ErrorCode::NotEnoughReplicasAfterAppend));
+        let shrunken = Progress { durable: Offset(10), high_watermark: Offset(10), min_isr: 2, ..progress() };
+        for acks in [Acks::Leader, Acks::All] {
+            assert_eq!(outcome(&receipt(acks), &shrunken), Ack::Failed(ErrorCode::NotEnoughReplicasAfterAppend));
+        }
     }
 }
