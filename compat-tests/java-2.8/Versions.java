@@ -27,6 +27,7 @@ final class Versions {
 
     /** Steps that only the newer version has. */
     static void more(Suite suite, Admin admin, String topic, int partition, long newest) {
+        suite.lacks("group.consumer_protocol", "added in 3.7");
         suite.lacks("offsets_max_timestamp", "added in 3.0");
         suite.lacks("describe.topic_id", "added in 3.1");
     }

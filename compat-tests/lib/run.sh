@@ -31,10 +31,17 @@ suite() {
     CACHE="$CACHE_ROOT/$CLIENT-$sum"
     export CACHE
     if [ "$what" != test ] && [ ! -e "$CACHE/.installed" ]; then
-        rm -rf "$CACHE"
-        mkdir -p "$CACHE"
-        install
-        touch "$CACHE/.installed"
+        mkdir -p "$CACHE_ROOT"
+        # Two runs may want the same client at once: the second waits, and finds it installed.
+        (
+            if command -v flock >/dev/null 2>&1; then flock 9; fi
+            if [ ! -e "$CACHE/.installed" ]; then
+                rm -rf "$CACHE"
+                mkdir -p "$CACHE"
+                install
+                touch "$CACHE/.installed"
+            fi
+        ) 9>"$CACHE_ROOT/$CLIENT.lock"
     fi
     if [ "$what" != install ]; then
         : "${BOOTSTRAP:?set BOOTSTRAP=host:port, or use compat-tests/run}"

@@ -24,7 +24,9 @@ import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.acl.AclBindingFilter;
 import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.errors.SecurityDisabledException;
 import org.apache.kafka.common.errors.TransactionalIdAuthorizationException;
 import org.apache.kafka.common.header.internals.RecordHeader;
 import org.apache.kafka.common.record.TimestampType;
@@ -103,6 +105,14 @@ public final class ClientSuite {
             );
         });
         suite.step("describe.configs", this::configs);
+        suite.step("describe.acls", () -> {
+            // Without an authorizer there is nothing to describe, and that is what the answer must say.
+            try {
+                get(admin.describeAcls(AclBindingFilter.ANY).values());
+            } catch (java.util.concurrent.ExecutionException refused) {
+                Suite.check(refused.getCause() instanceof SecurityDisabledException, refused.toString());
+            }
+        });
         Versions.more(suite, admin, suite.name("none"), 0, of(sent.get("none"), 0).size() - 1);
         suite.step("describe.log_dirs", () -> {
             var ids = get(admin.describeCluster().nodes())
