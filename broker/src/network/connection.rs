@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use stonelog_protocol::frame::{self, LENGTH_BYTES};
@@ -25,6 +26,8 @@ use super::limits::{Credit, FRAME_TIME_MAX, Limits, PIPELINE_MAX, Place, READ_BU
 
 /// Frames of at least this size are read into a buffer of their own, so that the batch inside can be kept as it lies.
 const OWN_BUFFER_BYTES: usize = 4 << 10;
+/// The deadline of a connection that may idle for ever.
+const FAR_AWAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// A frame's buffer grows as its bytes arrive, by at most this much at a time.
 const GROW_BYTES: usize = 1 << 20;
 
@@ -71,36 +74,33 @@ pub async fn serve(socket: TcpStream, peer: SocketAddr, limits: Arc<Limits>, pla
     }
     let (reader, writer) = socket.into_split();
     let (sender, receiver) = mpsc::channel(PIPELINE_MAX);
-    tokio::select! {
-        ended = read_requests(reader, &limits, &*service, sender) => {
-            match ended {
-                Ok(drained) => { if let Some(answers) = drained { answers.closed().await; } }
-                Err(error) => tracing::debug!(%peer, "connection ended: {error}"),
-            }
-        }
-        ended = write_answers(writer, receiver) => {
-            if let Err(error) = ended {
-                tracing::debug!(%peer, "connection ended: {error}");
-            }
-        }
+    let mut writing = std::pin::pin!(write_answers(writer, receiver));
+    let ended = tokio::select! {
+        ended = read_requests(reader, &limits, &*service, sender) => match ended {
+            // A half-closed client still gets the answers it is owed.
+            Ok(()) => writing.await,
+            failed => failed,
+        },
+        ended = &mut writing => ended,
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, "connection ended: {error}");
     }
 }
 
-/// Reads frames until the peer closes. Returns the queue of answers still to be written.
+/// Reads frames until the peer closes, or answers can no longer be written.
 async fn read_requests(
     mut reader: OwnedReadHalf,
     limits: &Limits,
     service: &impl Service,
     answers: mpsc::Sender<Pending>,
-) -> io::Result<Option<mpsc::Sender<Pending>>> {
+) -> io::Result<()> {
     let mut buffer = BytesMut::with_capacity(READ_BUFFER_BYTES);
     loop {
         // The place in the pipeline first: a client that does not read its answers is not read from either.
-        let Ok(slot) = answers.reserve().await else { return Ok(None) };
+        let Ok(slot) = answers.reserve().await else { return Ok(()) };
         let Some((frame, credit)) = read_frame(&mut reader, &mut buffer, limits).await? else {
-            drop(slot);
-            // A half-closed client still gets the answers it is owed.
-            return Ok(Some(answers));
+            return Ok(());
         };
         service.room().await;
         match service.start(frame) {
@@ -108,6 +108,9 @@ async fn read_requests(
             Started::Alone(answering) => {
                 let answer = answering.await;
                 slot.send(Pending { answering: Box::pin(std::future::ready(answer)), _credit: credit });
+                // Such an answer may be large: a client that does not read gets no second one made behind the one that
+                // waits.
+                let _ = answers.reserve_many(PIPELINE_MAX).await;
             }
         }
     }
@@ -119,7 +122,7 @@ async fn read_frame(
     buffer: &mut BytesMut,
     limits: &Limits,
 ) -> io::Result<Option<(Bytes, Credit)>> {
-    let idle_until = Instant::now() + limits.idle_max;
+    let idle_until = Instant::now().checked_add(limits.idle_max).unwrap_or_else(|| Instant::now() + FAR_AWAY);
     while buffer.len() < LENGTH_BYTES {
         buffer.reserve(READ_BUFFER_BYTES);
         let waiting_for_first = buffer.is_empty();
@@ -252,4 +255,121 @@ async fn write_all(writer: &mut OwnedWriteHalf, pieces: &mut VecDeque<Bytes>) ->
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::net::IpAddr;
+
+    use tokio::net::TcpListener;
+    use tokio::sync::oneshot;
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    const FRAME_BYTES: usize = 8;
+
+    /// Answers a frame with itself. One that begins with 'p' is pipelined and waits until the test lets it go; any other
+    /// is answered at once with a large answer.
+    #[derive(Default)]
+    struct Echo {
+        started: Cell<usize>,
+        held: RefCell<VecDeque<oneshot::Receiver<()>>>,
+        large_bytes: usize,
+    }
+
+    struct Shared(Rc<Echo>);
+
+    impl Service for Shared {
+        fn start(&self, frame: Bytes) -> Started {
+            self.0.started.set(self.0.started.get() + 1);
+            if frame[0] == b'p' {
+                let held = self.0.held.borrow_mut().pop_front();
+                return Started::Pipelined(Box::pin(async move {
+                    if let Some(held) = held {
+                        let _ = held.await;
+                    }
+                    Answer::Frame(vec![frame])
+                }));
+            }
+            let large = Bytes::from(vec![frame[0]; self.0.large_bytes.max(1)]);
+            Started::Alone(Box::pin(std::future::ready(Answer::Frame(vec![large]))))
+        }
+
+        async fn room(&self) {}
+    }
+
+    fn frame(kind: u8, number: u8) -> Vec<u8> {
+        let mut bytes = (FRAME_BYTES as u32).to_be_bytes().to_vec();
+        bytes.extend([kind, number, 0, 0, 0, 0, 0, 0]);
+        bytes
+    }
+
+    /// A client's socket, connected to a connection that is served with `idle_max`.
+    async fn connected(echo: &Rc<Echo>, idle_max: Duration) -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (socket, peer) = listener.accept().await.unwrap();
+        let limits = Limits::new(1 << 20, idle_max, 10, 10, 1 << 20);
+        let place = limits.place(IpAddr::from([127, 0, 0, 1])).unwrap();
+        let service = Rc::new(Shared(Rc::clone(echo)));
+        #[allow(clippy::disallowed_methods, reason = "a test without lanes")]
+        tokio::task::spawn_local(serve(socket, peer, limits, place, service));
+        client
+    }
+
+    #[tokio::test]
+    async fn half_closed_client_gets_every_answer_it_is_owed_in_order() {
+        let test = async {
+            let echo = Rc::new(Echo::default());
+            let (first, held_first) = oneshot::channel();
+            let (second, held_second) = oneshot::channel();
+            echo.held.borrow_mut().extend([held_first, held_second]);
+            let mut client = connected(&echo, Duration::from_secs(60)).await;
+            client.write_all(&[frame(b'p', 1), frame(b'p', 2)].concat()).await.unwrap();
+            client.shutdown().await.unwrap();
+            while echo.started.get() < 2 {
+                tokio::task::yield_now().await;
+            }
+            second.send(()).unwrap();
+            tokio::task::yield_now().await;
+            first.send(()).unwrap();
+            let mut answers = Vec::new();
+            client.read_to_end(&mut answers).await.unwrap();
+            assert_eq!(answers, [&frame(b'p', 1)[4..], &frame(b'p', 2)[4..]].concat());
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn connection_without_idle_limit_serves() {
+        let test = async {
+            let mut client = connected(&Rc::default(), Duration::MAX).await;
+            client.write_all(&frame(b'a', 1)).await.unwrap();
+            assert_eq!(client.read_u8().await.unwrap(), b'a');
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn client_that_reads_no_answers_has_few_made_for_it() {
+        let test = async {
+            let echo = Rc::new(Echo { large_bytes: 16 << 20, ..Echo::default() });
+            let mut client = connected(&echo, Duration::from_secs(60)).await;
+            let count = 10;
+            for number in 0..count {
+                client.write_all(&frame(b'a', number)).await.unwrap();
+            }
+            // Everything that can happen without the client reading has happened by then.
+            for _ in 0..10_000 {
+                tokio::task::yield_now().await;
+            }
+            assert!(echo.started.get() <= 3, "{} answers were made", echo.started.get());
+            let mut taken = vec![0; usize::from(count) * echo.large_bytes];
+            client.read_exact(&mut taken).await.unwrap();
+            assert_eq!(echo.started.get(), usize::from(count));
+        };
+        LocalSet::new().run_until(test).await;
+    }
 }
