@@ -30,6 +30,7 @@ pub struct Dispatch {
 
 impl Service for Dispatch {
     fn start(&self, frame: Bytes) -> Started {
+        let frame_bytes = frame.len();
         let (head, body) = match RequestHead::read(frame) {
             Ok(read) => read,
             Err(error) => return self.refuse(&error),
@@ -40,6 +41,7 @@ impl Service for Dispatch {
             listener: Arc::clone(&self.listener),
             peer: self.peer,
             head,
+            frame_bytes,
         };
         if context.head.is_newer_api_versions() {
             let response = handlers::api_versions::unsupported();

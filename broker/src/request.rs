@@ -22,6 +22,8 @@ pub struct RequestContext {
     pub peer: SocketAddr,
     /// API, version, correlation id, client id.
     pub head: RequestHead,
+    /// Length of the frame it came in.
+    pub frame_bytes: usize,
 }
 
 impl RequestContext {

@@ -167,8 +167,7 @@ fn judge(
             let packed = recompress(&records, &produced.header, codec, level, DECOMPRESSED_BYTES_MAX);
             BytesMut::from(Bytes::from(packed.map_err(|_| ErrorCode::CorruptMessage)?))
         }
-        // Alone in its buffer a batch is kept as it arrived; else it is copied, so that it does not keep others alive.
-        _ => records.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..])),
+        _ => own_buffer(records, context.frame_bytes),
     };
     if timestamps == validate::TimestampType::CreateTime {
         produced.stamp(&mut batch, timestamps, now);
@@ -176,6 +175,15 @@ fn judge(
     let header = BatchHeader::read(&batch).map_err(|_| ErrorCode::CorruptMessage)?;
     let partition = TopicPartition { topic_id: topic.id, partition: index };
     Ok(Append { partition, batch, header, acks })
+}
+
+/// The batch in a buffer of its own. Where it is most of its frame, and alone in it, it stays as it arrived; else it is
+/// copied, so that in memory it keeps no more than its own bytes alive.
+fn own_buffer(batch: Bytes, frame_bytes: usize) -> BytesMut {
+    if batch.len() < frame_bytes / 2 {
+        return BytesMut::from(&batch[..]);
+    }
+    batch.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]))
 }
 
 fn rules(config: &TopicConfig, timestamp_type: validate::TimestampType) -> BatchRules {
@@ -325,4 +333,28 @@ fn endpoints(context: &RequestContext, image: &MetadataImage, mut brokers: Vec<B
             )
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_batch_does_not_keep_its_large_frame_alive() {
+        let frame = Bytes::from(vec![7; 1 << 20]);
+        let mut batch = frame.clone();
+        drop(frame);
+        drop(batch.split_to((1 << 20) - 100));
+        let owned = own_buffer(batch, 1 << 20);
+        assert_eq!(owned.len(), 100);
+        assert!(owned.capacity() < 1 << 10);
+    }
+
+    #[test]
+    fn batch_that_is_most_of_its_frame_is_not_copied() {
+        let frame = Bytes::from(vec![7; 1 << 20]);
+        let at = frame.as_ptr();
+        let owned = own_buffer(frame, (1 << 20) + 100);
+        assert_eq!(owned.as_ptr(), at);
+    }
 }
