@@ -10,7 +10,7 @@ use stonelog_storage::disk::{filesystem_of, probe_fsync};
 use crate::broker::Broker;
 
 /// Prints the banner and the line `ready` to standard output.
-pub fn print(broker: &Broker, report: &StartReport, endpoints: &[Endpoint], took: Duration) -> io::Result<()> {
+pub(super) fn print(broker: &Broker, report: &StartReport, endpoints: &[Endpoint], took: Duration) -> io::Result<()> {
     let node = &broker.node;
     let config = &broker.config;
     let mut out = io::stdout().lock();

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use stonelog_protocol::TopicPartition;
 use stonelog_storage::checkpoint::{Checkpoint, ReplicaCheckpoint};
@@ -19,6 +20,11 @@ use super::lane::Lane;
 use super::lanes::Lanes;
 use super::node::Node;
 
+/// Parts that a checkpoint's syncs are split into; fewer than there are writers, so that flushes go on meanwhile.
+const SYNCS_AT_ONCE: usize = 3;
+/// How long after a checkpoint that had no space the next one is tried.
+const NO_SPACE_LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Keeps the directory's checkpoint. One per directory, on one lane.
 pub struct Checkpointer {
     node: Arc<Node>,
@@ -26,6 +32,8 @@ pub struct Checkpointer {
     recovery_epoch: u32,
     /// Of the last checkpoint written or read; the next one's is one more.
     version: u64,
+    /// How far the journal had reported when the last round began.
+    reported: JournalPosition,
     /// What the last checkpoint said, replica by replica.
     replicas: BTreeMap<TopicPartition, ReplicaCheckpoint>,
     /// Replicas that were dropped, whose files go after the next checkpoint that is written.
@@ -51,7 +59,8 @@ impl Checkpointer {
         version: u64,
         dropped: Vec<TopicPartition>,
     ) -> Checkpointer {
-        Checkpointer { node, lanes, recovery_epoch, version, replicas: BTreeMap::new(), dropped }
+        let reported = JournalPosition::default();
+        Checkpointer { node, lanes, recovery_epoch, version, reported, replicas: BTreeMap::new(), dropped }
     }
 
     /// Writes a checkpoint some time after segments were written, for as long as the broker runs.
@@ -65,6 +74,9 @@ impl Checkpointer {
             if let Err(fault) = self.round().await {
                 if fault.is_out_of_space() {
                     tracing::warn!("no space for a checkpoint, the journal holds on: {fault}");
+                    // Nobody else asks again: a full journal has no flush to come.
+                    tokio::time::sleep(NO_SPACE_LOOK_AGAIN).await;
+                    self.node.flushed.notify_one();
                     continue;
                 }
                 let reason = fault.to_string();
@@ -74,12 +86,17 @@ impl Checkpointer {
                 }
                 return;
             }
+            if self.node.journal.reported() > self.reported && self.node.wants_room() {
+                // The rest became durable meanwhile, and a full journal waits for it to be covered.
+                self.node.flushed.notify_one();
+            }
         }
     }
 
     /// One checkpoint.
     pub async fn round(&mut self) -> Result<(), Fault> {
         let reported = self.node.journal.reported();
+        self.reported = reported;
         let mut all = Contribution::default();
         let asks: Vec<_> = (0..self.lanes.count())
             .map(|lane| self.lanes.call(lane, move |lane| std::future::ready(lane.contribute(reported))))
@@ -119,12 +136,11 @@ impl Checkpointer {
     }
 
     async fn write(&self, checkpoint: Checkpoint, syncs: Vec<SyncJob>) -> Result<(), Fault> {
+        let any = !syncs.is_empty();
+        self.sync(syncs).await?;
         let (node, version) = (Arc::clone(&self.node), self.version);
         let job = move || {
-            for sync in &syncs {
-                sync.run(&node.access)?;
-            }
-            if !syncs.is_empty() {
+            if any {
                 sync_names(&node.access)?;
             }
             let covered = checkpoint.replay_from();
@@ -135,12 +151,34 @@ impl Checkpointer {
         self.on_writer(job).await
     }
 
+    /// Syncs segment files, several at a time: the device takes independent flushes together.
+    async fn sync(&self, syncs: Vec<SyncJob>) -> Result<(), Fault> {
+        let each = syncs.len().div_ceil(SYNCS_AT_ONCE).max(1);
+        let running: Vec<_> = syncs
+            .chunks(each)
+            .map(|part| {
+                let (node, part) = (Arc::clone(&self.node), part.to_vec());
+                self.on_writer(move || part.iter().try_for_each(|sync| sync.run(&node.access)))
+            })
+            .collect();
+        for part in running {
+            part.await?;
+        }
+        Ok(())
+    }
+
     /// Runs a job on the writers. When they have ended the broker is stopping, and what was to come after the job must
     /// not: it may not have run.
-    async fn on_writer(&self, job: impl FnOnce() -> Result<(), Fault> + Send + 'static) -> Result<(), Fault> {
-        match self.node.writers.run(job).await {
-            Ok(done) => done,
-            Err(_) => std::future::pending().await,
+    fn on_writer<J>(&self, job: J) -> impl Future<Output = Result<(), Fault>> + use<J>
+    where
+        J: FnOnce() -> Result<(), Fault> + Send + 'static,
+    {
+        let run = self.node.writers.run(job);
+        async move {
+            match run.await {
+                Ok(done) => done,
+                Err(_) => std::future::pending().await,
+            }
         }
     }
 

@@ -35,7 +35,7 @@ use crate::quorum::node::StartError as QuorumError;
 /// Threads for reads that are not in memory.
 const READER_THREADS: usize = 4;
 /// Threads for segment writes and checkpoints.
-const WRITER_THREADS: usize = 2;
+const WRITER_THREADS: usize = 4;
 
 /// What a broker is started with.
 pub struct StartOptions {

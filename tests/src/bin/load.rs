@@ -116,7 +116,7 @@ async fn connection(plan: Rc<Plan>, index: usize, until: Instant) -> Seen {
                 seen.micros.push(u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX));
             }
         }
-        if sent.len() >= plan.in_flight || !open {
+        if !sent.is_empty() && (sent.len() >= plan.in_flight || !open) {
             buffer.reserve(16 << 10);
             assert!(socket.read_buf(&mut buffer).await.expect("a connection") > 0, "the broker closed the connection");
         }

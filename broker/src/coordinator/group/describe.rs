@@ -16,7 +16,7 @@ use super::message::{DescribedGroup, DescribedMember, ListedGroup};
 use super::names::GroupId;
 
 /// The kind of every group here, as ListGroups names it.
-pub const GROUP_TYPE: &str = "Classic";
+pub const GROUP_TYPE: &str = "classic";
 /// What a group that does not exist is said to be.
 pub const STATE_DEAD: &str = "Dead";
 
