@@ -1,5 +1,7 @@
 //! The data plane on a real file system, without a network: started, written to, killed, stopped and started again.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

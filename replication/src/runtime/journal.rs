@@ -162,19 +162,7 @@ impl JournalThreads {
         maintenance: Arc<JournalMaintenance>,
         lanes: Vec<Arc<LaneSignal>>,
     ) -> std::io::Result<(JournalThreads, JournalQueue)> {
-        let spare_wanted = maintenance.spare_wanted();
-        let shared = Arc::new(Shared {
-            queue: Mutex::default(),
-            arrived: Condvar::new(),
-            written: Mutex::default(),
-            flush: Condvar::new(),
-            lanes,
-            reported: AtomicU64::new(flusher.durable().position.0),
-            maintenance,
-            chores: Mutex::new(Chores { spare_wanted, stopping: false }),
-            chore: Condvar::new(),
-            failed: Mutex::default(),
-        });
+        let shared = Arc::new(Shared::new(&flusher, maintenance, lanes));
         let keeper = {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name("journal-spare".into()).spawn(move || {
@@ -253,6 +241,21 @@ impl JournalQueue {
 }
 
 impl Shared {
+    fn new(flusher: &JournalFlusher, maintenance: Arc<JournalMaintenance>, lanes: Vec<Arc<LaneSignal>>) -> Shared {
+        Shared {
+            queue: Mutex::default(),
+            arrived: Condvar::new(),
+            written: Mutex::default(),
+            flush: Condvar::new(),
+            lanes,
+            reported: AtomicU64::new(flusher.durable().position.0),
+            chores: Mutex::new(Chores { spare_wanted: maintenance.spare_wanted(), stopping: false }),
+            maintenance,
+            chore: Condvar::new(),
+            failed: Mutex::default(),
+        }
+    }
+
     /// Keeps a zeroed file ready, so that the writer does not have to make one while everybody waits.
     fn keep_spares(&self) {
         let mut chores = lock(&self.chores);
@@ -265,8 +268,11 @@ impl Shared {
             while self.maintenance.spare_wanted() {
                 match self.maintenance.prepare_spare() {
                     Ok(true) => {}
-                    // Out of space: the journal goes on without a spare.
                     Ok(false) => break,
+                    Err(fault) if fault.is_out_of_space() => {
+                        tracing::warn!("no space for a spare journal file, the journal goes on without: {fault}");
+                        break;
+                    }
                     Err(fault) => {
                         self.fail(fault);
                         return;
@@ -281,6 +287,9 @@ impl Shared {
         let mut taken = Vec::new();
         let mut entries = Vec::new();
         let mut named_durable = true;
+        // What is gathered must find room in a journal that is not empty.
+        let gather_max = usize::try_from(self.maintenance.usage().bytes_max / 4).unwrap_or(usize::MAX);
+        let gather_max = gather_max.min(GATHER_BYTES_MAX);
         while let Some(idle) = self.wait_for_submissions(&mut taken, named_durable) {
             if idle {
                 if !writer.empty_commit_wanted() {
@@ -299,7 +308,7 @@ impl Shared {
                 let mut bytes = 0;
                 let mut tickets: Vec<(usize, u64)> = Vec::with_capacity(self.lanes.len());
                 let mut hurry = false;
-                while let Some(next) = rest.next_if(|next| bytes == 0 || bytes + next.bytes() <= GATHER_BYTES_MAX) {
+                while let Some(next) = rest.next_if(|next| bytes == 0 || bytes + next.bytes() <= gather_max) {
                     bytes += next.bytes().max(1);
                     hurry |= next.hurry_written;
                     match tickets.iter_mut().find(|(lane, _)| *lane == next.lane) {
@@ -445,4 +454,93 @@ impl Queued {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use bytes::Bytes;
+    use stonelog_protocol::{Offset, PartitionIndex, TopicPartition, Uuid};
+    use stonelog_storage::disk::{Disk, SimDisk};
+    use stonelog_storage::journal::{self, JournalOptions, ReplayFrom};
+    use stonelog_storage::{LogGeneration, ReplicaKey};
+
+    use super::*;
+
+    const OPTIONS: JournalOptions = JournalOptions {
+        file_bytes: 64 << 10,
+        first_file_bytes: 64 << 10,
+        commit_bytes_max: 16 << 10,
+        bytes_max: 256 << 10,
+    };
+
+    fn opened() -> journal::Recovered {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+        journal::recover(&disk, Path::new("/journal"), OPTIONS, ReplayFrom::default(), &mut |_| {}).unwrap()
+    }
+
+    fn entry(bytes: usize) -> JournalEntry {
+        let partition = TopicPartition { topic_id: Uuid([1; 16]), partition: PartitionIndex(0) };
+        let generation = LogGeneration { recovery_epoch: 1, counter: 0 };
+        let batches = Bytes::from(vec![7; bytes]);
+        let change = Change::Append { base_offset: Offset(0), end_offset: Offset(1), batches };
+        JournalEntry { replica: ReplicaKey { partition, generation }, change }
+    }
+
+    fn events(signal: &LaneSignal) -> Vec<JournalEvent> {
+        let mut events = Vec::new();
+        signal.take_now(&mut events);
+        events
+    }
+
+    #[test]
+    fn durable_commit_that_lanes_have_not_heard_of_is_not_reported() {
+        let journal::Recovered { mut writer, flusher, maintenance, .. } = opened();
+        let lane = Arc::new(LaneSignal::default());
+        let shared = Shared::new(&flusher, Arc::new(maintenance), vec![Arc::clone(&lane)]);
+        let told = writer.write(&[entry(10)]).unwrap();
+        let commit = Commit { sequence: told.sequence, end: told.end, tickets: vec![(0, 1)] };
+        *lock(&shared.written) = Written { commits: [commit].into(), stopping: true };
+        // Written, and not yet told: the sync that follows covers it all the same.
+        let untold = writer.write(&[entry(10)]).unwrap();
+        shared.flush_commits(&flusher);
+        assert_eq!(flusher.durable().position, untold.end);
+        assert_eq!(shared.reported.load(Ordering::Acquire), told.end.0);
+        assert!(matches!(events(&lane)[..], [JournalEvent::Durable { last_ticket: 1 }]));
+    }
+
+    #[test]
+    fn turn_larger_than_the_journal_has_room_for_is_written_bit_by_bit() {
+        let journal::Recovered { writer, flusher, maintenance, .. } = opened();
+        let lane = Arc::new(LaneSignal::default());
+        let signals = vec![Arc::clone(&lane)];
+        let maintenance = Arc::new(maintenance);
+        let (threads, queue) = JournalThreads::start(writer, flusher, Arc::clone(&maintenance), signals).unwrap();
+        let (count, bytes) = (6, 50 << 10);
+        let entries = (0..count).map(|_| entry(bytes)).collect();
+        queue.submit(Submission { lane: 0, first_ticket: 1, entries, hurry_written: false });
+        let mut durable = 0;
+        while durable < count {
+            // As a checkpoint does that covers everything reported.
+            maintenance.recycle(queue.reported()).unwrap();
+            for event in events(&lane) {
+                if let JournalEvent::Durable { last_ticket } = event {
+                    durable = last_ticket;
+                }
+            }
+            std::thread::yield_now();
+        }
+        threads.stop().unwrap();
+    }
+
+    #[test]
+    fn stopping_does_not_wait_for_a_journal_that_nobody_will_free() {
+        let journal::Recovered { writer, flusher, maintenance, .. } = opened();
+        let lane = Arc::new(LaneSignal::default());
+        let (threads, queue) = JournalThreads::start(writer, flusher, Arc::new(maintenance), vec![lane]).unwrap();
+        let entries = (0..6).map(|_| entry(50 << 10)).collect();
+        queue.submit(Submission { lane: 0, first_ticket: 1, entries, hurry_written: false });
+        assert!(threads.stop().is_err_and(|fault| fault.is_out_of_space()));
+    }
 }
