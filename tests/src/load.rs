@@ -48,6 +48,8 @@ pub struct Verdict {
     pub is_sound: bool,
     /// Records acknowledged.
     pub acknowledged: u64,
+    /// Acknowledged records that are not there.
+    pub lost: u64,
     /// Offset commits acknowledged.
     pub commits: u64,
     /// The report, for people.
@@ -94,6 +96,18 @@ impl Load {
     }
 }
 
+impl Load {
+    /// Ends the load at once, whatever state it is in, and judges what its history tells so far. The broker is up.
+    pub fn judge_now(mut self) -> Result<Verdict> {
+        self.child.kill()?;
+        self.child.wait()?;
+        let mut command = Command::new(&self.spec.binary);
+        command.args(["verify", "--output", "json", "--brokers", &self.spec.brokers]);
+        let output = command.args(["--patience", "10s", "--check"]).arg(&self.history).output()?;
+        judge(&self.spec.name, &output, false, &self.history)
+    }
+}
+
 impl Drop for Load {
     fn drop(&mut self) {
         // It may have ended already.
@@ -115,8 +129,9 @@ pub(crate) fn judge(name: &str, output: &Output, with_groups: bool, history: &Pa
     if acknowledged == 0 || (with_groups && commits == 0) {
         bail!("{name} proves nothing: {acknowledged} acknowledged, {commits} commits");
     }
+    let lost = verdict["anomalies"]["lost"]["count"].as_u64().unwrap_or(0);
     let report = format!("{name}\n{report}{errors}history: {}", history.display());
-    Ok(Verdict { name: name.to_owned(), is_sound, acknowledged, commits, report })
+    Ok(Verdict { name: name.to_owned(), is_sound, acknowledged, lost, commits, report })
 }
 
 /// Both streams to their ends, then the status. They are small: one JSON document and some notes.

@@ -1,3 +1,5 @@
+//! Given records, when one request is decided, then these records and this answer.
+
 use std::sync::Arc;
 
 use stonelog_protocol::error_code::ErrorCode;

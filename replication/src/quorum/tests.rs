@@ -1,3 +1,5 @@
+//! A quorum of one on a real directory: agreement, restarts, snapshots.
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

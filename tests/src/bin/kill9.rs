@@ -106,7 +106,7 @@ fn run(options: &Options) -> Result<()> {
         match moment {
             Moment::UnderLoad => {
                 // Groups take part in some rounds only: most kills are to fall before they have settled again.
-                let commits = u64::from(options.groups > 0 && random.below(3) == 0);
+                let commits = u64::from(options.groups > 0 && random.below(6) == 0);
                 for load in &mut loads {
                     slowest = slowest.max(load.wait_for(BATCHES_PER_ROUND, 0)?);
                     slowest_commit = slowest_commit.max(load.wait_for(0, commits)?);

@@ -115,9 +115,16 @@ fn on(file_system: FileSystem, options: &Options, seed: u64) -> Result<()> {
     while counted.iter().sum::<u32>() < options.cuts {
         number += 1;
         let canary = Canary::plant(image.mount_point(), number)?;
-        load.wait_for(BATCHES_PER_CUT, 0)?;
+        match load.wait_for(BATCHES_PER_CUT, 0) {
+            Ok(_) => {}
+            // Clients that find their past gone may be unable to go on: then enough has been lost.
+            Err(_) if options.without_fsync && number > 1 => break,
+            Err(error) => return Err(error),
+        }
         std::thread::sleep(random.millis_below(UNDER_LOAD_MS));
         let moment = match random.below(4) {
+            // What the page cache alone holds at this moment has been acknowledged a moment ago.
+            _ if options.without_fsync => Moment::UnderLoad,
             0 => Moment::AfterKill,
             1 => Moment::WhileStarting,
             _ => Moment::UnderLoad,
@@ -145,7 +152,7 @@ fn on(file_system: FileSystem, options: &Options, seed: u64) -> Result<()> {
         }
         broker = Broker::start(&spec).with_context(|| format!("after cut {number}"))?;
     }
-    let verdict = load.finish()?;
+    let verdict = if options.without_fsync { load.judge_now()? } else { load.finish()? };
     broker.stop()?;
     let [under_load, after_kill, while_starting] = counted;
     println!(
@@ -155,8 +162,13 @@ fn on(file_system: FileSystem, options: &Options, seed: u64) -> Result<()> {
     );
     match (verdict.is_sound, options.without_fsync) {
         (true, false) => println!("sound: nothing acknowledged was lost"),
-        (false, true) => println!("the losses of a broker without fdatasync were found, as they must be"),
-        (true, true) => bail!("a broker without fdatasync lost nothing that was noticed: this test proves nothing"),
+        (false, true) if verdict.lost > 0 => {
+            println!(
+                "without fdatasync {} acknowledged records were lost, and found lost, as they must be",
+                verdict.lost
+            );
+        }
+        (_, true) => bail!("a broker without fdatasync lost nothing that was noticed: this test proves nothing"),
         (false, false) => {
             println!("{}", verdict.report);
             drop(image);

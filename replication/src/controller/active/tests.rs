@@ -1,3 +1,5 @@
+//! The active controller on a real quorum of one: order, restarts, limits.
+
 use std::path::Path;
 
 use stonelog_protocol::ProducerId;

@@ -1,3 +1,5 @@
+//! Where replicas are placed.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;

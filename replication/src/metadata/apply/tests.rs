@@ -1,3 +1,5 @@
+//! What records do to an image.
+
 use stonelog_protocol::{ClusterId, Timestamp, Uuid};
 
 use super::*;

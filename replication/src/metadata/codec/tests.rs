@@ -1,3 +1,5 @@
+//! Records to bytes and back, and bytes that are no records.
+
 use stonelog_protocol::Timestamp;
 
 use super::*;

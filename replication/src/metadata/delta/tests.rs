@@ -1,3 +1,5 @@
+//! What a delta says about the image it led to.
+
 use stonelog_protocol::{BrokerEpoch, DirectoryId, LeaderEpoch, PartitionEpoch, TopicId, Uuid};
 
 use super::*;
