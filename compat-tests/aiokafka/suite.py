@@ -163,6 +163,7 @@ async def resume(admin):
         await first.start()
         first.subscribe([resume_topic])
         position = len(await read(first, 40, at_most=20))
+        assert position == 40, position
         await first.commit({asked: OffsetAndMetadata(position, "mark")})
         await first.stop()
         second = consumer_of(group)

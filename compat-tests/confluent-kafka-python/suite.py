@@ -82,12 +82,12 @@ def consumer_of(group, **settings):
     )
 
 
-def read(consumer, count):
+def read(consumer, count, at_most=500):
     """Polls until `count` records have come; the comparison that follows finds one too many by its content."""
     found = []
 
     def attempt():
-        found.extend(to_record(message) for message in consumer.consume(500, 0.5))
+        found.extend(to_record(message) for message in consumer.consume(at_most, 0.5))
         return len(found) >= count
 
     wait_until(f"{count} records", attempt)
@@ -186,10 +186,8 @@ with suite.step("group.resume"):
     produce(topic, [Record(0, None, b"%d" % index, [], base_ms + index) for index in range(100)])
     first = consumer_of(group)
     first.subscribe([topic])
-    read_first = read(first, 1)
-    while len(read_first) < 40:
-        read_first += read(first, 1)
-    position = len(read_first)
+    position = len(read(first, 40, at_most=20))
+    assert position == 40, position
     stored = first.commit(offsets=[TopicPartition(topic, 0, position, metadata="märk")], asynchronous=False)
     assert stored[0].error is None, stored
     first.close()

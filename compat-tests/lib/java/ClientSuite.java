@@ -490,6 +490,7 @@ public final class ClientSuite {
         try (var first = consumer(group, Map.of("max.poll.records", 20))) {
             first.subscribe(List.of(resumeTopic));
             position = read(first, 40).size();
+            Suite.check(position == 40, "read " + position);
             first.commitSync(Map.of(asked, new OffsetAndMetadata(position, "märk")), Duration.ofSeconds(20));
         }
         try (var second = consumer(group, Map.of())) {

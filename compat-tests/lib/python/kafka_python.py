@@ -156,6 +156,7 @@ class Steps:
             first = self.consumer(group)
             first.subscribe([topic])
             position = len(self.read(first, 40, at_most=20))
+            assert position == 40, position
             first.commit({asked: offset_and_metadata(position, "mark")})
             first.close()
             second = self.consumer(group)
