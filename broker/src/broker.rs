@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use stonelog_replication::controller::MetadataHandle;
 use stonelog_replication::controller::NewTopic;
 use stonelog_replication::controller::validate_topic_name;
+use stonelog_replication::metadata::topic::is_internal;
 use stonelog_replication::runtime::lanes::Lanes;
 use stonelog_replication::runtime::node::Node;
 
@@ -81,6 +82,11 @@ impl Broker {
                 configs: Vec::new(),
             },
         }
+    }
+
+    /// Whether a topic of this name is made on demand: not an internal one that nothing here keeps yet.
+    pub fn may_be_made(&self, name: &str) -> bool {
+        !is_internal(name) || coordinator::internal_topic(name, &self.config).is_some()
     }
 
     /// Whether a topic may have this name.

@@ -74,7 +74,8 @@ async fn create_missing(
     image: &mut Arc<MetadataImage>,
     names: &[String],
 ) -> Vec<(String, ErrorCode)> {
-    let mut missing: Vec<&String> = names.iter().filter(|name| image.topic_by_name(name).is_none()).collect();
+    let mut missing: Vec<&String> =
+        names.iter().filter(|name| image.topic_by_name(name).is_none() && context.broker.may_be_made(name)).collect();
     missing.sort();
     missing.dedup();
     if missing.is_empty() {

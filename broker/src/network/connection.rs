@@ -57,8 +57,8 @@ pub enum Started {
 pub trait Service: 'static {
     /// Starts one request; whatever must happen in order happens before this returns.
     fn start(&self, frame: Bytes) -> Started;
-    /// Waits while the broker cannot take more records.
-    fn room(&self) -> impl Future<Output = ()>;
+    /// Waits while the broker cannot take more records, if the frame brings some.
+    fn room(&self, frame: &Bytes) -> impl Future<Output = ()>;
 }
 
 struct Pending {
@@ -102,7 +102,7 @@ async fn read_requests(
         let Some((frame, credit)) = read_frame(&mut reader, &mut buffer, limits).await? else {
             return Ok(());
         };
-        service.room().await;
+        service.room(&frame).await;
         match service.start(frame) {
             Started::Pipelined(answering) => slot.send(Pending { answering, _credit: credit }),
             Started::Alone(answering) => {
@@ -139,17 +139,23 @@ async fn read_frame(
     let prefix = [buffer[0], buffer[1], buffer[2], buffer[3]];
     let length = frame::frame_length(prefix, limits.frame_bytes_max)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    let credit = limits.credit(length).await;
+    let mut credit = limits.credit(length).await;
     buffer.advance(LENGTH_BYTES);
     let until = Instant::now() + FRAME_TIME_MAX;
-    let rest = match timeout_at(until, read_body(reader, buffer, length)).await {
+    let rest = match timeout_at(until, read_body(reader, buffer, length, limits, &mut credit)).await {
         Ok(frame) => frame?,
         Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the frame did not arrive in time")),
     };
     Ok(Some((rest, credit)))
 }
 
-async fn read_body(reader: &mut OwnedReadHalf, buffer: &mut BytesMut, length: usize) -> io::Result<Bytes> {
+async fn read_body(
+    reader: &mut OwnedReadHalf,
+    buffer: &mut BytesMut,
+    length: usize,
+    limits: &Limits,
+    credit: &mut Credit,
+) -> io::Result<Bytes> {
     if length < OWN_BUFFER_BYTES {
         while buffer.len() < length {
             buffer.reserve(READ_BUFFER_BYTES);
@@ -166,6 +172,7 @@ async fn read_body(reader: &mut OwnedReadHalf, buffer: &mut BytesMut, length: us
     buffer.advance(here);
     while frame.len() < length {
         let missing = length - frame.len();
+        limits.raise(credit, frame.len()).await;
         if frame.capacity() == frame.len() {
             frame.reserve(missing.min(frame.len().max(GROW_BYTES)));
         }
@@ -297,7 +304,7 @@ mod tests {
             Started::Alone(Box::pin(std::future::ready(Answer::Frame(vec![large]))))
         }
 
-        async fn room(&self) {}
+        async fn room(&self, _frame: &Bytes) {}
     }
 
     fn frame(kind: u8, number: u8) -> Vec<u8> {

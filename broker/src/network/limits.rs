@@ -16,6 +16,10 @@ pub const PIPELINE_MAX: usize = 64;
 /// What a connection's read buffer starts with. Larger frames get a buffer of their own as their bytes arrive.
 pub const READ_BUFFER_BYTES: usize = 16 << 10;
 
+/// Credit that a frame takes before its first byte has arrived. The rest follows its bytes: a client that announces
+/// much and sends little holds no more than this.
+const CREDIT_AHEAD_BYTES: usize = 64 << 10;
+
 /// Limits and running accounts of all connections.
 pub struct Limits {
     /// `socket.request.max.bytes`: the longest frame.
@@ -29,6 +33,8 @@ pub struct Limits {
     /// Bytes of requests being read or worked on, over all connections (`queued.max.request.bytes`).
     credit: Arc<Semaphore>,
     credit_total: usize,
+    /// Held by the one frame that may go on without credit, so that half-read frames never wait for each other.
+    overdraft: Arc<Semaphore>,
     counted: Mutex<Counted>,
 }
 
@@ -46,7 +52,9 @@ pub struct Place {
 
 /// Byte credit of one request; dropping it returns the bytes.
 pub struct Credit {
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
+    /// Of a frame that goes on without credit.
+    overdraft: Option<OwnedSemaphorePermit>,
 }
 
 impl Limits {
@@ -66,6 +74,7 @@ impl Limits {
             connections_per_ip_max,
             credit: Arc::new(Semaphore::new(credit_total)),
             credit_total,
+            overdraft: Arc::new(Semaphore::new(1)),
             counted: Mutex::default(),
         })
     }
@@ -82,12 +91,31 @@ impl Limits {
         Some(Place { limits: Arc::clone(self), ip })
     }
 
-    /// Takes credit for a frame before its body is read; waits while other requests hold it.
+    /// Takes the first credit for a frame, before its body is read; waits while other requests hold it.
     pub async fn credit(&self, frame_bytes: usize) -> Credit {
-        let bytes = frame_bytes.min(self.credit_total) as u32;
+        let bytes = frame_bytes.min(CREDIT_AHEAD_BYTES).min(self.credit_total) as u32;
         match Arc::clone(&self.credit).acquire_many_owned(bytes).await {
-            Ok(permit) => Credit { _permit: permit },
+            Ok(permit) => Credit { permit, overdraft: None },
             Err(_) => unreachable!("the semaphore is never closed"),
+        }
+    }
+
+    /// Takes what `credit` lacks for a frame of which so many bytes are about to be held. When there is none left, one
+    /// frame at a time goes on without: all of them hold part of the credit, and none would ever give it back.
+    pub async fn raise(&self, credit: &mut Credit, held_bytes: usize) {
+        let missing = held_bytes.min(self.credit_total).saturating_sub(credit.permit.num_permits());
+        if missing == 0 || credit.overdraft.is_some() {
+            return;
+        }
+        let rest = tokio::select! {
+            biased;
+            rest = Arc::clone(&self.credit).acquire_many_owned(missing as u32) => rest.map(|rest| (rest, false)),
+            rest = Arc::clone(&self.overdraft).acquire_owned() => rest.map(|rest| (rest, true)),
+        };
+        match rest {
+            Ok((rest, false)) => credit.permit.merge(rest),
+            Ok((overdraft, true)) => credit.overdraft = Some(overdraft),
+            Err(_) => unreachable!("the semaphores are never closed"),
         }
     }
 }
@@ -127,10 +155,34 @@ mod tests {
         let limits = Limits::new(1000, Duration::from_secs(1), 1, 1, 1500);
         let held = limits.credit(1000).await;
         let mut second = std::pin::pin!(limits.credit(1000));
-        let pending =
-            std::future::poll_fn(|context| std::task::Poll::Ready(second.as_mut().poll(context).is_pending())).await;
-        assert!(pending);
+        assert!(is_pending(second.as_mut()).await);
         drop(held);
         second.await;
+    }
+
+    #[tokio::test]
+    async fn a_long_frame_that_is_only_announced_leaves_credit_to_others() {
+        let limits = Limits::new(100 << 20, Duration::from_secs(1), 1, 1, 100 << 20);
+        let _announced = limits.credit(100 << 20).await;
+        limits.credit(1 << 20).await;
+    }
+
+    #[tokio::test]
+    async fn of_half_read_frames_without_credit_one_goes_on() {
+        let total = 2 * CREDIT_AHEAD_BYTES;
+        let limits = Limits::new(total, Duration::from_secs(1), 1, 1, total);
+        let (mut first, mut second) = (limits.credit(total).await, limits.credit(total).await);
+        limits.raise(&mut first, total).await;
+        {
+            let mut waiting = std::pin::pin!(limits.raise(&mut second, total));
+            assert!(is_pending(waiting.as_mut()).await, "one at a time");
+            drop(first);
+            waiting.await;
+        }
+        assert!(second.overdraft.is_none(), "credit was there again");
+    }
+
+    async fn is_pending(mut future: std::pin::Pin<&mut impl Future>) -> bool {
+        std::future::poll_fn(|context| std::task::Poll::Ready(future.as_mut().poll(context).is_pending())).await
     }
 }

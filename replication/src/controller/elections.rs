@@ -64,8 +64,7 @@ fn elect_one(
             if rules.is_strict(image, topic_name) {
                 return Err(Reject::new(
                     ErrorCode::PolicyViolation,
-                    "an unclean election loses acknowledged records, and this topic is strict (flush.messages=1); \
-                     accept the loss per partition with `stonelog partition accept-loss`",
+                    "an unclean election loses acknowledged records, and this topic is strict (flush.messages=1)",
                 ));
             }
             elect_uncleanly(image, topic.id, index, partition)

@@ -155,7 +155,7 @@ pub fn here() -> Option<Rc<Lane>> {
 }
 
 /// Starts a task that everybody depends on: if it panics the process ends.
-pub(crate) fn spawn_vital(what: &'static str, task: impl Future<Output = ()> + 'static) {
+pub fn spawn_vital(what: &'static str, task: impl Future<Output = ()> + 'static) {
     spawn_here(async move {
         let _guard = AbortOnPanic { what };
         task.await;

@@ -45,8 +45,7 @@ pub enum Problem {
     /// An unclean election loses acknowledged records, and a strict topic promises not to.
     #[error(
         "unclean.leader.election.enable=true is refused on a strict topic (flush.messages=1): an unclean election \
-         loses acknowledged records. Accept loss per partition with `stonelog partition accept-loss`, or make the topic \
-         relaxed by a larger flush.messages"
+         loses acknowledged records. Make the topic relaxed by a larger flush.messages if that is what it is for"
     )]
     UncleanOnStrict,
     /// Internal topics hold commits, which are always durable.

@@ -15,7 +15,7 @@ pub(super) static KEYS: &[Definition] = &[
         .between(0, 1024)
         .says("Threads that serve connections and partitions; 0 means one for each core."),
     Definition::long("stonelog.tail.memory.bytes", "268435456").at_least(8_388_608).says(
-        "Memory for records that are not yet in segments or were written a moment ago, in bytes; \
-         appends wait before it is exceeded.",
+        "Memory for records that are in segments already and were written a moment ago, in bytes; more than \
+         this is let go. Records that only the journal holds are bounded by half of stonelog.journal.bytes.",
     ),
 ];

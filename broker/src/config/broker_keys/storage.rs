@@ -65,8 +65,7 @@ pub(super) static KEYS: &[Definition] = &[
         ),
     Definition::unset("log.dirs", Kind::String)
         .high()
-        .mapped("exactly one directory is supported so far")
-        .says("The directories the data is kept in. --data-dir sets it too."),
+        .says("The directory the data is kept in; exactly one so far. --data-dir sets it too."),
     Definition::int("log.flush.offset.checkpoint.interval.ms", "60000")
         .at_least(0)
         .high()

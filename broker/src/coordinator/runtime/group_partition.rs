@@ -16,7 +16,7 @@ use stonelog_replication::partition::Acks;
 use stonelog_replication::progress::{Progress, Role};
 use stonelog_replication::runtime::changed::Changed;
 use stonelog_replication::runtime::lane::Append;
-use stonelog_replication::runtime::lanes::spawn_here;
+use stonelog_replication::runtime::lanes::spawn_vital;
 use stonelog_replication::runtime::partition::Partition;
 use stonelog_storage::LogGeneration;
 use tokio::sync::oneshot;
@@ -65,7 +65,7 @@ impl GroupPartition {
             changed: Changed::default(),
             alarm: Cell::new(MonoMillis(u64::MAX)),
         });
-        spawn_here(Rc::clone(&begun).run());
+        spawn_vital("a group partition", Rc::clone(&begun).run());
         begun
     }
 

@@ -9,7 +9,7 @@ use stonelog_protocol::{ErrorCode, LeaderEpoch, PartitionIndex, TopicPartition};
 use stonelog_replication::controller::MetadataHandle;
 use stonelog_replication::metadata::MetadataImage;
 use stonelog_replication::runtime::lane::Lane;
-use stonelog_replication::runtime::lanes::spawn_here;
+use stonelog_replication::runtime::lanes::{spawn_here, spawn_vital};
 
 use super::Settings;
 use super::group_partition::GroupPartition;
@@ -37,7 +37,7 @@ impl Registry {
         let begun = lane.node().clock.mono();
         let registry = Rc::new(Registry { lane, settings, metadata, begun, partitions: RefCell::default() });
         HERE.set(Some(Rc::clone(&registry)));
-        spawn_here(registry.follow_images());
+        spawn_vital("the group registry", registry.follow_images());
     }
 
     /// The registry of the lane this thread runs, if it has begun.
