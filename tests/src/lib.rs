@@ -6,6 +6,7 @@ pub mod binary;
 pub mod broker;
 pub mod clock;
 pub mod load;
+pub mod mutate;
 pub mod power;
 pub mod random;
 pub mod stock;

@@ -181,6 +181,7 @@ async fn read_body(
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
+    limits.raise(credit, length).await;
     Ok(frame.freeze())
 }
 
