@@ -15,7 +15,7 @@ use stonelog_replication::runtime::lane::Lane;
 use crate::broker::Broker;
 use crate::handlers;
 use crate::network::connection::{Answer, Service, Started};
-use crate::request::RequestContext;
+use crate::request::{RequestContext, encode};
 
 /// The broker as one connection sees it.
 pub struct Dispatch {
@@ -121,17 +121,6 @@ async fn respond(context: RequestContext, request: RequestKind) -> Option<Respon
             unreachable!("started in order, not here")
         }
     })
-}
-
-/// Encodes a response; one that its version cannot say is our bug, answered by closing.
-pub fn encode(version: i16, correlation_id: i32, response: &ResponseKind) -> Answer {
-    match codec::encode_response(version, correlation_id, response) {
-        Ok(frame) => Answer::Frame(vec![frame.freeze()]),
-        Err(error) => {
-            tracing::error!("cannot encode a {} response of version {version}: {error}", response.name());
-            Answer::Close
-        }
-    }
 }
 
 fn ready(answer: Answer) -> Started {

@@ -1,14 +1,17 @@
-//! One request on its way through the broker: who asks, where, and what of the broker a handler may use.
+//! One request on its way through the broker: who asks, where, what of the broker a handler may use, and how it is
+//! answered.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use stonelog_protocol::codec::{self, ResponseKind};
 use stonelog_protocol::frame::RequestHead;
 use stonelog_replication::metadata::MetadataImage;
 use stonelog_replication::runtime::lane::Lane;
 
 use crate::broker::Broker;
+use crate::network::connection::Answer;
 
 /// What every handler gets beside the request itself.
 pub struct RequestContext {
@@ -35,5 +38,16 @@ impl RequestContext {
     /// The metadata that this request is answered from, whole.
     pub fn image(&self) -> Arc<MetadataImage> {
         self.lane.image()
+    }
+}
+
+/// Encodes a response; one that its version cannot say is our bug, answered by closing.
+pub fn encode(version: i16, correlation_id: i32, response: &ResponseKind) -> Answer {
+    match codec::encode_response(version, correlation_id, response) {
+        Ok(frame) => Answer::Frame(vec![frame.freeze()]),
+        Err(error) => {
+            tracing::error!("cannot encode a {} response of version {version}: {error}", response.name());
+            Answer::Close
+        }
     }
 }

@@ -16,11 +16,10 @@ use stonelog_replication::metadata::MetadataImage;
 
 use crate::coordinator::group::message::{CommitPartition, CommitRequest, CommitTopic, PerPartition, Response};
 use crate::coordinator::runtime;
-use crate::dispatch::encode;
 use crate::handlers::group_names::{group_id, instance_id, member_id, text};
 use crate::handlers::per_partition::{Judged, merge};
 use crate::network::connection::Started;
-use crate::request::RequestContext;
+use crate::request::{RequestContext, encode};
 
 /// "As long as the broker keeps them" (`OffsetCommitRequest.DEFAULT_RETENTION_TIME`).
 const RETENTION_UNSET: i64 = -1;

@@ -30,9 +30,8 @@ use stonelog_replication::partition::{Acks, Reject};
 use stonelog_replication::runtime::lane::{Append, Appended, Lane};
 use stonelog_replication::settings::topic::{Compression as WantedCompression, TimestampType, TopicConfig};
 
-use crate::dispatch::encode;
 use crate::network::connection::{Answer, Started};
-use crate::request::RequestContext;
+use crate::request::{RequestContext, encode};
 
 /// What a compressed batch may open to while it is validated.
 const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
