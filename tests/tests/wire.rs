@@ -199,7 +199,7 @@ fn a_frame_that_comes_byte_by_byte_is_answered() {
 /// `WIRE_SEED` and `WIRE_REQUESTS` repeat and lengthen it.
 #[test]
 fn mutated_requests_leave_the_broker_standing() {
-    const REQUESTS_PER_CONNECTION: u64 = 10;
+    const REQUESTS_PER_CONNECTION: u64 = 5;
     let number = |name, default| std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default);
     let (seed, requests): (u64, u64) = (number("WIRE_SEED", 1), number("WIRE_REQUESTS", 1_000));
     let mut victim = Victim::start();
@@ -212,7 +212,10 @@ fn mutated_requests_leave_the_broker_standing() {
             let (first, last) = (*api.accepted.start(), *api.accepted.end());
             let version = first + random.below((last - first) as u64 + 1) as i16;
             let mut body = sample_request(api.name, version, random.below(8));
-            mutate(&mut random, &mut body);
+            // Legal nonsense gets further than what is refused at once, and readies the broker for what follows it.
+            if random.below(2) == 0 {
+                mutate(&mut random, &mut body);
+            }
             if stream.write_all(&frame_of(api, version, &body)).is_err() {
                 // Refused, and closed, as it should be.
                 break;
@@ -224,6 +227,7 @@ fn mutated_requests_leave_the_broker_standing() {
         answered += u64::from(stream.read(&mut some).is_ok_and(|read| read > 0));
         victim.broker.expect_running().unwrap_or_else(|error| panic!("seed {seed} connection {connection}: {error:#}"));
     }
+    println!("seed {seed}: {answered} of {} connections were answered", requests / REQUESTS_PER_CONNECTION);
     assert!(answered > 0, "seed {seed}: nothing got past the first check");
     victim.expect_well();
 }
