@@ -97,6 +97,8 @@ def read_value(message):
 def produce(number):
     producer = Producer({
         "bootstrap.servers": bootstrap,
+        # A broker that is gone is what this is about: no line for each connection lost.
+        "log_level": 2,
         "enable.idempotence": True,
         "message.timeout.ms": int(PATIENCE_S * 1000),
         "linger.ms": 2,
@@ -147,6 +149,8 @@ def stay(member, seconds):
     """Reads until the run ends (True) or until it is time to leave for a while (False)."""
     consumer = Consumer({
         "bootstrap.servers": bootstrap,
+        # A broker that is gone is what this is about: no line for each connection lost.
+        "log_level": 2,
         "group.id": group,
         "auto.offset.reset": "earliest",
         "enable.auto.commit": False,

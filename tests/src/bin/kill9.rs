@@ -4,6 +4,7 @@
 //! (which survives the death of a process as well), and a stock client where its suite is installed. Each round kills
 //! the broker under load, just after it has started, or while it starts. At the end each load's checker judges.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -62,11 +63,16 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<()> {
     let seed = options.seed.unwrap_or_else(|| u64::from(std::process::id()) ^ (clock::seed() << 16));
-    let mut random = Random::new(seed);
     let directory = tempfile::Builder::new().prefix("stonelog-kill9-").tempdir()?;
+    let outcome = run_in(directory.path(), options, seed);
+    outcome.map_err(|error| error.context(format!("seed {seed}, everything is kept in {}", directory.keep().display())))
+}
+
+fn run_in(directory: &Path, options: &Options, seed: u64) -> Result<()> {
     let binary = binary::release_binary()?;
+    let mut random = Random::new(seed);
     println!("kill9: {} rounds, seed {seed}, {}", options.rounds, binary.display());
-    let spec = Spec::new(binary.clone(), directory.path().join("data"))?;
+    let spec = Spec::new(binary.clone(), directory.join("data"))?;
     let mut broker = Broker::start(&spec)?;
     let load = |name: &str, producers: u32, topic_settings: &[&str]| {
         Load::start(load::Spec {
@@ -77,11 +83,11 @@ fn run(options: &Options) -> Result<()> {
             partitions: 6,
             producers,
             groups: options.groups,
-            directory: directory.path().to_owned(),
+            directory: directory.to_owned(),
         })
     };
     let mut loads = [load("strict", 3, &[])?, load("relaxed", 1, &["flush.messages=10000"])?];
-    let mut stock = StockClient::start(&spec.address(), directory.path())?;
+    let mut stock = StockClient::start(&spec.address(), directory)?;
     match &stock {
         Some(client) => println!("stock client: {}", client.version()),
         None if options.need_stock_client => bail!("the stock client is not installed"),
@@ -140,8 +146,7 @@ fn run(options: &Options) -> Result<()> {
     );
     broker.stop()?;
     if !sound {
-        let kept = directory.keep();
-        bail!("seed {seed}: acknowledged records or commits were lost; everything is kept in {}", kept.display());
+        bail!("acknowledged records or commits were lost");
     }
     Ok(())
 }
