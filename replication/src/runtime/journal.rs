@@ -297,7 +297,13 @@ impl Shared {
                 }
                 named_durable = true;
                 match writer.write_empty_commit() {
-                    Ok(_) => continue,
+                    // Made durable like any other: only then does it outlive the power and tell damage from a torn tail.
+                    Ok(told) => {
+                        let commit = Commit { sequence: told.sequence, end: told.end, tickets: Vec::new() };
+                        lock(&self.written).commits.push_back(commit);
+                        self.flush.notify_one();
+                        continue;
+                    }
                     Err(fault) if fault.is_out_of_space() => continue,
                     Err(fault) => return self.fail(fault),
                 }
