@@ -35,12 +35,7 @@ pub(super) fn print(broker: &Broker, report: &StartReport, endpoints: &[Endpoint
         Ok(found) => (found.kind, found.volatile),
         Err(error) => (format!("unknown file system ({error})"), false),
     };
-    writeln!(
-        out,
-        "data      {} ({kind}, {fsync}, journal threads {})",
-        node.log_dir.display(),
-        report.journal_priority
-    )?;
+    writeln!(out, "data      {} ({kind}, {fsync}, journal flush {})", node.log_dir.display(), report.journal_priority)?;
     if volatile {
         writeln!(out, "WARNING   this file system forgets on power loss; what is acknowledged is only as safe as it")?;
     }

@@ -175,7 +175,6 @@ impl JournalThreads {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name("journal-write".into()).spawn(move || {
                 let _guard = AbortOnPanic { what: "the journal's writer" };
-                let _ = granted_sender.send(priority::raise_current_thread());
                 shared.write_commits(writer);
             })?
         };
@@ -183,7 +182,7 @@ impl JournalThreads {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name("journal-flush".into()).spawn(move || {
                 let _guard = AbortOnPanic { what: "the journal's flusher" };
-                priority::raise_current_thread();
+                let _ = granted_sender.send(priority::raise_current_thread());
                 shared.flush_commits(&flusher);
             })?
         };
@@ -192,7 +191,8 @@ impl JournalThreads {
         Ok((JournalThreads { shared, writer: writer_thread, flusher: flusher_thread, keeper, granted }, queue))
     }
 
-    /// The scheduling class the threads were granted.
+    /// The scheduling class the flusher was granted. The writer stays an ordinary thread: it then finds what a whole turn
+    /// of the lanes has queued, and commits are fewer and larger (decision 0006).
     pub fn granted(&self) -> Granted {
         self.granted
     }

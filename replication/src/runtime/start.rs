@@ -119,7 +119,7 @@ pub struct StartReport {
     pub registered: RegisteredBroker,
     /// Logs of topics that no longer exist, put aside.
     pub strays: Vec<PathBuf>,
-    /// The scheduling class of the journal's threads.
+    /// The scheduling class of the journal's flusher.
     pub journal_priority: Granted,
 }
 
