@@ -4,6 +4,7 @@
 //! *Differences from Kafka*: broker loggers are refused (there is no log4j here).
 
 use stonelog_protocol::error_code::ErrorCode;
+use stonelog_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use stonelog_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use stonelog_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 use stonelog_protocol::{BrokerId, StrBytes};
@@ -20,53 +21,64 @@ pub async fn handle(
     context: &RequestContext,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
-    let mut results: Vec<Option<Result<(), Reject>>> = Vec::new();
-    let mut accepted = Vec::new();
-    for asked in &request.resources {
-        let edits: Result<Vec<ConfigEdit>, Reject> = asked
-            .configs
-            .iter()
-            .map(|config| {
-                let operation = ConfigOperation::from_code(config.config_operation).ok_or_else(|| {
-                    let message = format!("Unknown config operation {}", config.config_operation);
-                    Reject::new(ErrorCode::InvalidRequest, message)
-                })?;
-                let value = config.value.as_ref().map(|value| value.to_string());
-                Ok(ConfigEdit { key: config.name.to_string(), operation, value })
-            })
-            .collect();
-        match resource(asked.resource_type, &asked.resource_name).and_then(|resource| Ok((resource, edits?))) {
-            Ok(edits) => {
-                accepted.push(edits);
-                results.push(None);
-            }
-            Err(reject) => results.push(Some(Err(reject))),
+    let asked = request.resources.iter().map(edits).collect();
+    let decided = decide(context, asked, |resources| {
+        let validate_only = request.validate_only;
+        ControllerRequest::IncrementalAlterConfigs(IncrementalAlterConfigs { resources, validate_only })
+    });
+    let responses = request.resources.iter().zip(decided.await).map(|(asked, result)| {
+        let response = AlterConfigsResourceResponse::default()
+            .with_resource_type(asked.resource_type)
+            .with_resource_name(asked.resource_name.clone());
+        match result {
+            Ok(()) => response,
+            Err(reject) => response
+                .with_error_code(reject.code.code())
+                .with_error_message(Some(StrBytes::from_string(reject.message))),
         }
-    }
-    let count = accepted.len();
-    let submitted = IncrementalAlterConfigs { resources: accepted, validate_only: request.validate_only };
-    let submitted = ControllerRequest::IncrementalAlterConfigs(submitted);
-    let decided = match super::submit(context, submitted, context.broker.config.network.request_timeout).await {
-        Ok(ControllerResponse::IncrementalAlterConfigs(decided)) => {
-            decided.into_iter().map(|result| result.result.map(drop)).collect()
+    });
+    IncrementalAlterConfigsResponse::default().with_responses(responses.collect())
+}
+
+fn edits(asked: &AlterConfigsResource) -> Result<(ConfigResource, Vec<ConfigEdit>), Reject> {
+    let edits: Result<_, _> = asked.configs.iter().map(edit).collect();
+    Ok((resource(asked.resource_type, &asked.resource_name)?, edits?))
+}
+
+fn edit(config: &AlterableConfig) -> Result<ConfigEdit, Reject> {
+    let operation = ConfigOperation::from_code(config.config_operation).ok_or_else(|| {
+        Reject::new(ErrorCode::InvalidRequest, format!("Unknown config operation {}", config.config_operation))
+    })?;
+    let value = config.value.as_ref().map(ToString::to_string);
+    Ok(ConfigEdit { key: config.name.to_string(), operation, value })
+}
+
+/// Has the controller decide what could be read; answers in the order asked, what could not be read included.
+pub async fn decide<T>(
+    context: &RequestContext,
+    asked: Vec<Result<T, Reject>>,
+    request: impl FnOnce(Vec<T>) -> ControllerRequest,
+) -> Vec<Result<(), Reject>> {
+    let mut readable = Vec::with_capacity(asked.len());
+    let refused: Vec<Option<Reject>> =
+        asked.into_iter().map(|asked| asked.map(|one| readable.push(one)).err()).collect();
+    let count = readable.len();
+    let timeout = context.broker.config.network.request_timeout;
+    let decided: Vec<Result<(), Reject>> = match super::submit(context, request(readable), timeout).await {
+        Ok(ControllerResponse::AlterConfigs(results) | ControllerResponse::IncrementalAlterConfigs(results)) => {
+            results.into_iter().map(|result| result.result.map(drop)).collect()
         }
         Ok(_) => unreachable!("the answer's variant is the request's"),
         Err(reject) => vec![Err(reject); count],
     };
     let mut decided = decided.into_iter();
-    let responses = request.resources.iter().zip(results).map(|(asked, result)| {
-        let response = AlterConfigsResourceResponse::default()
-            .with_resource_type(asked.resource_type)
-            .with_resource_name(asked.resource_name.clone());
-        match result.or_else(|| decided.next()) {
-            Some(Ok(())) => response,
-            Some(Err(reject)) => response
-                .with_error_code(reject.code.code())
-                .with_error_message(Some(StrBytes::from_string(reject.message))),
-            None => response.with_error_code(ErrorCode::UnknownServerError.code()),
-        }
-    });
-    IncrementalAlterConfigsResponse::default().with_responses(responses.collect())
+    refused
+        .into_iter()
+        .map(|refused| match refused {
+            Some(reject) => Err(reject),
+            None => decided.next().unwrap_or_else(|| Err(ErrorCode::UnknownServerError.into())),
+        })
+        .collect()
 }
 
 /// What a resource's type and name on the wire mean.
