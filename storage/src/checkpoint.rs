@@ -20,13 +20,13 @@ use crate::{Fault, LogGeneration, ReplicaKey};
 pub const CHECKPOINT_NAME: &str = "checkpoint";
 
 /// The envelope of a checkpoint file.
-pub const CHECKPOINT_KIND: EnvelopeKind = EnvelopeKind { magic: *b"SLCHKPNT", format: 1, what: "checkpoint" };
+pub const CHECKPOINT_KIND: EnvelopeKind = EnvelopeKind { magic: *b"SLCHKPNT", format: 2, what: "checkpoint" };
 
 /// Batches remembered per producer, as Kafka does (`ProducerStateEntry.NUM_BATCHES_TO_RETAIN`).
 pub const PRODUCER_BATCHES_MAX: usize = 5;
 
-const REPLICA_BYTES: usize = 80;
-const SEGMENT_BYTES: usize = 24;
+const REPLICA_BYTES: usize = 88;
+const SEGMENT_BYTES: usize = 40;
 const EPOCH_BYTES: usize = 12;
 const PRODUCER_BYTES: usize = 32;
 const BATCH_BYTES: usize = 28;
@@ -58,6 +58,8 @@ pub struct ReplicaCheckpoint {
     pub end: Offset,
     /// Journal entries of this replica before this position are in the state below; `None` is the directory's default.
     pub covered: Option<JournalPosition>,
+    /// Compaction has mapped every key below it. `clean_end <= end`.
+    pub clean_end: Offset,
     /// The segments, oldest first; the last one is the active one.
     pub segments: Vec<SegmentCheckpoint>,
     /// The last, partial checksum block of the active segment; full blocks' checksums are in its side file.
@@ -80,10 +82,14 @@ impl ReplicaCheckpoint {
 pub struct SegmentCheckpoint {
     /// Its base offset, which names it.
     pub base: Offset,
+    /// How often compaction has written it anew, which names it too.
+    pub version: u32,
     /// Durable bytes of its `.log` file.
     pub bytes: u64,
     /// The largest record timestamp in it; [`Timestamp::NONE`] when empty.
     pub largest_timestamp: Timestamp,
+    /// The largest timestamp of its first batch, from which its age counts; [`Timestamp::NONE`] when not known.
+    pub first_timestamp: Timestamp,
 }
 
 /// The bytes after the last full 64 KiB block of the active segment.
@@ -237,10 +243,14 @@ fn encode_replica(replica: &ReplicaCheckpoint, out: &mut Vec<u8>) {
     out.extend_from_slice(&count(replica.segments.len()).to_le_bytes());
     out.extend_from_slice(&count(replica.epochs.len()).to_le_bytes());
     out.extend_from_slice(&count(replica.producers.len()).to_le_bytes());
+    out.extend_from_slice(&replica.clean_end.0.to_le_bytes());
     for segment in &replica.segments {
         out.extend_from_slice(&segment.base.0.to_le_bytes());
         out.extend_from_slice(&segment.bytes.to_le_bytes());
         out.extend_from_slice(&segment.largest_timestamp.0.to_le_bytes());
+        out.extend_from_slice(&segment.first_timestamp.0.to_le_bytes());
+        out.extend_from_slice(&segment.version.to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
     }
     for epoch in &replica.epochs {
         out.extend_from_slice(&epoch.epoch.0.to_le_bytes());
@@ -282,19 +292,24 @@ fn decode_replica(reader: &mut FieldReader<'_>, index: usize) -> Result<ReplicaC
     let segment_count = reader.count(SEGMENT_BYTES)?;
     let epoch_count = reader.count(EPOCH_BYTES)?;
     let producer_count = reader.count(PRODUCER_BYTES)?;
+    let clean_end = Offset(reader.i64()?);
     if flags & !(FLAG_STRICT | FLAG_COVERED) != 0 {
         return Err(illegal("an unknown flag is set"));
     }
     if log_start < Offset::ZERO || log_start > end {
         return Err(illegal("its start lies outside 0..=end"));
     }
+    if clean_end < Offset::ZERO || clean_end > end {
+        return Err(illegal("its clean part lies outside 0..=end"));
+    }
     let mut segments: Vec<SegmentCheckpoint> = Vec::with_capacity(segment_count);
     for _ in 0..segment_count {
-        let segment = SegmentCheckpoint {
-            base: Offset(reader.i64()?),
-            bytes: reader.u64()?,
-            largest_timestamp: Timestamp(reader.i64()?),
-        };
+        let base = Offset(reader.i64()?);
+        let bytes = reader.u64()?;
+        let (largest_timestamp, first_timestamp) = (Timestamp(reader.i64()?), Timestamp(reader.i64()?));
+        let version = reader.u32()?;
+        reader.u32()?;
+        let segment = SegmentCheckpoint { base, version, bytes, largest_timestamp, first_timestamp };
         if segments.last().is_some_and(|last| last.base >= segment.base) {
             return Err(illegal("its segments are out of order"));
         }
@@ -318,6 +333,7 @@ fn decode_replica(reader: &mut FieldReader<'_>, index: usize) -> Result<ReplicaC
         log_start,
         end,
         covered: (flags & FLAG_COVERED != 0).then_some(JournalPosition(covered)),
+        clean_end,
         segments,
         last_block,
         epochs,
@@ -366,9 +382,22 @@ mod tests {
             log_start: Offset(5),
             end: Offset(500),
             covered: (index % 3 == 0).then_some(JournalPosition(40_960)),
+            clean_end: Offset(400),
             segments: vec![
-                SegmentCheckpoint { base: Offset(5), bytes: 70_000, largest_timestamp: Timestamp(9) },
-                SegmentCheckpoint { base: Offset(400), bytes: 65_636, largest_timestamp: Timestamp::NONE },
+                SegmentCheckpoint {
+                    base: Offset(5),
+                    version: 3,
+                    bytes: 70_000,
+                    largest_timestamp: Timestamp(9),
+                    first_timestamp: Timestamp(2),
+                },
+                SegmentCheckpoint {
+                    base: Offset(400),
+                    version: 0,
+                    bytes: 65_636,
+                    largest_timestamp: Timestamp::NONE,
+                    first_timestamp: Timestamp::NONE,
+                },
             ],
             last_block: PartialBlock { bytes: 100, checksum: 0xdead_beef },
             epochs: vec![
@@ -421,6 +450,8 @@ mod tests {
         assert_eq!(bytes.len(), expected);
         assert_eq!(bytes[16 + 28], 0, "flags: neither strict nor a position of its own");
         assert_eq!(bytes[16 + 56..16 + 64], [100, 0, 0, 0, 0xef, 0xbe, 0xad, 0xde]);
+        assert_eq!(bytes[16 + 80..16 + 88], [0x90, 1, 0, 0, 0, 0, 0, 0], "the clean part");
+        assert_eq!(bytes[16 + 88 + 32..16 + 88 + 40], [3, 0, 0, 0, 0, 0, 0, 0], "the first segment's version");
     }
 
     #[test]
@@ -449,6 +480,9 @@ mod tests {
         let mut checkpoint = sample();
         checkpoint.replicas[2].segments.reverse();
         assert!(matches!(Checkpoint::decode(&checkpoint.encode()), Err(CheckpointError::Illegal { index: 2, .. })));
+        let mut checkpoint = sample();
+        checkpoint.replicas[1].clean_end = Offset(501);
+        assert!(matches!(Checkpoint::decode(&checkpoint.encode()), Err(CheckpointError::Illegal { index: 1, .. })));
         let mut checkpoint = sample();
         checkpoint.replicas[1].log_start = Offset(501);
         assert!(matches!(Checkpoint::decode(&checkpoint.encode()), Err(CheckpointError::Illegal { index: 1, .. })));

@@ -49,7 +49,7 @@ pub use tail::{CommitSpan, Place};
 use crate::checkpoint::ReplicaCheckpoint;
 use crate::index::SparseIndex;
 use crate::journal::{Change, JournalEntry};
-use crate::segment::Segment;
+use crate::segment::{Segment, SegmentName};
 use crate::{LogGeneration, ReplicaKey};
 use covered::CoveredState;
 use tail::Tail;
@@ -90,14 +90,18 @@ struct Segments {
     hold_flush: bool,
     /// The last one's first timestamp was not read since the start.
     learn_first: bool,
-    /// Base offsets of segments written since they were synced last.
-    dirty: Vec<Offset>,
+    /// Segments written since they were synced last.
+    dirty: Vec<SegmentName>,
     /// Files whose removal waits for a checkpoint that no longer names them.
-    doomed: Vec<Offset>,
+    doomed: Vec<SegmentName>,
     /// Files that no checkpoint names any more.
-    deletable: Vec<Offset>,
-    /// Log start of the last durable checkpoint, and of the one being written.
+    deletable: Vec<SegmentName>,
+    /// Log start of the last durable checkpoint.
     checkpointed_start: Option<Offset>,
+    /// Where segments end by the last durable checkpoint.
+    checkpointed_end: Offset,
+    /// Compaction has mapped every key below; what lies at or above it is dirty (`cleaner-offset-checkpoint`).
+    clean_end: Offset,
     checkpointing: Option<checkpoint::Checkpointing>,
 }
 

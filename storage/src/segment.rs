@@ -6,6 +6,9 @@
 //!                        00000000000000000042.index  a cache of where batches lie; may be missing
 //! ```
 //!
+//! What compaction writes anew has the same base and the next version: `00000000000000000042.1.log`. A name is never
+//! written twice while a checkpoint names it, so a checkpoint is what swaps one for the other.
+//!
 //! A [`Segment`] is what the log knows of one; the checkpoint keeps it. Bytes beyond [`Segment::bytes`] are nobody's:
 //! they are left by a crash or a stale job and are overwritten. A segment that is not the last never changes.
 
@@ -30,6 +33,8 @@ pub const BLOCK_BYTES: u64 = 64 * 1024;
 pub struct Segment {
     /// Offset that names its files; not above its first record's.
     pub base: Offset,
+    /// How often compaction has written it anew; names its files too.
+    pub version: u32,
     /// The offset after its last record.
     pub end: Offset,
     /// Bytes of its `.log` file that count.
@@ -50,6 +55,7 @@ impl Segment {
     pub fn empty(base: Offset, now: Timestamp) -> Segment {
         Segment {
             base,
+            version: 0,
             end: base,
             bytes: 0,
             partial_crc: 0,
@@ -59,9 +65,35 @@ impl Segment {
         }
     }
 
+    /// What names its files within its log.
+    pub fn name(&self) -> SegmentName {
+        SegmentName { base: self.base, version: self.version }
+    }
+
+    /// Which segment of the log directory it is.
+    pub fn id(&self, partition: TopicPartition) -> SegmentId {
+        self.name().of(partition)
+    }
+
     /// The time its newest record is from, for retention: by the records, else by this broker's clock.
     pub fn newest(&self) -> Timestamp {
         if self.max_timestamp.0 >= 0 { self.max_timestamp } else { self.created }
+    }
+}
+
+/// Which segment of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentName {
+    /// [`Segment::base`].
+    pub base: Offset,
+    /// [`Segment::version`].
+    pub version: u32,
+}
+
+impl SegmentName {
+    /// The segment of that name in a log.
+    pub fn of(self, partition: TopicPartition) -> SegmentId {
+        SegmentId { partition, base: self.base, version: self.version }
     }
 }
 
@@ -72,6 +104,8 @@ pub struct SegmentId {
     pub partition: TopicPartition,
     /// [`Segment::base`].
     pub base: Offset,
+    /// [`Segment::version`].
+    pub version: u32,
 }
 
 /// The files of a segment.
@@ -99,7 +133,10 @@ impl SegmentId {
     /// Path of one of its files, relative to the log directory.
     pub fn path(&self, file: SegmentFile) -> PathBuf {
         let mut path = directory_of(self.partition);
-        path.push(format!("{:020}.{}", self.base.0, file.extension()));
+        path.push(match self.version {
+            0 => format!("{:020}.{}", self.base.0, file.extension()),
+            version => format!("{:020}.{version}.{}", self.base.0, file.extension()),
+        });
         path
     }
 }
@@ -118,7 +155,10 @@ mod tests {
     #[test]
     fn files_are_named_as_kafka_names_them_in_a_directory_of_the_topic_id() {
         let topic_id = Uuid::from_random([7; 16]);
-        let id = SegmentId { partition: TopicPartition { topic_id, partition: PartitionIndex(3) }, base: Offset(42) };
+        let partition = TopicPartition { topic_id, partition: PartitionIndex(3) };
+        let id = Segment::empty(Offset(42), Timestamp(0)).id(partition);
         assert_eq!(id.path(SegmentFile::Log).to_str(), Some(&*format!("{topic_id}-3/00000000000000000042.log")));
+        let anew = SegmentId { version: 7, ..id };
+        assert_eq!(anew.path(SegmentFile::Sums).to_str(), Some(&*format!("{topic_id}-3/00000000000000000042.7.sum")));
     }
 }

@@ -10,7 +10,7 @@ use crate::checkpoint::{
 };
 use crate::journal::JournalPosition;
 use crate::segment::sync::SyncJob;
-use crate::segment::{BLOCK_BYTES, Segment};
+use crate::segment::{BLOCK_BYTES, Segment, SegmentName};
 use crate::{LogGeneration, ReplicaKey};
 
 /// What the checkpoint being written says, as far as files may be deleted for it.
@@ -19,7 +19,8 @@ pub(super) struct Checkpointing {
     log_start: Offset,
     generation: LogGeneration,
     settled: bool,
-    doomed: Vec<Offset>,
+    doomed: Vec<SegmentName>,
+    end: Offset,
 }
 
 impl Log {
@@ -41,13 +42,14 @@ impl Log {
         self.segments.checkpointing = Some(Checkpointing {
             settled: self.settling.is_none(),
             log_start: state.log_start,
+            end: state.end,
             generation: self.key.generation,
             doomed: if self.settling.is_some() { Vec::new() } else { self.segments.doomed.clone() },
         });
-        let mut bases = std::mem::take(&mut self.segments.dirty);
-        bases.sort_unstable();
-        bases.dedup();
-        let sync = (!bases.is_empty()).then_some(SyncJob { replica: self.key, bases });
+        let mut segments = std::mem::take(&mut self.segments.dirty);
+        segments.sort_unstable();
+        segments.dedup();
+        let sync = (!segments.is_empty()).then_some(SyncJob { replica: self.key, segments });
         Some((state, sync))
     }
 
@@ -61,7 +63,10 @@ impl Log {
         }
         self.segments.hold_flush &= !done.settled;
         self.segments.checkpointed_start = Some(done.log_start);
-        self.segments.doomed.retain(|base| !done.doomed.contains(base));
+        if done.settled {
+            self.segments.checkpointed_end = done.end;
+        }
+        self.segments.doomed.retain(|name| !done.doomed.contains(name));
         self.segments.deletable.extend(done.doomed);
         true
     }
@@ -83,6 +88,7 @@ impl Log {
             log_start: state.log_start.min(state.end),
             end: state.end,
             covered: Some(state.position).filter(|position| Some(*position) != reported),
+            clean_end: self.segments.clean_end.min(state.end),
             segments: segments.iter().map(segment_checkpoint).collect(),
             last_block,
             epochs: state.epochs.entries().iter().map(|e| EpochStart { epoch: e.epoch, offset: e.start }).collect(),
@@ -104,6 +110,7 @@ impl Log {
             log_start: start,
             end: start,
             covered: Some(position),
+            clean_end: start,
             segments: Vec::new(),
             last_block: PartialBlock::default(),
             epochs: Vec::new(),
@@ -159,12 +166,14 @@ impl Log {
             }
             if end <= state.log_start {
                 // This checkpoint allowed its removal, which may have happened.
-                deletable.push(segment.base);
+                deletable.push(SegmentName { base: segment.base, version: segment.version });
                 continue;
             }
             segments.push(Segment {
+                version: segment.version,
                 end,
                 bytes: segment.bytes,
+                first_timestamp: segment.first_timestamp,
                 max_timestamp: segment.largest_timestamp,
                 ..Segment::empty(segment.base, now)
             });
@@ -201,7 +210,9 @@ impl Log {
             },
             segments: Segments {
                 cut_first: !segments.is_empty(),
-                learn_first: !segments.is_empty(),
+                learn_first: segments.last().is_some_and(|last| last.first_timestamp == Timestamp::NONE),
+                checkpointed_end: state.end,
+                clean_end: state.clean_end,
                 list: segments,
                 deletable,
                 ..Segments::default()
@@ -215,7 +226,13 @@ impl Log {
 }
 
 fn segment_checkpoint(segment: &Segment) -> SegmentCheckpoint {
-    SegmentCheckpoint { base: segment.base, bytes: segment.bytes, largest_timestamp: segment.max_timestamp }
+    SegmentCheckpoint {
+        base: segment.base,
+        version: segment.version,
+        bytes: segment.bytes,
+        largest_timestamp: segment.max_timestamp,
+        first_timestamp: segment.first_timestamp,
+    }
 }
 
 fn producer_snapshots(producers: &Producers) -> Vec<ProducerSnapshot> {

@@ -9,8 +9,8 @@ use super::tail::Chunk;
 use super::{Log, Segments};
 use crate::LogGeneration;
 use crate::index::SparseIndex;
-use crate::segment::Segment;
 use crate::segment::flush::{BatchPlace, FlushDone, FlushJob, FlushPart, SealFirst};
+use crate::segment::{Segment, SegmentName};
 
 /// A flush job takes no more than this, unless one commit alone is larger: bounds the journal it keeps a pool
 /// thread from releasing.
@@ -129,8 +129,8 @@ impl Log {
         if self.settling.is_some() || self.dropped {
             return false;
         }
-        if let Some(base) = done.sealed_first {
-            self.segments.dirty.push(base);
+        if let Some(name) = done.sealed_first {
+            self.segments.dirty.push(name);
         }
         for part in done.parts {
             self.segments.on_part_flushed(part.segment, part.created, &part.batches, self.config.index_interval_bytes);
@@ -182,7 +182,7 @@ impl Segments {
             *self.list.last_mut().expect("the active segment") = segment;
         }
         (self.last_closed, self.cut_first, self.learn_first) = (false, false, false);
-        self.dirty.push(segment.base);
+        self.dirty.push(segment.name());
         let Some(first) = batches.first() else { return };
         let before = if created { Timestamp::NONE } else { segment.max_timestamp };
         let index = self
@@ -196,10 +196,12 @@ impl Segments {
 
     /// Keeps the segments of a cut log; all others are doomed.
     pub(super) fn cut_to(&mut self, kept: Vec<Segment>, end: Offset) {
-        let names = |base: &Offset| kept.iter().any(|segment| segment.base == *base);
-        let gone: Vec<Offset> =
-            self.list.iter().map(|segment| segment.base).filter(|base| !names(base) && *base != end).collect();
-        self.doomed.extend(gone);
+        // The next segment to be written will have this name.
+        let next = Segment::empty(end, Timestamp::NONE).name();
+        let is_kept = |name: &SegmentName| *name == next || kept.iter().any(|segment| segment.name() == *name);
+        self.doomed.extend(self.list.iter().map(Segment::name).filter(|name| !is_kept(name)));
+        self.checkpointed_end = self.checkpointed_end.min(end);
+        self.clean_end = self.clean_end.min(end);
         // What is dirty stays so: until the cut is durable the checkpoint names segments as they were.
         self.list = kept;
         self.last_closed = true;

@@ -7,6 +7,7 @@
 use stonelog_protocol::{Offset, Timestamp};
 
 use super::Log;
+use crate::segment::SegmentName;
 use crate::segment::delete::DeleteJob;
 
 impl Log {
@@ -42,10 +43,10 @@ impl Log {
         let checkpointed = segments.checkpointed_start.unwrap_or(Offset::ZERO);
         let last = segments.list.len().saturating_sub(usize::from(!segments.last_closed));
         let count = segments.list[..last].iter().take_while(|segment| segment.end <= checkpointed).count();
-        let mut bases: Vec<Offset> = segments.list.drain(..count).map(|segment| segment.base).collect();
-        segments.dirty.retain(|base| !bases.contains(base));
-        bases.extend(segments.deletable.drain(..).filter(|base| segments.list.iter().all(|kept| kept.base != *base)));
-        (!bases.is_empty()).then_some(DeleteJob { partition: self.key.partition, bases })
+        let mut gone: Vec<SegmentName> = segments.list.drain(..count).map(|segment| segment.name()).collect();
+        segments.dirty.retain(|name| !gone.contains(name));
+        gone.extend(segments.deletable.drain(..).filter(|name| segments.list.iter().all(|kept| kept.name() != *name)));
+        (!gone.is_empty()).then_some(DeleteJob { partition: self.key.partition, segments: gone })
     }
 
     /// When everything in the active segment is deleted, it is not written to any more, so that its file can go.

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use stonelog_protocol::{Offset, TopicPartition};
+use stonelog_protocol::TopicPartition;
 
-use super::{SegmentFile, SegmentId, directory_of};
+use super::{SegmentFile, SegmentName, directory_of};
 use crate::Fault;
 use crate::job::FileAccess;
 
@@ -13,26 +13,27 @@ use crate::job::FileAccess;
 pub struct DeleteJob {
     /// Whose.
     pub partition: TopicPartition,
-    /// The segments' base offsets.
-    pub bases: Vec<Offset>,
+    /// The segments.
+    pub segments: Vec<SegmentName>,
 }
 
 impl DeleteJob {
-    /// Renames each `.log` to `.log.deleted`, then removes the files, the index first: a crash in between leaves a file
-    /// that nothing believes. Files that are gone already are passed over.
+    /// Renames each `.log` to `.log.deleted`, then removes the files, that one last: a reader that misses one of them
+    /// finds the `.log` gone too, and a crash in between leaves files that nothing believes. What is gone already is
+    /// passed over.
     pub fn run(&self, access: &FileAccess) -> Result<(), Fault> {
-        for base in &self.bases {
-            let id = SegmentId { partition: self.partition, base: *base };
+        for name in &self.segments {
+            let id = name.of(self.partition);
             access.files().forget(id);
-            for file in [SegmentFile::Index, SegmentFile::Sums] {
-                remove(access, &id.path(file))?;
-            }
             let log = id.path(SegmentFile::Log);
             let mut deleted = log.clone();
             deleted.set_extension("log.deleted");
             match access.disk().rename(&access.path(&log), &access.path(&deleted)) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 result => result.map_err(|source| access.fault("rename", &log, None, source))?,
+            }
+            for file in [SegmentFile::Index, SegmentFile::Sums] {
+                remove(access, &id.path(file))?;
             }
             remove(access, &deleted)?;
         }

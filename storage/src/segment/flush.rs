@@ -11,7 +11,7 @@ use stonelog_protocol::batch::{BatchHeader, HEADER_BYTES};
 use stonelog_protocol::{Offset, Timestamp};
 
 use super::read::is_recycled;
-use super::{BLOCK_BYTES, Segment, SegmentFile, SegmentId};
+use super::{BLOCK_BYTES, Segment, SegmentFile, SegmentId, SegmentName};
 use crate::index::{SparseIndex, file as index_file};
 use crate::job::FileAccess;
 use crate::log::Place;
@@ -66,7 +66,7 @@ pub struct FlushDone {
     /// Whose, in which generation.
     pub replica: ReplicaKey,
     pub(crate) through: u64,
-    pub(crate) sealed_first: Option<Offset>,
+    pub(crate) sealed_first: Option<SegmentName>,
     pub(crate) parts: Vec<FlushedPart>,
     /// What it was to write has left the journal: the log was truncated since, and a checkpoint says so.
     pub(crate) abandoned: bool,
@@ -91,7 +91,7 @@ impl FlushJob {
     pub fn run(self, access: &FileAccess) -> Result<FlushDone, Fault> {
         let partition = self.replica.partition;
         if let Some(seal) = &self.seal_first {
-            let id = SegmentId { partition, base: seal.segment.base };
+            let id = seal.segment.id(partition);
             write_last_sum(access, id, &seal.segment)?;
             match &seal.index {
                 Some(index) => {
@@ -103,7 +103,7 @@ impl FlushJob {
         }
         let mut parts = Vec::with_capacity(self.parts.len());
         for part in self.parts {
-            let id = SegmentId { partition, base: part.before.base };
+            let id = part.before.id(partition);
             let segment = match part.run(access, id) {
                 Err(fault) if is_recycled(&fault) => {
                     return Ok(FlushDone {
@@ -125,7 +125,7 @@ impl FlushJob {
         Ok(FlushDone {
             replica: self.replica,
             through: self.through,
-            sealed_first: self.seal_first.map(|seal| seal.segment.base),
+            sealed_first: self.seal_first.map(|seal| seal.segment.name()),
             parts,
             abandoned: false,
         })

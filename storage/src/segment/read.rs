@@ -8,9 +8,9 @@ use stonelog_protocol::batch::BatchHeader;
 use stonelog_protocol::batch::header::{HeaderError, crc_matches};
 use stonelog_protocol::{Offset, Timestamp};
 
+use super::Segment;
 use super::verified::VerifiedSegment;
 use super::walk::Batches;
-use super::{Segment, SegmentId};
 use crate::job::FileAccess;
 use crate::journal::JournalPosition;
 use crate::{Fault, ReplicaKey};
@@ -75,7 +75,7 @@ impl ReadJob {
         };
         match self.source {
             Source::Segment { segment, closed, start } => {
-                let id = SegmentId { partition: self.replica.partition, base: segment.base };
+                let id = segment.id(self.replica.partition);
                 let Some(file) = VerifiedSegment::open(access, id, segment, closed)? else {
                     return Ok(ReadDone::Moved);
                 };
@@ -187,7 +187,7 @@ impl LookupJob {
             let mut found = None;
             match source {
                 Source::Segment { segment, closed, start } => {
-                    let id = SegmentId { partition: self.replica.partition, base: segment.base };
+                    let id = segment.id(self.replica.partition);
                     let Some(file) = VerifiedSegment::open(access, id, *segment, *closed)? else {
                         return Ok(LookupDone::Moved);
                     };

@@ -7,7 +7,7 @@ use stonelog_protocol::{Offset, Timestamp};
 
 use super::verified::VerifiedSegment;
 use super::walk::Batches;
-use super::{BLOCK_BYTES, Segment, SegmentId};
+use super::{BLOCK_BYTES, Segment};
 use crate::job::FileAccess;
 use crate::log::Producers;
 use crate::{Fault, ReplicaKey};
@@ -51,7 +51,7 @@ impl RebuildJob {
             if segment.base >= self.end {
                 break;
             }
-            let id = SegmentId { partition: self.replica.partition, base: segment.base };
+            let id = segment.id(self.replica.partition);
             let Some(file) = VerifiedSegment::open(access, id, segment, closed)? else {
                 return Err(Fault::Foreign {
                     path: access.path(&id.path(super::SegmentFile::Log)),

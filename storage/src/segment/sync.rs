@@ -1,8 +1,6 @@
 //! Making segments durable before a checkpoint names them.
 
-use stonelog_protocol::Offset;
-
-use super::{SegmentFile, SegmentId, directory_of};
+use super::{SegmentFile, SegmentName, directory_of};
 use crate::job::FileAccess;
 use crate::{Fault, ReplicaKey};
 
@@ -11,16 +9,16 @@ use crate::{Fault, ReplicaKey};
 pub struct SyncJob {
     /// Whose.
     pub replica: ReplicaKey,
-    /// The segments' base offsets.
-    pub bases: Vec<Offset>,
+    /// The segments.
+    pub segments: Vec<SegmentName>,
 }
 
 impl SyncJob {
     /// Syncs `.log` and `.sum` of each, and their names. The directory's own name is synced by
     /// [`sync_names`], once for all logs of a checkpoint.
     pub fn run(&self, access: &FileAccess) -> Result<(), Fault> {
-        for base in &self.bases {
-            let id = SegmentId { partition: self.replica.partition, base: *base };
+        for name in &self.segments {
+            let id = name.of(self.replica.partition);
             for file in [SegmentFile::Log, SegmentFile::Sums] {
                 if let Some(open) = access.files().open_existing(access, id, file)? {
                     open.sync_data().map_err(|source| access.fault("fdatasync", &id.path(file), None, source))?;

@@ -26,6 +26,7 @@ pub(super) struct VerifiedSegment<'a> {
     segment: Segment,
     closed: bool,
     log: Arc<dyn DiskFile>,
+    sums: Option<Arc<dyn DiskFile>>,
 }
 
 impl<'a> VerifiedSegment<'a> {
@@ -36,8 +37,18 @@ impl<'a> VerifiedSegment<'a> {
         segment: Segment,
         closed: bool,
     ) -> Result<Option<VerifiedSegment<'a>>, Fault> {
-        let log = access.files().open_existing(access, id, SegmentFile::Log)?;
-        Ok(log.map(|log| VerifiedSegment { access, id, segment, closed, log }))
+        let Some(log) = access.files().open_existing(access, id, SegmentFile::Log)? else { return Ok(None) };
+        let sums = match closed || segment.bytes >= BLOCK_BYTES {
+            true => access.files().open_existing(access, id, SegmentFile::Sums)?,
+            false => None,
+        };
+        let path = id.path(SegmentFile::Log);
+        let is_there = || access.disk().exists(&access.path(&path));
+        // Of a segment that is deleted meanwhile the `.log` goes first.
+        if closed && sums.is_none() && !is_there().map_err(|source| access.fault("stat", &path, None, source))? {
+            return Ok(None);
+        }
+        Ok(Some(VerifiedSegment { access, id, segment, closed, log, sums }))
     }
 
     /// Bytes that may be read.
@@ -76,8 +87,7 @@ impl<'a> VerifiedSegment<'a> {
         let mut sums = Vec::with_capacity(count as usize);
         if stored > 0 {
             let mut bytes = buffer(stored * 4);
-            let file = self.access.files().open_existing(self.access, self.id, SegmentFile::Sums)?;
-            let Some(file) = file else { return Err(self.damage("segment", 0, "its checksum file is missing")) };
+            let Some(file) = &self.sums else { return Err(self.damage("segment", 0, "its checksum file is missing")) };
             let read = file
                 .read_at(first * 4, &mut bytes)
                 .map_err(|source| self.fault(SegmentFile::Sums, "read", first * 4, source))?;
