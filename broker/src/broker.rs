@@ -9,6 +9,7 @@ use stonelog_replication::controller::validate_topic_name;
 use stonelog_replication::metadata::topic::is_internal;
 use stonelog_replication::runtime::lanes::Lanes;
 use stonelog_replication::runtime::node::Node;
+use stonelog_replication::runtime::pool::Pool;
 
 use crate::config::BrokerConfig;
 use crate::coordinator;
@@ -31,6 +32,8 @@ pub struct Broker {
     pub metadata: MetadataHandle,
     /// Producer ids to hand out.
     pub producer_ids: ProducerIds,
+    /// Threads that open and validate compressed batches too large for a lane.
+    pub validators: Arc<Pool>,
     sessions: [Mutex<Sessions>; SESSION_SHARDS],
     next_session: AtomicI32,
 }
@@ -43,6 +46,7 @@ impl Broker {
         lanes: Lanes,
         metadata: MetadataHandle,
         producer_ids: ProducerIds,
+        validators: Arc<Pool>,
         session_seed: u32,
     ) -> Arc<Broker> {
         let slots = (config.fetch.session_slots as usize).div_ceil(SESSION_SHARDS);
@@ -52,6 +56,7 @@ impl Broker {
             lanes,
             metadata,
             producer_ids,
+            validators,
             sessions: std::array::from_fn(|_| Mutex::new(Sessions::new(slots))),
             next_session: AtomicI32::new((session_seed & 0x7fff_ffff) as i32),
         })

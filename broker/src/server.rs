@@ -16,6 +16,7 @@ use stonelog_replication::controller::{Defaults, SettingsRules};
 use stonelog_replication::metadata::{Endpoint, SecurityProtocol};
 use stonelog_replication::runtime::lanes::spawn_here;
 use stonelog_replication::runtime::node::NodeSettings;
+use stonelog_replication::runtime::pool::Pool;
 use stonelog_replication::runtime::start::{self, StartOptions, Started};
 use stonelog_replication::settings::group_key;
 use stonelog_storage::disk::RealDisk;
@@ -40,6 +41,9 @@ const EXIT_FAILED: u8 = 1;
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
 /// How long written segments gather before a checkpoint frees the journal.
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(5);
+
+/// Threads that validate large compressed batches; each may hold what one such batch opens to.
+const VALIDATOR_THREADS: usize = 2;
 
 /// Runs a broker until it is told to stop.
 pub async fn run(args: ServeArgs) -> ExitCode {
@@ -84,8 +88,10 @@ async fn serve(config: BrokerConfig, begun: Instant) -> anyhow::Result<ExitCode>
     };
     // A second signal ends the process at once.
     exit_on_second_signal(interrupt, terminate);
+    let validators = Arc::clone(&broker.validators);
     drop(broker);
     started.stop()?;
+    validators.stop();
     Ok(code)
 }
 
@@ -150,7 +156,8 @@ fn assemble(config: BrokerConfig, started: &Started) -> anyhow::Result<Arc<Broke
     let mut seed = [0; 4];
     getrandom::fill(&mut seed).map_err(|error| anyhow::anyhow!("the system gives no random bytes: {error}"))?;
     let (node, lanes, metadata) = (Arc::clone(&started.node), started.lanes.clone(), started.metadata.clone());
-    Ok(Broker::new(config, node, lanes, metadata, producer_ids, u32::from_ne_bytes(seed)))
+    let validators = Arc::new(Pool::start("validate", VALIDATOR_THREADS)?);
+    Ok(Broker::new(config, node, lanes, metadata, producer_ids, validators, u32::from_ne_bytes(seed)))
 }
 
 /// Binds every listener; nothing is accepted yet.

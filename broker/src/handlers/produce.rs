@@ -2,22 +2,22 @@
 //!
 //! *Behaviour*: validates each batch in Kafka's order, appends it on the lane that owns its partition, and answers when
 //! the partition's progress has passed it. Requests of one connection are appended in their order and may wait
-//! together. `acks=0` is answered with nothing; if it fails, the connection closes.
+//! together; while a large compressed batch is validated by a job, those behind it wait. `acks=0` is answered with
+//! nothing; if it fails, the connection closes.
 //! *Versions*: 3–13. From 8 on record errors are listed, from 10 on leader hints are given (KIP-951), from 13 on topics
 //! are named by id.
 //! *Differences from Kafka*: on a strict topic `acks=1` waits as `acks=all` does. Until transactions exist, anything
 //! transactional answers TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which clients do not retry.
+
+mod prepare;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use stonelog_protocol::StrBytes;
-use stonelog_protocol::batch::recompress::recompress;
-use stonelog_protocol::batch::validate::{self, BatchReject, BatchRules, validate_produced};
-use stonelog_protocol::batch::{BatchHeader, Compression};
 use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
@@ -28,13 +28,12 @@ use stonelog_replication::metadata::MetadataImage;
 use stonelog_replication::metadata::topic::TopicImage;
 use stonelog_replication::partition::{Acks, Reject};
 use stonelog_replication::runtime::lane::{Append, Appended, Lane};
-use stonelog_replication::settings::topic::{Compression as WantedCompression, TimestampType, TopicConfig};
+use stonelog_replication::settings::topic::TopicConfig;
 
 use crate::network::connection::{Answer, Started};
 use crate::request::{RequestContext, encode};
+use prepare::{Preparation, Prepared, Refusal};
 
-/// What a compressed batch may open to while it is validated.
-const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
 /// The one client that may write internal topics (`ReplicaManager.appendToLocalLog`).
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 
@@ -42,27 +41,12 @@ const ADMIN_CLIENT_ID: &str = "__admin_client";
 enum Outcome {
     /// Refused before anything was stored.
     Refused(Refusal),
+    /// May be appended.
+    Ready(TopicPartition, Prepared),
+    /// Is being prepared by a job.
+    Large(TopicPartition),
     /// On its way; the index of its append among those of its lane.
     Sent { owner: usize, index: usize },
-}
-
-struct Refusal {
-    error: ErrorCode,
-    message: Option<String>,
-    records: Vec<(i32, String)>,
-}
-
-impl From<ErrorCode> for Refusal {
-    fn from(error: ErrorCode) -> Refusal {
-        Refusal { error, message: None, records: Vec::new() }
-    }
-}
-
-impl From<BatchReject> for Refusal {
-    fn from(reject: BatchReject) -> Refusal {
-        let records = reject.records.iter().map(|record| (record.index, record.reason.to_string())).collect();
-        Refusal { error: reject.error, message: Some(reject.reason.to_string()), records }
-    }
 }
 
 /// A lane's answer for one append.
@@ -75,14 +59,47 @@ struct Topic {
     partitions: Vec<(PartitionIndex, Outcome)>,
 }
 
-/// Starts a Produce request: when this returns, every batch has been appended or is in its lane's inbox, in order.
+/// Starts a Produce request: when this returns, every batch has been appended or is in its lane's inbox, in order. If
+/// some of them are a job's work, the next request waits until that is so.
 pub fn start(context: RequestContext, request: ProduceRequest) -> Started {
     let acks = Acks::from_wire(request.acks);
-    let is_transactional = request.transactional_id.is_some();
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let mut large = Vec::new();
+    let mut topics = judge_all(&context, acks, request, &mut large);
+    if large.is_empty() {
+        return append(context, acks, timeout, topics);
+    }
+    let prepared = context.broker.validators.run_wanted(move || {
+        // Whatever one client's bytes do, they end no more than that client's connection.
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| prepare::run_all(large)))
+    });
+    Started::Preparing(Box::pin(async move {
+        let mut prepared = match prepared.await {
+            Ok(Ok(prepared)) => prepared.into_iter(),
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            // The broker is stopping.
+            Err(_) => return Started::Alone(Box::pin(std::future::ready(Answer::Close))),
+        };
+        for (_, outcome) in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+            if let Outcome::Large(partition) = *outcome {
+                let prepared = prepared.next().expect("each has been prepared");
+                *outcome = prepared.map_or_else(Outcome::Refused, |prepared| Outcome::Ready(partition, prepared));
+            }
+        }
+        append(context, acks, timeout, topics)
+    }))
+}
+
+/// Looks at every partition of the request; what is too much work for a lane goes to `large`.
+fn judge_all(
+    context: &RequestContext,
+    acks: Option<Acks>,
+    request: ProduceRequest,
+    large: &mut Vec<Preparation>,
+) -> Vec<Topic> {
+    let is_transactional = request.transactional_id.is_some();
     let image = context.image();
     let now = context.broker.node.clock.wall();
-    let mut appends: BTreeMap<usize, Vec<Append>> = BTreeMap::new();
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for mut data in request.topic_data {
         // A copy, so that the name does not keep the frame alive and the batch can be the frame's only owner.
@@ -96,29 +113,62 @@ pub fn start(context: RequestContext, request: ProduceRequest) -> Started {
         let mut partitions = Vec::with_capacity(data.partition_data.len());
         for partition in data.partition_data.drain(..) {
             let index = PartitionIndex(partition.index);
-            let judged = match (acks, found, &config) {
-                (None, _, _) => Err(ErrorCode::InvalidRequiredAcks.into()),
-                _ if is_transactional => Err(ErrorCode::TransactionalIdAuthorizationFailed.into()),
-                (Some(acks), Ok(topic), Some(config)) => {
-                    judge(&context, topic, config, index, partition.records, acks, now)
+            let outcome = match (acks, found, &config) {
+                (None, _, _) => Outcome::Refused(ErrorCode::InvalidRequiredAcks.into()),
+                _ if is_transactional => Outcome::Refused(ErrorCode::TransactionalIdAuthorizationFailed.into()),
+                (_, Err(error), _) => Outcome::Refused(error.into()),
+                (_, Ok(topic), Some(config)) => {
+                    judge(context, topic, config, index, partition.records.unwrap_or_default(), now, large)
                 }
-                (_, Err(error), _) => Err(error.into()),
                 (_, Ok(_), None) => unreachable!("a found topic has settings"),
             };
-            partitions.push((
-                index,
-                match judged {
-                    Ok(append) => {
-                        let owner = context.lane.lanes().owner(append.partition);
-                        let appends = appends.entry(owner).or_default();
-                        appends.push(append);
-                        Outcome::Sent { owner, index: appends.len() - 1 }
-                    }
-                    Err(refusal) => Outcome::Refused(refusal),
-                },
-            ));
+            partitions.push((index, outcome));
         }
         topics.push(Topic { name, id: Uuid(*data.topic_id.as_bytes()), partitions });
+    }
+    topics
+}
+
+/// Looks at one partition's batch: may it be appended, and as which bytes.
+fn judge(
+    context: &RequestContext,
+    topic: &Arc<TopicImage>,
+    config: &TopicConfig,
+    index: PartitionIndex,
+    records: Bytes,
+    now: Timestamp,
+    large: &mut Vec<Preparation>,
+) -> Outcome {
+    if topic.partition(index).is_none() {
+        return Outcome::Refused(ErrorCode::UnknownTopicOrPartition.into());
+    }
+    if topic.internal && *context.head.client_id != *ADMIN_CLIENT_ID {
+        return Outcome::Refused(ErrorCode::InvalidTopicException.into());
+    }
+    let partition = TopicPartition { topic_id: topic.id, partition: index };
+    match Preparation::new(records, context.version(), context.frame_bytes, config, now).run_if_small() {
+        Ok(Ok(prepared)) => Outcome::Ready(partition, prepared),
+        Ok(Err(refusal)) => Outcome::Refused(refusal),
+        Err(preparation) => {
+            large.push(preparation);
+            Outcome::Large(partition)
+        }
+    }
+}
+
+/// Appends what is ready, each batch on its partition's lane; the answer follows when all are acknowledged.
+fn append(context: RequestContext, acks: Option<Acks>, timeout: Duration, mut topics: Vec<Topic>) -> Started {
+    let mut appends: BTreeMap<usize, Vec<Append>> = BTreeMap::new();
+    for (_, outcome) in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+        *outcome = match (std::mem::replace(outcome, Outcome::Sent { owner: 0, index: 0 }), acks) {
+            (Outcome::Ready(partition, Prepared { batch, header }), Some(acks)) => {
+                let owner = context.lane.lanes().owner(partition);
+                let appends = appends.entry(owner).or_default();
+                appends.push(Append { partition, batch, header, acks });
+                Outcome::Sent { owner, index: appends.len() - 1 }
+            }
+            (refused, _) => refused,
+        };
     }
     let deadline = context.broker.node.clock.mono() + timeout;
     let waits: Vec<_> = appends
@@ -134,81 +184,6 @@ pub fn start(context: RequestContext, request: ProduceRequest) -> Started {
         }
         finish(&context, acks, &topics, &settled)
     }))
-}
-
-/// Looks at one partition's batch: may it be appended, and as which bytes.
-fn judge(
-    context: &RequestContext,
-    topic: &Arc<TopicImage>,
-    config: &Rc<TopicConfig>,
-    index: PartitionIndex,
-    records: Option<Bytes>,
-    acks: Acks,
-    now: Timestamp,
-) -> Result<Append, Refusal> {
-    if topic.partition(index).is_none() {
-        return Err(ErrorCode::UnknownTopicOrPartition.into());
-    }
-    if topic.internal && *context.head.client_id != *ADMIN_CLIENT_ID {
-        return Err(ErrorCode::InvalidTopicException.into());
-    }
-    let records = records.unwrap_or_default();
-    let timestamps = match config.timestamp_type {
-        TimestampType::CreateTime => validate::TimestampType::CreateTime,
-        TimestampType::LogAppendTime => validate::TimestampType::LogAppendTime,
-    };
-    let produced = validate_produced(&records, context.version(), &rules(config, timestamps), now)?;
-    if produced.header.is_transactional() {
-        return Err(ErrorCode::TransactionalIdAuthorizationFailed.into());
-    }
-    let mut batch = match wanted_codec(config) {
-        Some((codec, level)) if produced.header.compression() != Some(codec) => {
-            let packed = recompress(&records, &produced.header, codec, level, DECOMPRESSED_BYTES_MAX);
-            BytesMut::from(Bytes::from(packed.map_err(|_| ErrorCode::CorruptMessage)?))
-        }
-        _ => own_buffer(records, context.frame_bytes),
-    };
-    if timestamps == validate::TimestampType::CreateTime {
-        produced.stamp(&mut batch, timestamps, now);
-    }
-    let header = BatchHeader::read(&batch).map_err(|_| ErrorCode::CorruptMessage)?;
-    let partition = TopicPartition { topic_id: topic.id, partition: index };
-    Ok(Append { partition, batch, header, acks })
-}
-
-/// The batch in a buffer of its own. Where it is most of its frame, and alone in it, it stays as it arrived; else it is
-/// copied, so that in memory it keeps no more than its own bytes alive.
-fn own_buffer(batch: Bytes, frame_bytes: usize) -> BytesMut {
-    if batch.len() < frame_bytes / 2 {
-        return BytesMut::from(&batch[..]);
-    }
-    batch.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]))
-}
-
-fn rules(config: &TopicConfig, timestamp_type: validate::TimestampType) -> BatchRules {
-    let ms =
-        |limit: Option<Duration>| limit.map_or(i64::MAX, |limit| i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
-    BatchRules {
-        message_bytes_max: config.max_message_bytes as usize,
-        segment_bytes: config.segment_bytes as usize,
-        is_compacted: config.cleanup_policy.compact,
-        timestamp_type,
-        timestamp_before_ms_max: ms(config.timestamp_before_max),
-        timestamp_after_ms_max: ms(config.timestamp_after_max),
-        decompressed_bytes_max: DECOMPRESSED_BYTES_MAX,
-    }
-}
-
-/// The codec that the topic demands, with its level.
-fn wanted_codec(config: &TopicConfig) -> Option<(Compression, Option<i32>)> {
-    match config.compression {
-        WantedCompression::Producer => None,
-        WantedCompression::Uncompressed => Some((Compression::None, None)),
-        WantedCompression::Gzip => Some((Compression::Gzip, Some(config.gzip_level))),
-        WantedCompression::Snappy => Some((Compression::Snappy, None)),
-        WantedCompression::Lz4 => Some((Compression::Lz4, Some(config.lz4_level))),
-        WantedCompression::Zstd => Some((Compression::Zstd, Some(config.zstd_level))),
-    }
 }
 
 /// On the owner's lane: appends at once, in order; waits afterwards.
@@ -299,6 +274,7 @@ fn partition_response(
             Ok((_, Err(error))) => *error,
             Err(reject) => reject.error_code(),
         },
+        Outcome::Ready(..) | Outcome::Large(_) => unreachable!("appended before it is answered"),
     };
     response.error_code = error.code();
     if context.version() >= 10
@@ -332,28 +308,4 @@ fn endpoints(context: &RequestContext, image: &MetadataImage, mut brokers: Vec<B
             )
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn small_batch_does_not_keep_its_large_frame_alive() {
-        let frame = Bytes::from(vec![7; 1 << 20]);
-        let mut batch = frame.clone();
-        drop(frame);
-        drop(batch.split_to((1 << 20) - 100));
-        let owned = own_buffer(batch, 1 << 20);
-        assert_eq!(owned.len(), 100);
-        assert!(owned.capacity() < 1 << 10);
-    }
-
-    #[test]
-    fn batch_that_is_most_of_its_frame_is_not_copied() {
-        let frame = Bytes::from(vec![7; 1 << 20]);
-        let at = frame.as_ptr();
-        let owned = own_buffer(frame, (1 << 20) + 100);
-        assert_eq!(owned.as_ptr(), at);
-    }
 }

@@ -1,7 +1,7 @@
 //! One client connection: frames in, answers out in the order of their requests.
 //!
-//! A request is *started* in order and *answered* in order. Produce requests of one connection may wait for their
-//! acknowledgements together (the client's `max.in.flight.requests.per.connection`); any other request is finished
+//! A request is *started* in order and *answered* in order; one that needs a job before it can begin holds up those
+//! behind it. Produce requests of one connection may wait for their acknowledgements together (the client's `max.in.flight.requests.per.connection`); any other request is finished
 //! before the next one is read, as Kafka does by muting the channel.
 
 use std::collections::VecDeque;
@@ -51,6 +51,8 @@ pub enum Started {
     Pipelined(Answering),
     /// The next request waits for this answer.
     Alone(Answering),
+    /// It has not begun: the next request waits until it has.
+    Preparing(Pin<Box<dyn Future<Output = Started>>>),
 }
 
 /// What turns frames into answers. Called in the order of the frames.
@@ -103,7 +105,12 @@ async fn read_requests(
             return Ok(());
         };
         service.room(&frame).await;
-        match service.start(frame) {
+        let mut started = service.start(frame);
+        while let Started::Preparing(preparing) = started {
+            started = preparing.await;
+        }
+        match started {
+            Started::Preparing(_) => unreachable!("it has begun"),
             Started::Pipelined(answering) => slot.send(Pending { answering, _credit: credit }),
             Started::Alone(answering) => {
                 let answer = answering.await;
@@ -278,8 +285,8 @@ mod tests {
 
     const FRAME_BYTES: usize = 8;
 
-    /// Answers a frame with itself. One that begins with 'p' is pipelined and waits until the test lets it go; any other
-    /// is answered at once with a large answer.
+    /// Answers a frame with itself. One that begins with 'p' is pipelined and waits until the test lets it go, one that
+    /// begins with 'j' waits so before it begins; any other is answered at once with a large answer.
     #[derive(Default)]
     struct Echo {
         started: Cell<usize>,
@@ -292,6 +299,15 @@ mod tests {
     impl Service for Shared {
         fn start(&self, frame: Bytes) -> Started {
             self.0.started.set(self.0.started.get() + 1);
+            if frame[0] == b'j' {
+                let held = self.0.held.borrow_mut().pop_front();
+                return Started::Preparing(Box::pin(async move {
+                    if let Some(held) = held {
+                        let _ = held.await;
+                    }
+                    Started::Pipelined(Box::pin(std::future::ready(Answer::Frame(vec![frame]))))
+                }));
+            }
             if frame[0] == b'p' {
                 let held = self.0.held.borrow_mut().pop_front();
                 return Started::Pipelined(Box::pin(async move {
@@ -346,6 +362,26 @@ mod tests {
             let mut answers = Vec::new();
             client.read_to_end(&mut answers).await.unwrap();
             assert_eq!(answers, [&frame(b'p', 1)[4..], &frame(b'p', 2)[4..]].concat());
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn request_behind_one_that_is_being_prepared_does_not_begin() {
+        let test = async {
+            let echo = Rc::new(Echo::default());
+            let (let_go, held) = oneshot::channel();
+            echo.held.borrow_mut().push_back(held);
+            let mut client = connected(&echo, Duration::from_secs(60)).await;
+            client.write_all(&[frame(b'j', 1), frame(b'p', 2)].concat()).await.unwrap();
+            for _ in 0..1_000 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(echo.started.get(), 1);
+            let_go.send(()).unwrap();
+            let mut answers = vec![0; 2 * FRAME_BYTES];
+            client.read_exact(&mut answers).await.unwrap();
+            assert_eq!(answers, [&frame(b'j', 1)[4..], &frame(b'p', 2)[4..]].concat());
         };
         LocalSet::new().run_until(test).await;
     }

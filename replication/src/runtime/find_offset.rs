@@ -95,7 +95,7 @@ impl Lane {
                 Lookup::Ready(batch) => break batch,
                 Lookup::Job(job) => {
                     let access = Arc::clone(&self.node().access);
-                    match self.node().readers.run(move || job.run(&access)).await {
+                    match self.node().readers.run_wanted(move || job.run(&access)).await {
                         Ok(Ok(LookupDone::Found(batch))) => break Some(batch),
                         Ok(Ok(LookupDone::NotFound)) => break None,
                         Ok(Ok(LookupDone::Moved)) if moves == MOVES_COUNT_MAX => return Err(Reject::Damaged),

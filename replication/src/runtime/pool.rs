@@ -48,14 +48,27 @@ impl Pool {
     /// Queues a job; the receiver yields its result. A job that panics takes the process with it (see `runtime`).
     pub fn run<R: Send + 'static>(&self, job: impl FnOnce() -> R + Send + 'static) -> oneshot::Receiver<R> {
         let (sender, receiver) = oneshot::channel();
-        let mut queue = self.shared.lock();
-        queue.work.push_back(Box::new(move || {
+        self.queue(Box::new(move || {
             // Nobody waits any more when the connection is gone: the result is dropped with it.
             let _ = sender.send(job());
         }));
-        drop(queue);
-        self.shared.arrived.notify_one();
         receiver
+    }
+
+    /// As [`Pool::run`], but a job whose receiver is gone before it begins is not run: nobody would see what it did.
+    pub fn run_wanted<R: Send + 'static>(&self, job: impl FnOnce() -> R + Send + 'static) -> oneshot::Receiver<R> {
+        let (sender, receiver) = oneshot::channel();
+        self.queue(Box::new(move || {
+            if !sender.is_closed() {
+                let _ = sender.send(job());
+            }
+        }));
+        receiver
+    }
+
+    fn queue(&self, work: Work) {
+        self.shared.lock().work.push_back(work);
+        self.shared.arrived.notify_one();
     }
 
     /// Finishes what is queued and ends the threads.
@@ -92,7 +105,25 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+
+    #[test]
+    fn job_nobody_waits_for_any_more_is_not_begun() {
+        let pool = Pool::start("test", 1).unwrap();
+        let (let_go, held) = std::sync::mpsc::channel::<()>();
+        let first = pool.run(move || held.recv());
+        let begun = Arc::new(AtomicBool::new(false));
+        let begins = Arc::clone(&begun);
+        drop(pool.run_wanted(move || begins.store(true, Ordering::SeqCst)));
+        let wanted = pool.run_wanted(|| 7);
+        let_go.send(()).unwrap();
+        pool.stop();
+        assert!(!begun.load(Ordering::SeqCst));
+        assert_eq!(wanted.blocking_recv(), Ok(7));
+        assert!(first.blocking_recv().unwrap().is_ok());
+    }
 
     #[test]
     fn pool_finishes_what_is_queued_before_it_stops() {
