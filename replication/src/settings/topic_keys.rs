@@ -8,6 +8,8 @@ use super::definition::{Constraint, Definition, Kind};
 const CONTINUOUS: &str = "the journal flushes without pause: a relaxed record waits for one flush, not for a clock";
 const AT_ONCE: &str = "a deleted segment's files go at once; reads under way keep theirs open";
 const NO_HERD: &str = "segments are written behind the journal: rolling together costs nothing";
+/// Kafka's default level, 9, means its fast compressor too; any other asks for the slow one.
+const LZ4_HAS_ONE_LEVEL: &str = "the LZ4 encoder here has one level, the one that 9 names";
 const TIERED: &str = "tiered storage is not built yet";
 const NO_COMPACTION: &str = "compaction is not built yet: a compacted topic keeps every record";
 
@@ -28,6 +30,7 @@ pub static TOPIC_KEYS: &[Definition] = &[
     Definition::int("compression.lz4.level", "9")
         .between(1, 17)
         .topic(&["compression.lz4.level"])
+        .refused(LZ4_HAS_ONE_LEVEL)
         .says("The level lz4 works at when compression.type is lz4."),
     Definition::text("compression.type", "producer")
         .checked(Constraint::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]))
