@@ -6,7 +6,7 @@
 mod banner;
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use stonelog_replication::controller::{Defaults, SettingsRules};
 use stonelog_replication::metadata::{Endpoint, SecurityProtocol};
 use stonelog_replication::runtime::lanes::spawn_here;
-use stonelog_replication::runtime::node::NodeSettings;
+use stonelog_replication::runtime::node::{Node, NodeSettings};
 use stonelog_replication::runtime::pool::Pool;
 use stonelog_replication::runtime::start::{self, StartOptions, Started};
 use stonelog_replication::settings::group_key;
@@ -76,13 +76,14 @@ async fn serve(config: BrokerConfig, begun: Instant) -> anyhow::Result<ExitCode>
     accept(&broker, bound).await;
     let ready = banner::print(&broker, &started.report, &endpoints, begun.elapsed());
     ready?;
-    let mut offline = started.node.watch_offline();
+    let mut failures = started.node.watch_failures();
+    let node = Arc::clone(&started.node);
     let code = tokio::select! {
         _ = interrupt.recv() => ExitCode::SUCCESS,
         _ = terminate.recv() => ExitCode::SUCCESS,
-        _ = offline.wait_for(|offline| *offline) => {
-            let reason = started.node.offline_reason().unwrap_or_default();
-            eprintln!("error: the last log directory has failed, the broker stops: {reason}");
+        _ = failures.wait_for(|_| node.must_stop().is_some()) => {
+            eprintln!("error: {}", stopped_by(&node));
+            exit_if_stopping_hangs();
             ExitCode::from(EXIT_FAILED)
         }
     };
@@ -97,9 +98,7 @@ async fn serve(config: BrokerConfig, begun: Instant) -> anyhow::Result<ExitCode>
 
 /// Starts everything below the network.
 async fn start_data_plane(config: &BrokerConfig, bound: &[Bound]) -> anyhow::Result<(Started, Vec<Endpoint>)> {
-    std::fs::create_dir_all(&config.data_dir)
-        .map_err(|error| anyhow::anyhow!("cannot make {}: {error}", config.data_dir.display()))?;
-    let log_dir: PathBuf = std::fs::canonicalize(&config.data_dir)?;
+    let log_dirs = config.log_dirs.iter().map(|path| whole(path)).collect::<std::io::Result<Vec<PathBuf>>>()?;
     let endpoints = endpoints(&config.listeners, bound);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let journal = JournalOptions {
@@ -107,10 +106,7 @@ async fn start_data_plane(config: &BrokerConfig, bound: &[Bound]) -> anyhow::Res
         bytes_max: config.storage.journal_bytes_max,
         ..JournalOptions::default()
     };
-    let mut random = [[0; 16]; 3];
-    for bytes in &mut random {
-        getrandom::fill(bytes).map_err(|error| anyhow::anyhow!("the system gives no random bytes: {error}"))?;
-    }
+    let random = start::Random { cluster: random_bytes()?, directory: random_bytes()?, incarnation: random_bytes()? };
     let options = StartOptions {
         disk: Arc::new(RealDisk),
         node_id: config.node_id,
@@ -130,10 +126,46 @@ async fn start_data_plane(config: &BrokerConfig, bound: &[Bound]) -> anyhow::Res
             replication_factor: config.topics.default_replication_factor,
         },
         random,
-        tenure: current_tenure(&log_dir)?,
-        log_dir,
+        tenure_of: current_tenure,
+        log_dirs,
+        metadata_place: config.metadata_place,
     };
     Ok((start::start(options).await?, endpoints))
+}
+
+/// The path as the system knows it, also of a directory that does not exist.
+fn whole(path: &Path) -> std::io::Result<PathBuf> {
+    std::fs::canonicalize(path).or_else(|_| std::path::absolute(path))
+}
+
+fn random_bytes() -> anyhow::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("the system gives no random bytes: {error}"))?;
+    Ok(bytes)
+}
+
+fn stopped_by(node: &Node) -> String {
+    let reason = node.must_stop().unwrap_or_default();
+    let paths: Vec<_> = node.directories.iter().filter(|directory| directory.is_offline()).collect();
+    let paths: Vec<_> = paths.iter().map(|directory| directory.path.display().to_string()).collect();
+    format!(
+        "{reason}; the broker stops. What was acknowledged is on the device as far as the device kept it. See to the \
+         device, then have it read again with `stonelog storage reopen {}` and start the broker",
+        paths.join(" ")
+    )
+}
+
+/// A thread may hang in a call on the failed device for ever; the process does not wait for it.
+fn exit_if_stopping_hangs() {
+    const STOP_TIME_MAX: Duration = Duration::from_secs(15);
+    let watch = std::thread::Builder::new().name("stop-limit".into()).spawn(|| {
+        std::thread::sleep(STOP_TIME_MAX);
+        eprintln!("error: a thread hangs on the failed device; the process ends without it");
+        std::process::exit(i32::from(EXIT_FAILED));
+    });
+    if let Err(error) = watch {
+        tracing::warn!("the time to stop is not limited: {error}");
+    }
 }
 
 fn node_settings(config: &BrokerConfig, entry_bytes_max: u64) -> NodeSettings {

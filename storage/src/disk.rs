@@ -40,7 +40,7 @@ pub struct DirEntry {
 }
 
 /// Held while a directory is in use; dropping it releases the lock.
-pub trait DirLock: Send {}
+pub trait DirLock: Send + Sync {}
 
 /// A file system.
 pub trait Disk: Send + Sync + 'static {

@@ -57,6 +57,13 @@ impl Fault {
             if source.kind() == io::ErrorKind::StorageFull || source.kind() == io::ErrorKind::QuotaExceeded)
     }
 
+    /// Whether the device itself failed: its bytes are not to be believed until they have been read from it again.
+    pub fn is_device_failure(&self) -> bool {
+        /// `EIO`.
+        const INPUT_OUTPUT: i32 = 5;
+        matches!(self, Fault::Io { source, .. } if source.raw_os_error() == Some(INPUT_OUTPUT))
+    }
+
     /// The same fault once more, for whoever asks a keeper that has already failed.
     pub fn repeat(&self) -> Fault {
         match self {

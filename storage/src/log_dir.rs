@@ -4,6 +4,7 @@
 //! directory accepts (rule 12). Not here: what is in the journal and the replica directories.
 
 mod meta_properties;
+mod offline;
 mod tenure;
 
 use std::io;
@@ -13,6 +14,10 @@ use std::sync::Arc;
 use stonelog_protocol::{BrokerEpoch, PartitionIndex, TopicPartition, Uuid};
 
 pub use meta_properties::{META_PROPERTIES_NAME, MetaError, MetaProperties};
+pub use offline::{
+    OFFLINE_NAME, PeerMarker, REOPENED_NAME, forget_peer, mark_offline, mark_peer_offline, offline_reason,
+    peers_offline, reopened_epoch,
+};
 pub use tenure::{LastStop, Tenure, current_tenure};
 
 use crate::Fault;
@@ -94,6 +99,12 @@ impl LogDir {
     /// The last act of a clean stop: everything written is durable.
     pub fn mark_clean_stop(&self, now: &Tenure) -> Result<(), Fault> {
         tenure::mark_clean_stop(&*self.disk, &self.path, now)
+    }
+
+    /// Puts a directory that had failed back into use: only for whoever has just read all of it from the device.
+    pub fn settle_failure(&self) -> Result<(), Fault> {
+        let epoch = MetaProperties::read(&*self.disk, &self.path)?.and_then(|read| read.value.broker_epoch);
+        offline::settle(&*self.disk, &self.path, epoch)
     }
 
     /// The directory itself.

@@ -10,7 +10,7 @@ pub struct ServeArgs {
     /// Kafka's `server.properties`, or a file of that form.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Directory for data; the same as `--set log.dirs=DIR`.
+    /// Directory for data, or several separated by commas; the same as `--set log.dirs=DIR`.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// A setting that overrides the file and the environment. May be repeated.

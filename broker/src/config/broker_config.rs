@@ -25,8 +25,11 @@ pub struct BrokerConfig {
     pub inter_broker_listener_name: String,
     /// Controller listeners. A lone node opens no socket for them.
     pub controller_listeners: Vec<Endpoint>,
-    /// The data directory (`log.dirs`, `log.dir`, `--data-dir`), as written: relative to where the broker was started.
-    pub data_dir: PathBuf,
+    /// The log directories (`log.dirs`, `log.dir`, `--data-dir`), at least one, each once, as written: relative to where
+    /// the broker was started.
+    pub log_dirs: Vec<PathBuf>,
+    /// The place among them of the one that a new cluster's metadata log begins in (`metadata.log.dir`).
+    pub metadata_place: usize,
     /// Connections and requests.
     pub network: NetworkSettings,
     /// Fetching.

@@ -4,7 +4,7 @@
 //! further on, so that all problems show at once.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,6 +89,7 @@ fn build(
     }
     check_log_defaults(&static_settings, &judged.accepted, report);
     let network = network(&reader, report);
+    let log_dirs = log_dirs(&reader, report);
     let mut warnings = found.warnings;
     warnings.extend(size_warnings(&reader));
     BrokerConfig {
@@ -98,7 +99,8 @@ fn build(
         listeners: found.clients,
         inter_broker_listener_name: found.inter_broker_name,
         controller_listeners: found.controllers,
-        data_dir: data_dir(&reader, report),
+        metadata_place: metadata_place(&reader, &log_dirs, report),
+        log_dirs,
         network,
         fetch: FetchSettings {
             response_bytes_max: reader.size("fetch.max.bytes"),
@@ -142,21 +144,34 @@ fn node_id(reader: &Reader<'_>, report: &mut Report) -> i32 {
     }
 }
 
-fn data_dir(reader: &Reader<'_>, report: &mut Report) -> PathBuf {
+fn log_dirs(reader: &Reader<'_>, report: &mut Report) -> Vec<PathBuf> {
     let Some(setting) = reader.set("log.dirs").or_else(|| reader.set("log.dir")) else {
-        return PathBuf::from(reader.text("log.dir"));
+        return vec![PathBuf::from(reader.text("log.dir"))];
     };
-    let mut directories = setting.value.split(',').map(str::trim).filter(|directory| !directory.is_empty());
-    let first = directories.next().unwrap_or_default();
-    if directories.next().is_some() {
-        report.in_value(
-            setting,
-            Code::Refused,
-            format!("{} names several directories: one is supported so far", setting.key),
-            Some("name one; a RAID volume or a file system over several disks can join them"),
-        );
+    let mut directories: Vec<PathBuf> = Vec::new();
+    for directory in setting.value.split(',').map(str::trim).filter(|directory| !directory.is_empty()) {
+        if directories.iter().any(|known| known == Path::new(directory)) {
+            let message = format!("{} names {directory} twice", setting.key);
+            report.in_value(setting, Code::Conflict, message, Some("name each directory once"));
+        } else {
+            directories.push(PathBuf::from(directory));
+        }
     }
-    PathBuf::from(first)
+    if directories.is_empty() {
+        report.in_value(setting, Code::InvalidValue, format!("{} names no directory", setting.key), None);
+    }
+    directories
+}
+
+/// Kafka's `metadata.log.dir` may be anywhere; ours is one of the log directories.
+fn metadata_place(reader: &Reader<'_>, log_dirs: &[PathBuf], report: &mut Report) -> usize {
+    let Some(setting) = reader.set("metadata.log.dir") else { return 0 };
+    let wanted = Path::new(setting.value.trim());
+    log_dirs.iter().position(|directory| directory == wanted).unwrap_or_else(|| {
+        let message = "metadata.log.dir is none of log.dirs";
+        report.in_value(setting, Code::Refused, message, Some("name one of log.dirs, or leave it out for the first"));
+        0
+    })
 }
 
 /// Contradictions among the keys that topics inherit from, each value being legal alone.

@@ -16,6 +16,7 @@ use stonelog_protocol::{BrokerId, StrBytes};
 use stonelog_replication::metadata::MetadataImage;
 use stonelog_replication::metadata::topic::PartitionRegistration;
 
+use super::metadata::is_offline;
 use crate::request::RequestContext;
 
 /// `MetadataResponse.AUTHORIZED_OPERATIONS_OMITTED`.
@@ -91,7 +92,7 @@ fn describe(
     let wire = |ids: &[BrokerId]| ids.iter().map(|id| WireBrokerId(id.0)).collect::<Vec<_>>();
     let leader = registration.leader.filter(|leader| image.is_active(*leader));
     let offline: Vec<BrokerId> =
-        registration.replicas.iter().copied().filter(|replica| !image.is_active(*replica)).collect();
+        registration.replicas.iter().copied().filter(|replica| is_offline(image, registration, *replica)).collect();
     let error = if leader.is_some() { ErrorCode::None } else { ErrorCode::LeaderNotAvailable };
     DescribeTopicPartitionsResponsePartition::default()
         .with_error_code(error.code())

@@ -154,7 +154,7 @@ fn partition(
         Some(_) => ErrorCode::None,
     };
     let offline: Vec<BrokerId> =
-        registration.replicas.iter().copied().filter(|replica| !image.is_active(*replica)).collect();
+        registration.replicas.iter().copied().filter(|replica| is_offline(image, registration, *replica)).collect();
     let mut response = MetadataResponsePartition::default()
         .with_error_code(error.code())
         .with_partition_index(index)
@@ -166,6 +166,13 @@ fn partition(
         response.leader_epoch = registration.leader_epoch.0;
     }
     response
+}
+
+/// A replica is offline with its broker, and with its directory.
+pub(super) fn is_offline(image: &MetadataImage, registration: &PartitionRegistration, replica: BrokerId) -> bool {
+    let directory = registration.directory_of(replica);
+    let is_there = |id| image.broker(replica).is_some_and(|broker| broker.has_directory(id));
+    !image.is_active(replica) || !directory.is_some_and(is_there)
 }
 
 fn brokers(context: &RequestContext, image: &MetadataImage) -> Vec<MetadataResponseBroker> {

@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use stonelog_replication::metadata::Endpoint;
+use stonelog_replication::runtime::directory::Directory;
 use stonelog_replication::runtime::start::StartReport;
 use stonelog_storage::disk::{filesystem_of, probe_fsync};
 
@@ -27,17 +28,26 @@ pub(super) fn print(broker: &Broker, report: &StartReport, endpoints: &[Endpoint
             endpoint.listener, endpoint.port, endpoint.host, endpoint.port
         )?;
     }
-    let fsync = match measure_fsync(broker) {
-        Ok(fsync) => format!("fsync {:.2} ms", fsync.as_secs_f64() * 1000.0),
-        Err(error) => format!("fsync not measured: {error}"),
-    };
-    let (kind, volatile) = match filesystem_of(&node.log_dir) {
-        Ok(found) => (found.kind, found.volatile),
-        Err(error) => (format!("unknown file system ({error})"), false),
-    };
-    writeln!(out, "data      {} ({kind}, {fsync}, journal flush {})", node.log_dir.display(), report.journal_priority)?;
-    if volatile {
-        writeln!(out, "WARNING   this file system forgets on power loss; what is acknowledged is only as safe as it")?;
+    for (directory, found) in node.directories.iter().zip(&report.directories) {
+        let fsync = match measure_fsync(directory) {
+            Ok(fsync) => format!("fsync {:.2} ms", fsync.as_secs_f64() * 1000.0),
+            Err(error) => format!("fsync not measured: {error}"),
+        };
+        let (kind, volatile) = match filesystem_of(&directory.path) {
+            Ok(found) => (found.kind, found.volatile),
+            Err(error) => (format!("unknown file system ({error})"), false),
+        };
+        let path = directory.path.display();
+        writeln!(out, "data      {path} ({kind}, {fsync}, journal flush {})", found.journal_priority)?;
+        if volatile {
+            writeln!(
+                out,
+                "WARNING   this file system forgets on power loss; what is acknowledged is only as safe as it"
+            )?;
+        }
+    }
+    for absent in &report.absent {
+        writeln!(out, "ABSENT    {}: {}; its partitions are unavailable", absent.path.display(), absent.reason)?;
     }
     writeln!(out, "promise   an acknowledgement means fsynced on every in-sync replica, unless a topic relaxes it")?;
     for relaxation in &config.relaxations {
@@ -49,17 +59,19 @@ pub(super) fn print(broker: &Broker, report: &StartReport, endpoints: &[Endpoint
     for note in &config.notes {
         writeln!(out, "note      {note}")?;
     }
-    if let Some(torn) = &report.journal_end.torn_tail {
-        writeln!(
-            out,
-            "recovery  torn tail: {} bytes at journal position {} of {} were never acknowledged and are dropped",
-            torn.bytes,
-            torn.position.0,
-            torn.path.display()
-        )?;
-    }
-    for damage in &report.journal_end.damage {
-        writeln!(out, "DAMAGE    the journal is damaged at position {}: {:?}", damage.position.0, damage.hurt)?;
+    for found in &report.directories {
+        if let Some(torn) = &found.journal_end.torn_tail {
+            writeln!(
+                out,
+                "recovery  torn tail: {} bytes at journal position {} of {} were never acknowledged and are dropped",
+                torn.bytes,
+                torn.position.0,
+                torn.path.display()
+            )?;
+        }
+        for damage in &found.journal_end.damage {
+            writeln!(out, "DAMAGE    the journal is damaged at position {}: {:?}", damage.position.0, damage.hurt)?;
+        }
     }
     for partition in &report.registered.offline {
         writeln!(out, "OFFLINE   {partition}: its only replica may lack acknowledged records")?;
@@ -77,9 +89,9 @@ pub(super) fn print(broker: &Broker, report: &StartReport, endpoints: &[Endpoint
 
 /// The time of one small durable write, as an acknowledgement pays it.
 #[allow(clippy::disallowed_methods, reason = "a measurement for a person, not a decision")]
-fn measure_fsync(broker: &Broker) -> io::Result<Duration> {
+fn measure_fsync(directory: &Directory) -> io::Result<Duration> {
     let mut took = Duration::ZERO;
-    probe_fsync(&*broker.node.disk, &broker.node.log_dir, |write_durably| {
+    probe_fsync(&*directory.disk, &directory.path, |write_durably| {
         let begun = Instant::now();
         write_durably()?;
         took = begun.elapsed();

@@ -3,6 +3,7 @@
 use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::{BrokerId, LeaderEpoch, PartitionEpoch, PartitionIndex};
 
+use super::placement::DirectoryLoad;
 use super::request::{CreatePartitions, NewPartitions};
 use super::response::{ControllerResponse, PartitionsResult};
 use super::topics::duplicates;
@@ -16,6 +17,7 @@ pub(super) fn decide_create(
     inputs: &Inputs<'_>,
 ) -> Result<Decision, Reject> {
     let duplicates = duplicates(request.topics.iter().map(|topic| topic.topic.as_str()));
+    let mut load = DirectoryLoad::of(image);
     let mut records = Vec::new();
     let mut results: Vec<PartitionsResult> = Vec::new();
     for topic in &request.topics {
@@ -26,7 +28,7 @@ pub(super) fn decide_create(
         let added = if is_duplicate {
             Err(Reject::new(ErrorCode::InvalidRequest, "Duplicate topic name."))
         } else {
-            add_to(image, topic, PARTITIONS_PER_REQUEST_MAX - records.len(), inputs)
+            add_to(image, topic, PARTITIONS_PER_REQUEST_MAX - records.len(), &mut load, inputs)
         };
         let result = added.map(|added| records.extend(added));
         results.push(PartitionsResult { topic: topic.topic.clone(), result });
@@ -41,6 +43,7 @@ fn add_to(
     image: &MetadataImage,
     request: &NewPartitions,
     room: usize,
+    load: &mut DirectoryLoad,
     inputs: &Inputs<'_>,
 ) -> Result<Vec<MetadataRecord>, Reject> {
     let topic = image.topic_by_name(&request.topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
@@ -99,7 +102,7 @@ fn add_to(
         .map(PartitionIndex)
         .zip(assignments)
         .map(|(index, replicas)| {
-            let registration = new_partition(image, index, replicas)?;
+            let registration = new_partition(image, replicas, load)?;
             Ok(MetadataRecord::Partition(PartitionRecord { topic_id: topic.id, index, registration }))
         })
         .collect()
@@ -140,8 +143,8 @@ pub(super) fn check_assignment(
 /// A partition as it begins: everybody who is active is in sync, for there is nothing yet; the first of them leads.
 pub(super) fn new_partition(
     image: &MetadataImage,
-    index: PartitionIndex,
     replicas: Vec<BrokerId>,
+    load: &mut DirectoryLoad,
 ) -> Result<PartitionRegistration, Reject> {
     let isr: Vec<BrokerId> = replicas.iter().copied().filter(|broker| image.is_active(*broker)).collect();
     let Some(leader) = isr.first().copied() else {
@@ -154,8 +157,7 @@ pub(super) fn new_partition(
             ),
         ));
     };
-    let turn = usize::try_from(index.0).expect("a new partition's index is not negative");
-    let directory = |broker: &BrokerId| placement::directory_for(image.broker(*broker).map(|b| &**b), turn);
+    let directory = |broker: &BrokerId| load.place(image.broker(*broker).map(|b| &**b));
     Ok(PartitionRegistration {
         directories: replicas.iter().map(directory).collect(),
         replicas,

@@ -4,7 +4,7 @@
 //! there are enough, and every broker holds about as many replicas, and leads about as many partitions. Fenced brokers
 //! are placed after the active ones of their rack and never first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::{BrokerId, DirectoryId};
@@ -84,11 +84,36 @@ fn rotated(brokers: &[BrokerId], by: usize) -> impl Iterator<Item = BrokerId> + 
     (0..len).map(move |place| brokers[(place + by) % len])
 }
 
-/// The directory a new replica on a broker goes to: its online directories take turns.
-pub(super) fn directory_for(broker: Option<&BrokerRegistration>, turn: usize) -> DirectoryId {
-    match broker.map(|broker| broker.directories.as_slice()) {
-        Some(directories) if !directories.is_empty() => directories[turn % directories.len()].id,
-        _ => DirectoryId::ZERO,
+/// Where among a broker's directories new replicas go: to the one that holds the fewest (Kafka's
+/// `LogManager.nextLogDirs`). Counts once for a whole request, and only when some broker has several directories.
+#[derive(Debug, Default)]
+pub(super) struct DirectoryLoad {
+    replicas: HashMap<(BrokerId, DirectoryId), usize>,
+}
+
+impl DirectoryLoad {
+    /// The replicas of every directory.
+    pub(super) fn of(image: &MetadataImage) -> DirectoryLoad {
+        let mut load = DirectoryLoad::default();
+        if image.brokers().all(|broker| broker.directories.len() < 2) {
+            return load;
+        }
+        for (_, _, partition) in image.partitions() {
+            for (broker, directory) in partition.replicas.iter().zip(&partition.directories) {
+                *load.replicas.entry((*broker, *directory)).or_default() += 1;
+            }
+        }
+        load
+    }
+
+    /// The directory for one more replica on a broker, which counts from now on. Among equals the first.
+    pub(super) fn place(&mut self, broker: Option<&BrokerRegistration>) -> DirectoryId {
+        let Some(broker) = broker else { return DirectoryId::ZERO };
+        let replicas = |id: DirectoryId| self.replicas.get(&(broker.id, id)).copied().unwrap_or(0);
+        let emptiest = broker.directories.iter().map(|directory| directory.id).min_by_key(|id| replicas(*id));
+        let Some(emptiest) = emptiest else { return DirectoryId::ZERO };
+        *self.replicas.entry((broker.id, emptiest)).or_default() += 1;
+        emptiest
     }
 }
 

@@ -7,6 +7,7 @@ use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::{BrokerId, PartitionIndex, TopicId};
 
 use super::partitions::{check_assignment, new_partition};
+use super::placement::DirectoryLoad;
 use super::request::{CreateTopics, DeleteTopics, NewTopic, TopicReference};
 use super::response::{ControllerResponse, CreatedTopic, DeletedTopic, TopicResult};
 use super::topic_name::{CLUSTER_METADATA_TOPIC, refuse_collision, validate_topic_name};
@@ -23,6 +24,7 @@ pub(super) fn decide_create(
     refuse_excess(request, inputs)?;
     let duplicates = duplicates(request.topics.iter().map(|topic| topic.name.as_str()));
     let mut scratch = image.clone();
+    let mut load = DirectoryLoad::of(image);
     let mut records = Vec::new();
     let mut results = Vec::new();
     for (topic, id) in request.topics.iter().zip(inputs.topic_ids) {
@@ -34,7 +36,7 @@ pub(super) fn decide_create(
         let result = if is_duplicate {
             Err(Reject::new(ErrorCode::InvalidRequest, "Duplicate topic name."))
         } else {
-            create_one(&scratch, topic, *id, inputs)
+            create_one(&scratch, topic, *id, &mut load, inputs)
         };
         let result = result.map(|(created, made)| {
             apply_all(&mut scratch, inputs.next_index, &made).expect("a new topic fits the image it was decided on");
@@ -80,6 +82,7 @@ fn create_one(
     image: &MetadataImage,
     topic: &NewTopic,
     id: TopicId,
+    load: &mut DirectoryLoad,
     inputs: &Inputs<'_>,
 ) -> Result<(CreatedTopic, Vec<MetadataRecord>), Reject> {
     if topic.name == CLUSTER_METADATA_TOPIC {
@@ -110,7 +113,7 @@ fn create_one(
         })
     }));
     for (index, replicas) in (0..).map(PartitionIndex).zip(assignments) {
-        let registration = new_partition(image, index, replicas)?;
+        let registration = new_partition(image, replicas, load)?;
         records.push(MetadataRecord::Partition(PartitionRecord { topic_id: id, index, registration }));
     }
     let partitions = records.iter().filter(|record| matches!(record, MetadataRecord::Partition(_))).count();

@@ -16,6 +16,7 @@ use stonelog_storage::segment::delete::{DeleteJob, DeleteLogJob};
 use stonelog_storage::segment::sync::{SyncJob, sync_names};
 use stonelog_storage::{Fault, LogGeneration};
 
+use super::directory::Directory;
 use super::lane::Lane;
 use super::lanes::Lanes;
 use super::node::Node;
@@ -28,8 +29,8 @@ const NO_SPACE_LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Keeps the directory's checkpoint. One per directory, on one lane.
 pub struct Checkpointer {
     node: Arc<Node>,
+    directory: Arc<Directory>,
     lanes: Lanes,
-    recovery_epoch: u32,
     /// Of the last checkpoint written or read; the next one's is one more.
     version: u64,
     /// How far the journal had reported when the last round began.
@@ -54,21 +55,21 @@ impl Checkpointer {
     /// read, `dropped` are the replicas dropped since it.
     pub fn new(
         node: Arc<Node>,
+        directory: Arc<Directory>,
         lanes: Lanes,
-        recovery_epoch: u32,
         version: u64,
         dropped: Vec<TopicPartition>,
     ) -> Checkpointer {
         let reported = JournalPosition::default();
-        Checkpointer { node, lanes, recovery_epoch, version, reported, replicas: BTreeMap::new(), dropped }
+        Checkpointer { node, directory, lanes, version, reported, replicas: BTreeMap::new(), dropped }
     }
 
     /// Writes a checkpoint some time after segments were written, for as long as the broker runs.
     pub async fn run(mut self) {
         loop {
-            self.node.flushed.notified().await;
-            self.node.until_checkpoint().await;
-            if self.node.is_offline() {
+            self.directory.flushed.notified().await;
+            self.directory.wait_unless_room_is_wanted(self.node.settings.checkpoint_after).await;
+            if self.directory.is_offline() {
                 return;
             }
             if let Err(fault) = self.round().await {
@@ -76,30 +77,27 @@ impl Checkpointer {
                     tracing::warn!("no space for a checkpoint, the journal holds on: {fault}");
                     // Nobody else asks again: a full journal has no flush to come.
                     tokio::time::sleep(NO_SPACE_LOOK_AGAIN).await;
-                    self.node.flushed.notify_one();
+                    self.directory.flushed.notify_one();
                     continue;
                 }
-                let reason = fault.to_string();
-                for lane in 0..self.lanes.count() {
-                    let reason = reason.clone();
-                    self.lanes.call(lane, move |lane| async move { lane.on_failed(&reason) }).await;
-                }
+                self.node.take_offline(&self.directory, &fault);
                 return;
             }
-            if self.node.journal.reported() > self.reported && self.node.wants_room() {
+            if self.directory.journal.reported() > self.reported && self.directory.wants_room() {
                 // The rest became durable meanwhile, and a full journal waits for it to be covered.
-                self.node.flushed.notify_one();
+                self.directory.flushed.notify_one();
             }
         }
     }
 
     /// One checkpoint.
     pub async fn round(&mut self) -> Result<(), Fault> {
-        let reported = self.node.journal.reported();
+        let reported = self.directory.journal.reported();
         self.reported = reported;
+        let place = self.directory.place;
         let mut all = Contribution::default();
         let asks: Vec<_> = (0..self.lanes.count())
-            .map(|lane| self.lanes.call(lane, move |lane| std::future::ready(lane.contribute(reported))))
+            .map(|lane| self.lanes.call(lane, move |lane| std::future::ready(lane.contribute(place, reported))))
             .collect();
         for ask in asks {
             let one = ask.await;
@@ -118,7 +116,7 @@ impl Checkpointer {
             self.replicas.insert(replica.replica.partition, replica);
         }
         let checkpoint = Checkpoint {
-            recovery_epoch: self.recovery_epoch,
+            recovery_epoch: self.directory.recovery_epoch,
             covered_default: reported,
             replicas: self.replicas.values().cloned().collect(),
         };
@@ -138,14 +136,14 @@ impl Checkpointer {
     async fn write(&self, checkpoint: Checkpoint, syncs: Vec<SyncJob>) -> Result<(), Fault> {
         let any = !syncs.is_empty();
         self.sync(syncs).await?;
-        let (node, version) = (Arc::clone(&self.node), self.version);
+        let (directory, version) = (Arc::clone(&self.directory), self.version);
         let job = move || {
             if any {
-                sync_names(&node.access)?;
+                sync_names(&directory.access)?;
             }
             let covered = checkpoint.replay_from();
-            checkpoint.write(&*node.disk, &node.log_dir, version)?;
-            node.journal.maintenance().recycle(covered)?;
+            checkpoint.write(&*directory.disk, &directory.path, version)?;
+            directory.journal.maintenance().recycle(covered)?;
             Ok(())
         };
         self.on_writer(job).await
@@ -157,8 +155,8 @@ impl Checkpointer {
         let running: Vec<_> = syncs
             .chunks(each)
             .map(|part| {
-                let (node, part) = (Arc::clone(&self.node), part.to_vec());
-                self.on_writer(move || part.iter().try_for_each(|sync| sync.run(&node.access)))
+                let (directory, part) = (Arc::clone(&self.directory), part.to_vec());
+                self.on_writer(move || part.iter().try_for_each(|sync| sync.run(&directory.access)))
             })
             .collect();
         for part in running {
@@ -173,7 +171,7 @@ impl Checkpointer {
     where
         J: FnOnce() -> Result<(), Fault> + Send + 'static,
     {
-        let run = self.node.writers.run(job);
+        let run = self.directory.writers.run(job);
         async move {
             match run.await {
                 Ok(done) => done,
@@ -186,13 +184,13 @@ impl Checkpointer {
         if deletes.is_empty() && gone.is_empty() {
             return Ok(());
         }
-        let node = Arc::clone(&self.node);
+        let directory = Arc::clone(&self.directory);
         let job = move || {
             for delete in &deletes {
-                delete.run(&node.access)?;
+                delete.run(&directory.access)?;
             }
             for partition in gone {
-                DeleteLogJob { partition }.run(&node.access)?;
+                DeleteLogJob { partition }.run(&directory.access)?;
             }
             Ok(())
         };
@@ -201,13 +199,13 @@ impl Checkpointer {
 }
 
 impl Lane {
-    /// What changed here since the last checkpoint.
-    fn contribute(self: Rc<Self>, reported: JournalPosition) -> Contribution {
+    /// What changed here since the last checkpoint of a directory.
+    fn contribute(self: Rc<Self>, place: usize, reported: JournalPosition) -> Contribution {
         // Whatever was reported lies in this lane's signal by now; the plan below depends on having heard it.
-        self.hear_journal();
+        self.hear_journal(place);
         let mut contribution = Contribution::default();
         for partition in self.partitions().iter().chain(&*self.dropped.borrow()) {
-            if !partition.uncheckpointed.get() {
+            if !partition.uncheckpointed.get() || partition.directory().place != place {
                 continue;
             }
             let log = &mut partition.replica_mut().log;
@@ -221,6 +219,9 @@ impl Lane {
             contribution.syncs.extend(sync);
         }
         self.dropped.borrow_mut().retain(|partition| {
+            if partition.directory().place != place {
+                return true;
+            }
             // A flush on its way would meet a directory half removed.
             let is_gone = partition.replica().log.is_gone() && !partition.flushing.get();
             if is_gone {

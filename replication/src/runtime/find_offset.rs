@@ -41,6 +41,8 @@ pub struct ReplicaSize {
     pub partition: PartitionIndex,
     /// Bytes of batches.
     pub bytes: u64,
+    /// Its directory's place.
+    pub directory: usize,
 }
 
 /// What was found: nothing is offset -1 and timestamp -1.
@@ -94,8 +96,8 @@ impl Lane {
             match planned {
                 Lookup::Ready(batch) => break batch,
                 Lookup::Job(job) => {
-                    let access = Arc::clone(&self.node().access);
-                    match self.node().readers.run_wanted(move || job.run(&access)).await {
+                    let access = Arc::clone(&partition.directory().access);
+                    match partition.directory().readers.run_wanted(move || job.run(&access)).await {
                         Ok(Ok(LookupDone::Found(batch))) => break Some(batch),
                         Ok(Ok(LookupDone::NotFound)) => break None,
                         Ok(Ok(LookupDone::Moved)) if moves == MOVES_COUNT_MAX => return Err(Reject::Damaged),
@@ -136,6 +138,7 @@ impl Lane {
                 topic: Arc::clone(partition.topic()),
                 partition: partition.id().partition,
                 bytes: partition.replica().log.size_bytes(),
+                directory: partition.directory().place,
             })
             .collect()
     }

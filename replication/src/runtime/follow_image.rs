@@ -28,13 +28,11 @@ use crate::settings::Layers;
 use crate::settings::topic::{TimestampType, TopicConfig};
 
 /// What a lane is given at the start: the logs that recovery found for it.
+#[derive(Default)]
 pub struct Recovered {
-    /// The logs of this lane.
-    pub logs: HashMap<TopicPartition, Log>,
-    /// The directory's recovery epoch, of which new logs' generations are made.
-    pub recovery_epoch: u32,
-    /// Whether the directory proved whole, so that a replica it does not hold was never written.
-    pub directory_is_whole: bool,
+    /// The logs of this lane, each with the place of its directory. One partition may be in several: one of them is the
+    /// replica, by the metadata, the others are strays.
+    pub logs: HashMap<(TopicPartition, usize), Log>,
 }
 
 impl Lane {
@@ -44,7 +42,7 @@ impl Lane {
         self: Rc<Self>,
         mut images: mpsc::UnboundedReceiver<Published>,
         mut recovered: Recovered,
-    ) -> Vec<TopicPartition> {
+    ) -> Vec<(TopicPartition, usize)> {
         if let Some(first) = images.recv().await {
             self.apply(&first.image, &first.delta, &mut recovered);
         }
@@ -138,48 +136,58 @@ impl Lane {
                 self.drop_partition(id);
                 continue;
             }
-            let Some(partition) = self.partition(id).or_else(|| self.open(id, topic, &config, recovered)) else {
+            let found = self.partition(id).or_else(|| self.open(id, topic, registration, &config, recovered));
+            let Some(partition) = found else {
+                self.absent.borrow_mut().insert(id);
                 continue;
             };
+            self.absent.borrow_mut().remove(&id);
             self.reconcile_partition(image, &partition, registration, &config);
         }
     }
 
-    /// Takes the recovered log, or makes a new one where there can be none.
+    /// Takes the recovered log, or makes a new one where there can be none. `None` when the replica's directory is not in
+    /// use, or damaged and without it: absent is not empty (rule 12).
     fn open(
         self: &Rc<Self>,
         id: TopicPartition,
         topic: &Arc<TopicImage>,
+        registration: &PartitionRegistration,
         config: &Rc<TopicConfig>,
         recovered: &mut Recovered,
     ) -> Option<Rc<Partition>> {
         let log_config = self.log_config(config);
-        let (mut log, created) = match recovered.logs.remove(&id) {
+        let home = registration.directory_of(self.node().broker_id)?;
+        let directory = Arc::clone(self.node().directory(home)?);
+        let (mut log, created) = match recovered.logs.remove(&(id, directory.place)) {
             Some(log) => (log, None),
-            None if recovered.directory_is_whole => {
-                let generation = LogGeneration { recovery_epoch: recovered.recovery_epoch, counter: 0 };
+            None if directory.is_offline() => return None,
+            None if directory.is_whole => {
+                let generation = LogGeneration { recovery_epoch: directory.recovery_epoch, counter: 0 };
                 let key = ReplicaKey { partition: id, generation };
                 let start = stonelog_protocol::Offset::ZERO;
-                let (log, entry) = Log::create(key, log_config.clone(), config.is_strict(), start, self.next_ticket());
+                let ticket = self.next_ticket(&directory);
+                let (log, entry) = Log::create(key, log_config.clone(), config.is_strict(), start, ticket);
                 (log, Some(entry))
             }
             None => {
                 tracing::error!(topic = %topic.name, partition = %id.partition,
-                    "the damaged directory does not hold this replica: it stays offline");
+                    "the damaged directory {} does not hold this replica: it stays offline", directory.path.display());
                 return None;
             }
         };
         log.set_config(log_config);
-        let partition = Partition::new(id, Arc::clone(&topic.name), log, Rc::clone(config));
+        let partition = Partition::new(id, Arc::clone(&topic.name), directory, log, Rc::clone(config));
         self.insert_partition(Rc::clone(&partition));
         if let Some(entry) = created {
             drop(self.enqueue_change(&partition, entry));
         } else {
             // What recovery found may have to go to segments yet, and the next checkpoint must know it.
-            self.node().unflushed_bytes.fetch_add(partition.replica().log.unflushed_bytes(), Ordering::Relaxed);
+            let unflushed = partition.replica().log.unflushed_bytes();
+            partition.directory().unflushed_bytes.fetch_add(unflushed, Ordering::Relaxed);
             partition.uncheckpointed.set(true);
             self.mark_dirty(&partition);
-            self.node().flushed.notify_one();
+            partition.directory().flushed.notify_one();
         }
         Some(partition)
     }
@@ -197,7 +205,7 @@ impl Lane {
             let replica = &mut *replica;
             replica.log.set_config(self.log_config(config));
             replica.config = Rc::clone(config);
-            if let Some(entry) = replica.log.set_mode(config.is_strict(), self.next_ticket()) {
+            if let Some(entry) = replica.log.set_mode(config.is_strict(), self.next_ticket(partition.directory())) {
                 drop(self.enqueue_change(partition, entry));
             }
             replica.leader_epoch = registration.leader_epoch;
@@ -211,7 +219,8 @@ impl Lane {
                 };
                 if replica.log.latest_epoch() != Some(registration.leader_epoch) {
                     // The epoch begins at the present end, whether or not anything is appended in it (KIP-101).
-                    let entry = replica.log.begin_epoch(registration.leader_epoch, self.next_ticket());
+                    let entry =
+                        replica.log.begin_epoch(registration.leader_epoch, self.next_ticket(partition.directory()));
                     drop(self.enqueue_change(partition, entry));
                 }
                 match &mut replica.leader {
@@ -226,7 +235,7 @@ impl Lane {
                 replica.leader = None;
                 replica.role = Role::Follower;
             }
-            if self.node().is_offline() {
+            if partition.directory().is_offline() {
                 replica.role = Role::Offline;
             }
         }
@@ -235,13 +244,14 @@ impl Lane {
 
     /// The replica is no longer this broker's: waiters hear it, the journal records it, the files go later.
     fn drop_partition(self: &Rc<Self>, id: TopicPartition) {
+        self.absent.borrow_mut().remove(&id);
         let Some(partition) = self.remove_partition(id) else { return };
         let entry = {
             let mut replica = partition.replica_mut();
             replica.role = Role::Removed;
             replica.leader = None;
-            self.node().unflushed_bytes.fetch_sub(replica.log.unflushed_bytes(), Ordering::Relaxed);
-            replica.log.drop_log(self.next_ticket())
+            partition.directory().unflushed_bytes.fetch_sub(replica.log.unflushed_bytes(), Ordering::Relaxed);
+            replica.log.drop_log(self.next_ticket(partition.directory()))
         };
         drop(self.enqueue_change(&partition, entry));
         partition.publish();

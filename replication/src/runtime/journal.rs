@@ -8,7 +8,7 @@
 //! Order is everything here: one queue in, commits in queue order, completions per lane in ticket order.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -118,6 +118,7 @@ struct Shared {
     chore: Condvar,
     /// The first failure.
     failed: Mutex<Option<Arc<Fault>>>,
+    has_failed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -214,8 +215,11 @@ impl JournalThreads {
 }
 
 impl JournalQueue {
-    /// Queues the entries of one lane's turn.
+    /// Queues the entries of one lane's turn. After a failure they are dropped: nothing becomes of them.
     pub fn submit(&self, submission: Submission) {
+        if self.shared.has_failed() {
+            return;
+        }
         let mut queue = lock(&self.shared.queue);
         let was_empty = queue.submissions.is_empty();
         queue.submissions.push(submission);
@@ -224,9 +228,12 @@ impl JournalQueue {
             self.shared.arrived.notify_one();
         }
     }
-}
 
-impl JournalQueue {
+    /// Ends the journal because something else of its directory has failed: nothing is acknowledged from now on.
+    pub fn fail(&self, fault: Fault) {
+        self.shared.fail(fault);
+    }
+
     /// Everything below this position is durable and has been reported to the lanes whose entries it holds: what it
     /// says is in their signals. A checkpoint may cover no more (recovery would read a covered position beyond the
     /// journal's end as damage).
@@ -253,7 +260,12 @@ impl Shared {
             maintenance,
             chore: Condvar::new(),
             failed: Mutex::default(),
+            has_failed: AtomicBool::new(false),
         }
+    }
+
+    fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::SeqCst)
     }
 
     /// Keeps a zeroed file ready, so that the writer does not have to make one while everybody waits.
@@ -291,6 +303,9 @@ impl Shared {
         let gather_max = usize::try_from(self.maintenance.usage().bytes_max / 4).unwrap_or(usize::MAX);
         let gather_max = gather_max.min(GATHER_BYTES_MAX);
         while let Some(idle) = self.wait_for_submissions(&mut taken, named_durable) {
+            if self.has_failed() {
+                return;
+            }
             if idle {
                 if !writer.empty_commit_wanted() {
                     continue;
@@ -350,7 +365,7 @@ impl Shared {
         let mut said = false;
         loop {
             match writer.write(entries) {
-                Err(fault) if fault.is_out_of_space() && !lock(&self.queue).stopping => {
+                Err(fault) if fault.is_out_of_space() && !lock(&self.queue).stopping && !self.has_failed() => {
                     if !std::mem::replace(&mut said, true) {
                         tracing::warn!("the journal is full; producers wait for segments: {fault}");
                     }
@@ -370,7 +385,7 @@ impl Shared {
                 std::mem::swap(&mut queue.submissions, taken);
                 return Some(false);
             }
-            if queue.stopping {
+            if queue.stopping || self.has_failed() {
                 return None;
             }
             if named_durable {
@@ -380,7 +395,7 @@ impl Shared {
             let (guard, timeout) =
                 self.arrived.wait_timeout(queue, IDLE_COMMIT_AFTER).unwrap_or_else(PoisonError::into_inner);
             queue = guard;
-            if timeout.timed_out() && queue.submissions.is_empty() && !queue.stopping {
+            if timeout.timed_out() && queue.submissions.is_empty() && !queue.stopping && !self.has_failed() {
                 return Some(true);
             }
         }
@@ -391,7 +406,7 @@ impl Shared {
             {
                 let mut written = lock(&self.written);
                 while written.commits.is_empty() {
-                    if written.stopping {
+                    if written.stopping || self.has_failed() {
                         return;
                     }
                     written = self.flush.wait(written).unwrap_or_else(PoisonError::into_inner);
@@ -401,6 +416,10 @@ impl Shared {
                 Ok(durable) => durable,
                 Err(fault) => return self.fail(fault),
             };
+            if self.has_failed() {
+                // Something else has failed while the device was busy: what it may hold is not acknowledged any more.
+                return;
+            }
             let mut newest = vec![None; self.lanes.len()];
             let mut reported = None;
             let mut written = lock(&self.written);
@@ -423,13 +442,25 @@ impl Shared {
         }
     }
 
+    /// The first failure is kept; every lane hears of it, and the threads end.
     fn fail(&self, fault: Fault) {
-        tracing::error!("the journal failed and its directory goes offline: {fault}");
         let fault = Arc::new(fault);
-        lock(&self.failed).get_or_insert_with(|| Arc::clone(&fault));
+        {
+            let mut failed = lock(&self.failed);
+            if failed.is_some() {
+                return;
+            }
+            *failed = Some(Arc::clone(&fault));
+            self.has_failed.store(true, Ordering::SeqCst);
+        }
         for lane in &self.lanes {
             lane.put(JournalEvent::Failed(Arc::clone(&fault)), true);
         }
+        // Taken and let go, so that nobody is between its look at the failure and its wait.
+        drop(lock(&self.queue));
+        self.arrived.notify_all();
+        drop(lock(&self.written));
+        self.flush.notify_all();
     }
 }
 

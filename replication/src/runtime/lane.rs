@@ -5,7 +5,7 @@
 //! logs, and each partition touched publishes its progress once.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future as _;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -18,12 +18,13 @@ use bytes::BytesMut;
 use stonelog_protocol::batch::BatchHeader;
 use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::{LeaderEpoch, Offset, Timestamp, TopicId, TopicPartition};
-use stonelog_storage::ReplicaKey;
 use stonelog_storage::journal::{Change, JournalEntry};
 use stonelog_storage::log::{CommitSpan, FIRST_TICKET};
+use stonelog_storage::{Fault, ReplicaKey};
 use tokio::sync::oneshot;
 
 use super::changed::Changed;
+use super::directory::Directory;
 use super::journal::{JournalEvent, Submission};
 use super::lanes::{Lanes, spawn_here, spawn_vital};
 use super::node::Node;
@@ -39,17 +40,27 @@ pub struct Lane {
     node: Arc<Node>,
     lanes: Lanes,
     partitions: RefCell<HashMap<TopicPartition, Rc<Partition>>>,
-    outgoing: RefCell<Outgoing>,
-    in_flight: RefCell<InFlight>,
+    /// Partitions of this broker whose directory is not in use.
+    pub(super) absent: RefCell<HashSet<TopicPartition>>,
+    /// By the directory's place.
+    journals: Vec<LaneJournal>,
     pub(super) image: RefCell<Arc<MetadataImage>>,
     pub(super) image_changed: Changed,
-    pub(super) dirty: RefCell<Vec<Rc<Partition>>>,
-    pub(super) dirty_changed: Changed,
     /// Effective settings by topic, until they change.
     pub(super) topic_configs: RefCell<HashMap<TopicId, Rc<TopicConfig>>>,
     /// Partitions that left this broker and whose files are still there.
     pub(super) dropped: RefCell<Vec<Rc<Partition>>>,
     room: Changed,
+}
+
+/// A lane's end of one directory's journal.
+pub(super) struct LaneJournal {
+    pub(super) directory: Arc<Directory>,
+    outgoing: RefCell<Outgoing>,
+    in_flight: RefCell<InFlight>,
+    /// Partitions of the directory that may have something for their segments.
+    pub(super) dirty: RefCell<Vec<Rc<Partition>>>,
+    pub(super) dirty_changed: Changed,
 }
 
 /// Entries of the present turn.
@@ -108,17 +119,22 @@ pub struct Append {
 
 impl Lane {
     pub(super) fn new(index: usize, node: Arc<Node>, lanes: Lanes) -> Rc<Lane> {
+        let journal = |directory: &Arc<Directory>| LaneJournal {
+            directory: Arc::clone(directory),
+            outgoing: RefCell::default(),
+            in_flight: RefCell::default(),
+            dirty: RefCell::default(),
+            dirty_changed: Changed::default(),
+        };
         Rc::new(Lane {
             index,
+            journals: node.directories.iter().map(journal).collect(),
             node,
             lanes,
             partitions: RefCell::default(),
-            outgoing: RefCell::default(),
-            in_flight: RefCell::default(),
+            absent: RefCell::default(),
             image: RefCell::new(Arc::default()),
             image_changed: Changed::default(),
-            dirty: RefCell::default(),
-            dirty_changed: Changed::default(),
             topic_configs: RefCell::default(),
             dropped: RefCell::default(),
             room: Changed::default(),
@@ -126,8 +142,10 @@ impl Lane {
     }
 
     pub(super) fn start_tasks(self: &Rc<Self>) {
-        spawn_vital("a lane's journal events", Rc::clone(self).follow_journal());
-        spawn_vital("a lane's flushes", Rc::clone(self).flush_segments());
+        for place in 0..self.journals.len() {
+            spawn_vital("a lane's journal events", Rc::clone(self).follow_journal(place));
+            spawn_vital("a lane's flushes", Rc::clone(self).flush_segments(place));
+        }
         spawn_vital("a lane's retention", Rc::clone(self).check_retention());
     }
 
@@ -139,6 +157,11 @@ impl Lane {
     /// What all lanes share.
     pub fn node(&self) -> &Arc<Node> {
         &self.node
+    }
+
+    /// This lane's end of a directory's journal.
+    pub(super) fn journal(&self, place: usize) -> &LaneJournal {
+        &self.journals[place]
     }
 
     /// All lanes.
@@ -174,9 +197,11 @@ impl Lane {
     /// `current_leader_epoch` is what the client believes; [`LeaderEpoch::NONE`] is not checked
     /// (`Partition.checkCurrentLeaderEpoch`).
     pub fn leading(&self, id: TopicPartition, current_leader_epoch: LeaderEpoch) -> Result<Rc<Partition>, Reject> {
-        let partition = self.partition(id).ok_or(Reject::UnknownPartition)?;
+        let Some(partition) = self.partition(id) else {
+            return Err(if self.absent.borrow().contains(&id) { Reject::Offline } else { Reject::UnknownPartition });
+        };
         let progress = partition.progress();
-        if self.node.is_offline() || progress.role == Role::Offline {
+        if partition.directory().is_offline() || progress.role == Role::Offline {
             return Err(Reject::Offline);
         }
         crate::partition::leader::check_epoch(&progress, current_leader_epoch)?;
@@ -187,7 +212,7 @@ impl Lane {
     pub fn append(self: &Rc<Self>, append: Append) -> Result<Appended, Reject> {
         let partition = self.leading(append.partition, LeaderEpoch::NONE)?;
         let now = self.node.clock.wall();
-        let ticket = self.outgoing.borrow().next_ticket;
+        let ticket = self.next_ticket(partition.directory());
         let mut replica = partition.replica_mut();
         let replica = &mut *replica;
         let leader = replica.leader.as_ref().ok_or(Reject::NotLeader(replica.leader_epoch))?;
@@ -243,9 +268,9 @@ impl Lane {
         receiver
     }
 
-    /// The ticket that the next queued entry gets.
-    pub(super) fn next_ticket(&self) -> u64 {
-        self.outgoing.borrow().next_ticket
+    /// The ticket that the next queued entry of a directory gets.
+    pub(super) fn next_ticket(&self, directory: &Directory) -> u64 {
+        self.journals[directory.place].outgoing.borrow().next_ticket
     }
 
     fn enqueue(
@@ -255,14 +280,19 @@ impl Lane {
         hurry_written: bool,
         durable: Option<oneshot::Sender<()>>,
     ) {
-        let mut outgoing = self.outgoing.borrow_mut();
+        let place = partition.directory().place;
+        let journal = &self.journals[place];
+        if journal.directory.is_offline() {
+            return;
+        }
+        let mut outgoing = journal.outgoing.borrow_mut();
         let ticket = outgoing.next_ticket;
         outgoing.next_ticket += 1;
         outgoing.hurry_written |= hurry_written;
         if let Change::Append { batches, .. } = &entry.change {
-            self.node.unflushed_bytes.fetch_add(batches.len() as u64, Ordering::Relaxed);
+            journal.directory.unflushed_bytes.fetch_add(batches.len() as u64, Ordering::Relaxed);
         }
-        self.in_flight.borrow_mut().entries.push_back(Waiting {
+        journal.in_flight.borrow_mut().entries.push_back(Waiting {
             ticket,
             replica: entry.replica,
             partition: Rc::clone(partition),
@@ -273,7 +303,7 @@ impl Lane {
             outgoing.scheduled = true;
             let lane = Rc::clone(self);
             // Runs after the tasks that are ready now: everything this turn appends goes out together.
-            spawn_here(async move { lane.submit() });
+            spawn_here(async move { lane.journals[place].submit(lane.index) });
         }
         drop(outgoing);
         partition.uncheckpointed.set(true);
@@ -283,8 +313,9 @@ impl Lane {
     /// Queues the partition for a look at what can go to segments.
     pub(super) fn mark_dirty(&self, partition: &Rc<Partition>) {
         if !partition.dirty.replace(true) {
-            self.dirty.borrow_mut().push(Rc::clone(partition));
-            self.dirty_changed.publish();
+            let journal = &self.journals[partition.directory().place];
+            journal.dirty.borrow_mut().push(Rc::clone(partition));
+            journal.dirty_changed.publish();
         }
     }
 
@@ -296,42 +327,31 @@ impl Lane {
         self.topic_configs.borrow_mut().clear();
     }
 
-    fn submit(&self) {
-        let mut outgoing = self.outgoing.borrow_mut();
-        outgoing.scheduled = false;
-        let entries = std::mem::take(&mut outgoing.entries);
-        if entries.is_empty() {
-            return;
-        }
-        let first_ticket = outgoing.next_ticket - entries.len() as u64;
-        let hurry_written = std::mem::take(&mut outgoing.hurry_written);
-        self.node.journal.submit(Submission { lane: self.index, first_ticket, entries, hurry_written });
-    }
-
-    /// Takes the journal's events and publishes every partition they touch, once.
-    async fn follow_journal(self: Rc<Self>) {
-        let signal = Arc::clone(&self.node.lane_signals[self.index]);
+    /// Takes a journal's events and publishes every partition they touch, once.
+    async fn follow_journal(self: Rc<Self>, place: usize) {
+        let signal = Arc::clone(&self.journals[place].directory.lane_signals[self.index]);
         let mut events = Vec::new();
         let mut touched: Vec<Rc<Partition>> = Vec::new();
         loop {
             signal.take(&mut events).await;
-            self.on_events(&mut events, &mut touched);
+            self.on_events(place, &mut events, &mut touched);
         }
     }
 
-    /// Hears now what the journal has left for this lane.
-    pub(super) fn hear_journal(&self) {
+    /// Hears now what a directory's journal has left for this lane.
+    pub(super) fn hear_journal(&self, place: usize) {
         let mut events = Vec::new();
-        self.node.lane_signals[self.index].take_now(&mut events);
-        self.on_events(&mut events, &mut Vec::new());
+        self.journals[place].directory.lane_signals[self.index].take_now(&mut events);
+        self.on_events(place, &mut events, &mut Vec::new());
     }
 
-    fn on_events(&self, events: &mut Vec<JournalEvent>, touched: &mut Vec<Rc<Partition>>) {
+    fn on_events(&self, place: usize, events: &mut Vec<JournalEvent>, touched: &mut Vec<Rc<Partition>>) {
+        let journal = &self.journals[place];
         for event in events.drain(..) {
             match event {
-                JournalEvent::Written { last_ticket, span } => self.on_written(last_ticket, span, touched),
-                JournalEvent::Durable { last_ticket } => self.on_durable(last_ticket, touched),
-                JournalEvent::Failed(fault) => self.on_failed(&fault.to_string()),
+                JournalEvent::Written { last_ticket, span } => journal.on_written(last_ticket, span, touched),
+                JournalEvent::Durable { last_ticket } => journal.on_durable(last_ticket, touched),
+                JournalEvent::Failed(fault) => self.on_failed(place, &fault),
             }
         }
         for partition in touched.drain(..) {
@@ -339,48 +359,25 @@ impl Lane {
         }
     }
 
-    fn on_written(&self, last_ticket: u64, span: CommitSpan, touched: &mut Vec<Rc<Partition>>) {
-        let mut in_flight = self.in_flight.borrow_mut();
-        let in_flight = &mut *in_flight;
-        while let Some(entry) = in_flight.entries.get(in_flight.written)
-            && entry.ticket <= last_ticket
-        {
-            entry.partition.replica_mut().log.on_written(entry.replica.generation, entry.ticket, span);
-            touch(&entry.partition, touched);
-            in_flight.written += 1;
-        }
-    }
-
-    fn on_durable(&self, last_ticket: u64, touched: &mut Vec<Rc<Partition>>) {
-        let mut in_flight = self.in_flight.borrow_mut();
-        while let Some(entry) = in_flight.entries.pop_front_if(|entry| entry.ticket <= last_ticket) {
-            assert!(in_flight.written > 0, "durable before written");
-            in_flight.written -= 1;
-            entry.partition.replica_mut().log.on_durable(entry.replica.generation, entry.ticket);
-            touch(&entry.partition, touched);
-            if let Some(durable) = entry.durable {
-                let _ = durable.send(());
-                // No flush follows such a change by itself, but a checkpoint must: for the journal, and for files to go.
-                self.node.flushed.notify_one();
+    /// A directory is gone for this process: whoever waits is told so.
+    fn on_failed(&self, place: usize, fault: &Fault) {
+        let journal = &self.journals[place];
+        self.node.take_offline(&journal.directory, fault);
+        journal.in_flight.borrow_mut().entries.clear();
+        journal.in_flight.borrow_mut().written = 0;
+        for partition in self.partitions() {
+            if partition.directory().place == place {
+                partition.replica_mut().role = Role::Offline;
+                partition.publish();
             }
         }
+        self.made_room();
     }
 
-    /// The directory is gone for this process: whoever waits is told so.
-    pub(super) fn on_failed(&self, reason: &str) {
-        self.node.take_offline(reason);
-        self.in_flight.borrow_mut().entries.clear();
-        self.in_flight.borrow_mut().written = 0;
-        for partition in self.partitions() {
-            partition.replica_mut().role = Role::Offline;
-            partition.publish();
-        }
-    }
-
-    /// Waits while the journal holds more than segments have caught up with.
+    /// Waits while some directory's journal holds more than its segments have caught up with.
     pub async fn room(&self) {
         const LOOK_AGAIN: Duration = Duration::from_millis(50);
-        while self.node.is_under_pressure() && !self.node.is_offline() {
+        while self.node.directories.iter().any(|directory| directory.is_under_pressure()) {
             // Another lane may be the one that makes room, so the wait is bounded.
             let seen = self.room.version();
             let _ = tokio::time::timeout(LOOK_AGAIN, self.room.after(seen)).await;
@@ -414,6 +411,47 @@ impl Lane {
             Poll::Pending
         })
         .await;
+    }
+}
+
+impl LaneJournal {
+    fn submit(&self, lane: usize) {
+        let mut outgoing = self.outgoing.borrow_mut();
+        outgoing.scheduled = false;
+        let entries = std::mem::take(&mut outgoing.entries);
+        if entries.is_empty() {
+            return;
+        }
+        let first_ticket = outgoing.next_ticket - entries.len() as u64;
+        let hurry_written = std::mem::take(&mut outgoing.hurry_written);
+        self.directory.journal.submit(Submission { lane, first_ticket, entries, hurry_written });
+    }
+
+    fn on_written(&self, last_ticket: u64, span: CommitSpan, touched: &mut Vec<Rc<Partition>>) {
+        let mut in_flight = self.in_flight.borrow_mut();
+        let in_flight = &mut *in_flight;
+        while let Some(entry) = in_flight.entries.get(in_flight.written)
+            && entry.ticket <= last_ticket
+        {
+            entry.partition.replica_mut().log.on_written(entry.replica.generation, entry.ticket, span);
+            touch(&entry.partition, touched);
+            in_flight.written += 1;
+        }
+    }
+
+    fn on_durable(&self, last_ticket: u64, touched: &mut Vec<Rc<Partition>>) {
+        let mut in_flight = self.in_flight.borrow_mut();
+        while let Some(entry) = in_flight.entries.pop_front_if(|entry| entry.ticket <= last_ticket) {
+            assert!(in_flight.written > 0, "durable before written");
+            in_flight.written -= 1;
+            entry.partition.replica_mut().log.on_durable(entry.replica.generation, entry.ticket);
+            touch(&entry.partition, touched);
+            if let Some(durable) = entry.durable {
+                let _ = durable.send(());
+                // No flush follows such a change by itself, but a checkpoint must: for the journal, and for files to go.
+                self.directory.flushed.notify_one();
+            }
+        }
     }
 }
 

@@ -34,12 +34,12 @@ pub struct LaneThreads {
 }
 
 impl Lanes {
-    /// Starts one lane per element of `nodes`' signal list.
+    /// Starts the node's lanes.
     ///
     /// Inboxes are unbounded as queues but not in bytes: what a message carries was paid for with byte credit when its
     /// frame was read, and a lane always drains its inbox.
     pub fn start(node: Arc<Node>) -> std::io::Result<(LaneThreads, Lanes)> {
-        let count = node.lane_signals.len();
+        let count = node.lane_count;
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel::<Message>()).unzip();
         let lanes = Lanes { inboxes: senders.into() };
         let (stop, stopping) = tokio::sync::watch::channel(false);

@@ -1,19 +1,21 @@
-//! What all lanes of a broker share: identity, clock, disk, journal, threads for jobs.
+//! What all lanes of a broker share: identity, clock, settings, and its log directories.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use stonelog_protocol::{BrokerId, DirectoryId};
+use stonelog_protocol::{BrokerEpoch, BrokerId, DirectoryId};
+use stonelog_storage::Fault;
 use stonelog_storage::disk::Disk;
-use stonelog_storage::job::FileAccess;
-use tokio::sync::{Notify, watch};
+use stonelog_storage::log_dir;
+use tokio::sync::watch;
 
 use super::clock::Clock;
-use super::journal::{JournalQueue, LaneSignal};
-use super::pool::Pool;
+use super::directory::{AbsentDirectory, Directory, Failures};
+
+/// How long a stop waits for the marker of a failed directory.
+const MARKER_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Settings of the data plane that are fixed while the broker runs.
 #[derive(Clone, Debug)]
@@ -22,7 +24,7 @@ pub struct NodeSettings {
     pub broker_defaults: BTreeMap<String, String>,
     /// Memory for recent batches, over all lanes.
     pub tail_bytes_max: usize,
-    /// Bytes of unflushed batches, over all lanes, past which producers wait.
+    /// Bytes of unflushed batches of one directory, over all lanes, past which producers wait.
     pub unflushed_bytes_max: usize,
     /// The largest batch: one that a journal file can hold.
     pub entry_bytes_max: u64,
@@ -40,57 +42,41 @@ pub struct NodeSettings {
 pub struct Node {
     /// This broker.
     pub broker_id: BrokerId,
-    /// Its log directory's identity.
-    pub directory_id: DirectoryId,
-    /// The log directory.
-    pub log_dir: PathBuf,
+    /// This incarnation.
+    pub broker_epoch: BrokerEpoch,
     /// Clocks.
     pub clock: Clock,
     /// The file system.
     pub disk: Arc<dyn Disk>,
-    /// Segment files, and the journal for batches that are not in one yet.
-    pub access: Arc<FileAccess>,
-    /// The way into the journal.
-    pub journal: JournalQueue,
-    /// Where the journal leaves word for each lane.
-    pub lane_signals: Vec<Arc<LaneSignal>>,
-    /// Threads for reads that would block.
-    pub readers: Pool,
-    /// Threads for segment writes and checkpoints.
-    pub writers: Pool,
+    /// The log directories in use, those that have failed since included.
+    pub directories: Vec<Arc<Directory>>,
+    /// Configured directories that this start could not use.
+    pub absent: Vec<AbsentDirectory>,
     /// Fixed settings.
     pub settings: NodeSettings,
-    /// Bytes that the journal holds and segments do not, over all lanes.
-    pub unflushed_bytes: AtomicU64,
-    /// Notified when a flush has moved batches to segments.
-    pub flushed: Notify,
-    offline: AtomicBool,
-    offline_reason: Mutex<Option<String>>,
-    offline_seen: watch::Sender<bool>,
+    /// How many lanes there are.
+    pub lane_count: usize,
+    failures: Failures,
+    /// Markers of failed directories that are being written.
+    markers: Mutex<Vec<Receiver<()>>>,
 }
 
 /// The parts of a [`Node`] that its maker provides.
 pub struct NodeParts {
     /// See [`Node::broker_id`].
     pub broker_id: BrokerId,
-    /// See [`Node::directory_id`].
-    pub directory_id: DirectoryId,
-    /// See [`Node::log_dir`].
-    pub log_dir: PathBuf,
+    /// See [`Node::broker_epoch`].
+    pub broker_epoch: BrokerEpoch,
     /// See [`Node::disk`].
     pub disk: Arc<dyn Disk>,
-    /// See [`Node::access`].
-    pub access: Arc<FileAccess>,
-    /// See [`Node::journal`].
-    pub journal: JournalQueue,
-    /// See [`Node::lane_signals`].
-    pub lane_signals: Vec<Arc<LaneSignal>>,
-    /// See [`Node::readers`].
-    pub readers: Pool,
-    /// See [`Node::writers`].
-    pub writers: Pool,
+    /// See [`Node::directories`].
+    pub directories: Vec<Arc<Directory>>,
+    /// See [`Node::absent`].
+    pub absent: Vec<AbsentDirectory>,
     /// See [`Node::settings`].
     pub settings: NodeSettings,
+    /// See [`Node::lane_count`].
+    pub lane_count: usize,
 }
 
 impl Node {
@@ -98,76 +84,97 @@ impl Node {
     pub fn new(parts: NodeParts) -> Arc<Node> {
         Arc::new(Node {
             broker_id: parts.broker_id,
-            directory_id: parts.directory_id,
-            log_dir: parts.log_dir,
+            broker_epoch: parts.broker_epoch,
             clock: Clock,
             disk: parts.disk,
-            access: parts.access,
-            journal: parts.journal,
-            lane_signals: parts.lane_signals,
-            readers: parts.readers,
-            writers: parts.writers,
+            directories: parts.directories,
+            absent: parts.absent,
             settings: parts.settings,
-            unflushed_bytes: AtomicU64::new(0),
-            flushed: Notify::new(),
-            offline: AtomicBool::new(false),
-            offline_reason: Mutex::new(None),
-            offline_seen: watch::Sender::new(false),
+            lane_count: parts.lane_count,
+            failures: Failures::default(),
+            markers: Mutex::default(),
         })
     }
 
-    /// The directory failed (rule 8): nothing is acknowledged, appended or served from it any more.
-    pub fn take_offline(&self, reason: &str) {
-        if self.offline.swap(true, Ordering::SeqCst) {
+    /// The directory of that identity, if it is in use or was since the start.
+    pub fn directory(&self, id: DirectoryId) -> Option<&Arc<Directory>> {
+        self.directories.iter().find(|directory| directory.id == id)
+    }
+
+    /// A directory failed (rule 8): nothing is acknowledged, appended or served from it any more. The first failure
+    /// counts; every lane hears of it through its signal.
+    pub fn take_offline(&self, directory: &Directory, fault: &Fault) {
+        if !directory.health.fail(&fault.to_string()) {
             return;
         }
-        tracing::error!("log directory {} is offline: {reason}", self.log_dir.display());
-        *self.offline_reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
-        self.offline_seen.send_replace(true);
+        tracing::error!("log directory {} is offline: {fault}", directory.path.display());
+        directory.journal.fail(fault.repeat());
+        self.failures.add();
+        self.mark(directory, &fault.to_string());
     }
 
-    /// Whether the directory has failed.
-    pub fn is_offline(&self) -> bool {
-        self.offline.load(Ordering::SeqCst)
-    }
-
-    /// Why it is offline.
-    pub fn offline_reason(&self) -> Option<String> {
-        self.offline_reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Turns true when the directory fails.
-    pub fn watch_offline(&self) -> watch::Receiver<bool> {
-        self.offline_seen.subscribe()
-    }
-
-    /// Whether producers must wait until segments have caught up with the journal.
-    pub fn is_under_pressure(&self) -> bool {
-        self.unflushed_bytes.load(Ordering::Relaxed) as usize >= self.settings.unflushed_bytes_max
-    }
-
-    /// Whether segments should be written although little has gathered: the journal or memory is filling up.
-    pub fn wants_room(&self) -> bool {
-        let usage = self.journal.maintenance().usage();
-        let unflushed = self.unflushed_bytes.load(Ordering::Relaxed) as usize;
-        usage.bytes_live * 2 >= usage.bytes_max || unflushed * 2 >= self.settings.unflushed_bytes_max
-    }
-
-    /// Waits as long as appended batches may gather before they are written to segments.
-    pub async fn until_flush(&self) {
-        self.wait_unless_room_is_wanted(self.settings.flush_after).await;
-    }
-
-    /// Waits as long as written segments may gather before a checkpoint.
-    pub async fn until_checkpoint(&self) {
-        self.wait_unless_room_is_wanted(self.settings.checkpoint_after).await;
-    }
-
-    async fn wait_unless_room_is_wanted(&self, longest: Duration) {
-        const LOOK_EVERY: Duration = Duration::from_millis(20);
-        let until = tokio::time::Instant::now() + longest;
-        while tokio::time::Instant::now() < until && !self.wants_room() {
-            tokio::time::sleep_until(until.min(tokio::time::Instant::now() + LOOK_EVERY)).await;
+    /// Leaves markers that keep the directory out of use after a restart too. On a thread of its own: the device may
+    /// take any time.
+    fn mark(&self, failed: &Directory, reason: &str) {
+        let neighbours: Vec<_> = self.online().map(Arc::clone).collect();
+        let (disk, path, id, reason) = (Arc::clone(&self.disk), failed.path.clone(), failed.id, reason.to_owned());
+        let epoch = self.broker_epoch;
+        let (sender, written) = channel();
+        let write = move || {
+            let mut marked = neighbours
+                .iter()
+                .filter(|at| log_dir::mark_peer_offline(&*disk, &at.path, id, epoch, &reason).is_ok())
+                .count();
+            match log_dir::mark_offline(&*disk, &path, &reason) {
+                Ok(()) => marked += 1,
+                Err(fault) => {
+                    tracing::error!("{} does not take the marker that it is offline: {fault}", path.display())
+                }
+            }
+            if marked == 0 {
+                tracing::error!(
+                    "nothing will keep {} from being used again: have its device checked before the next start",
+                    path.display()
+                );
+            }
+            let _ = sender.send(());
+        };
+        match std::thread::Builder::new().name("offline-marker".into()).spawn(write) {
+            Ok(_) => self.markers.lock().unwrap_or_else(PoisonError::into_inner).push(written),
+            Err(error) => tracing::error!("no thread to mark {} as offline: {error}", failed.path.display()),
         }
+    }
+
+    /// Waits until markers are written, but not for ever.
+    pub(super) fn wait_for_markers(&self) {
+        for written in self.markers.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            let _ = written.recv_timeout(MARKER_WAIT_MAX);
+        }
+    }
+
+    /// Why the broker cannot go on: its last directory, or the one with the metadata log, has failed.
+    pub fn must_stop(&self) -> Option<String> {
+        let failed = |directory: &Directory| {
+            let reason = directory.health.reason()?;
+            Some(format!("{}: {reason}", directory.path.display()))
+        };
+        if let Some(directory) = self.directories.iter().find(|directory| directory.holds_metadata)
+            && self.directories.iter().any(|directory| !directory.is_offline())
+        {
+            return failed(directory)
+                .map(|failed| format!("the log directory with the metadata log has failed, {failed}"));
+        }
+        let all: Option<Vec<String>> = self.directories.iter().map(|directory| failed(directory)).collect();
+        all.map(|all| format!("the last log directory has failed, {}", all.join("; ")))
+    }
+
+    /// Changes whenever a directory fails: how many have.
+    pub fn watch_failures(&self) -> watch::Receiver<usize> {
+        self.failures.watch()
+    }
+
+    /// The directories that work.
+    pub fn online(&self) -> impl Iterator<Item = &Arc<Directory>> {
+        self.directories.iter().filter(|directory| !directory.is_offline())
     }
 }

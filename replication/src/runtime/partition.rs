@@ -13,6 +13,7 @@ use stonelog_storage::log::{EpochEnd, Log};
 
 use super::abort::AbortOnPanic;
 use super::changed::Changed;
+use super::directory::Directory;
 use crate::partition::leader::Positions;
 use crate::partition::{Ack, Leader, Receipt, Reject, ack};
 use crate::progress::{Progress, Role};
@@ -22,6 +23,7 @@ use crate::settings::topic::TopicConfig;
 pub struct Partition {
     id: TopicPartition,
     topic: Arc<str>,
+    directory: Arc<Directory>,
     replica: RefCell<Replica>,
     progress: Cell<Progress>,
     changed: Changed,
@@ -57,12 +59,19 @@ pub struct Replica {
 
 impl Partition {
     /// A replica that neither leads nor follows yet.
-    pub fn new(id: TopicPartition, topic: Arc<str>, log: Log, config: Rc<TopicConfig>) -> Rc<Partition> {
+    pub fn new(
+        id: TopicPartition,
+        topic: Arc<str>,
+        directory: Arc<Directory>,
+        log: Log,
+        config: Rc<TopicConfig>,
+    ) -> Rc<Partition> {
         let replica = Replica { log, leader: None, config, role: Role::Follower, leader_epoch: LeaderEpoch::NONE };
         let progress = replica.progress(id);
         Rc::new(Partition {
             id,
             topic,
+            directory,
             replica: RefCell::new(replica),
             progress: Cell::new(progress),
             changed: Changed::default(),
@@ -81,6 +90,11 @@ impl Partition {
     /// The topic's name.
     pub fn topic(&self) -> &Arc<str> {
         &self.topic
+    }
+
+    /// The log directory it lies in.
+    pub fn directory(&self) -> &Arc<Directory> {
+        &self.directory
     }
 
     /// What was published last.

@@ -93,8 +93,8 @@ impl Lane {
                 Read::Empty => break Ok(ReadDone::default()),
                 Read::OutOfRange => break Err(Reject::OffsetOutOfRange),
                 Read::Job(job) => {
-                    let access = Arc::clone(&self.node().access);
-                    match self.node().readers.run_wanted(move || job.run(&access)).await {
+                    let access = Arc::clone(&partition.directory().access);
+                    match partition.directory().readers.run_wanted(move || job.run(&access)).await {
                         Ok(Ok(Found::Batches { batches, .. })) => break Ok(ReadDone { batches, diverging: None }),
                         // Meanwhile flushed or deleted: the log knows where it is now.
                         Ok(Ok(Found::Moved)) if partition.progress().role != progress.role => {

@@ -3,21 +3,22 @@
 //! Each step calls only the next. A broker leads nothing before its own registration is applied (rule 4), and serves
 //! nothing before its epoch is durable in its directory (rule 11).
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+mod directories;
+
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use stonelog_protocol::{BrokerEpoch, BrokerId, ClusterId, DirectoryId, TopicPartition, Uuid};
 use stonelog_storage::disk::Disk;
 use stonelog_storage::journal::{JournalOptions, RecoveryEnd};
-use stonelog_storage::log::{Log, LogConfig};
-use stonelog_storage::log_dir::{DirectoryState, LastStop, LogDir, MetaProperties, Tenure};
-use stonelog_storage::recovery::{self, RecoveredLogDir, RecoveryOptions};
-use stonelog_storage::segment::file_cache::{INDEX_BYTES_MAX, OPEN_FILES_COUNT};
+use stonelog_storage::log::Log;
+use stonelog_storage::log_dir::{LogDir, Tenure};
 use stonelog_storage::{Fault, recovery::Verdict as Recovered};
 
 use super::checkpointer::Checkpointer;
-use super::clock::Clock;
+use super::directory::{AbsentDirectory, Directory, DirectoryParts};
 use super::follow_image;
 use super::journal::{JournalThreads, LaneSignal};
 use super::lanes::{LaneThreads, Lanes, spawn_vital};
@@ -29,20 +30,25 @@ use crate::controller::{
     MetadataHandle, MetadataOptions, RegisterBrokerRequest, RegisteredBroker,
 };
 use crate::metadata::broker::ReplicaReport;
-use crate::metadata::{DirectoryRegistration, Endpoint, Verdict};
+use crate::metadata::{DirectoryRegistration, Endpoint, MetadataImage, Verdict};
 use crate::quorum::node::StartError as QuorumError;
+use directories::{OpenDirectories, OpenDirectory, RecoveredDirectory};
 
-/// Threads for reads that are not in memory.
+/// Threads of a directory for reads that are not in memory.
 const READER_THREADS: usize = 4;
-/// Threads for segment writes and checkpoints.
+/// Threads of a directory for segment writes and checkpoints.
 const WRITER_THREADS: usize = 4;
+/// How long after the controller did not hear of a failed directory it is told again.
+const TELL_AGAIN: Duration = Duration::from_millis(200);
 
 /// What a broker is started with.
 pub struct StartOptions {
     /// The file system.
     pub disk: Arc<dyn Disk>,
-    /// The log directory.
-    pub log_dir: PathBuf,
+    /// The log directories, each once, in the order of the configuration.
+    pub log_dirs: Vec<PathBuf>,
+    /// The one of them that a new cluster's metadata log begins in; later it is found where it is.
+    pub metadata_place: usize,
     /// `node.id`.
     pub node_id: BrokerId,
     /// The cluster id somebody asked for.
@@ -61,18 +67,48 @@ pub struct StartOptions {
     pub rules: Arc<dyn ConfigRules>,
     /// What CreateTopics may leave unset.
     pub defaults: Defaults,
-    /// Random bytes for new identities: cluster, directory, incarnation.
-    pub random: [[u8; 16]; 3],
-    /// The kernel boot and mount the directory is used under.
-    pub tenure: Tenure,
+    /// Random bytes for new identities.
+    pub random: Random,
+    /// The kernel boot and mount a directory is used under.
+    pub tenure_of: fn(&Path) -> io::Result<Tenure>,
+}
+
+/// Random bytes for new identities.
+#[derive(Clone, Copy, Debug)]
+pub struct Random {
+    /// A new cluster's.
+    pub cluster: [u8; 16],
+    /// New directories'.
+    pub directory: [u8; 16],
+    /// This process's.
+    pub incarnation: [u8; 16],
 }
 
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The directory, or what is in it.
+    /// A directory, or what is in it.
     #[error(transparent)]
     Fault(#[from] Fault),
+    /// None of the configured log directories can be used.
+    #[error("no log directory can be used: {}", list(.0))]
+    AllAbsent(Vec<AbsentDirectory>),
+    /// The metadata log is in none of the directories that can be used.
+    #[error(
+        "the metadata log is in none of the usable log directories ({}), and without it nothing can be served{}",
+        looked_in.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "),
+        if absent.is_empty() {
+            "; restore its directory `metadata` from a backup, or empty all log directories to begin anew".to_owned()
+        } else {
+            format!("; it is probably in one of these: {}", list(absent))
+        }
+    )]
+    MetadataAbsent {
+        /// Where it was looked for.
+        looked_in: Vec<PathBuf>,
+        /// What could not be used.
+        absent: Vec<AbsentDirectory>,
+    },
     /// The metadata quorum.
     #[error(transparent)]
     Quorum(#[from] QuorumError),
@@ -95,181 +131,187 @@ pub struct Started {
     /// What happened on the way.
     pub report: StartReport,
     lane_threads: LaneThreads,
-    journal_threads: JournalThreads,
-    directory: LogDir,
-    tenure: Tenure,
+    journal_threads: Vec<JournalThreads>,
+    locked: Vec<OpenDirectory>,
 }
 
 /// What happened during the start.
 #[derive(Clone, Debug)]
 pub struct StartReport {
-    /// Whether the directory was formatted: this is a new cluster.
+    /// Whether the directories were formatted: this is a new cluster.
     pub is_new_cluster: bool,
     /// The cluster.
     pub cluster_id: ClusterId,
-    /// The directory.
-    pub directory_id: DirectoryId,
     /// This incarnation.
     pub broker_epoch: BrokerEpoch,
-    /// How the journal ended.
-    pub journal_end: RecoveryEnd,
-    /// Journal entries replayed.
-    pub replayed: u64,
+    /// The directories in use.
+    pub directories: Vec<DirectoryReport>,
+    /// The directories that are not.
+    pub absent: Vec<AbsentDirectory>,
     /// What the registration found of partitions that may lack records.
     pub registered: RegisteredBroker,
     /// Logs of topics that no longer exist, put aside.
     pub strays: Vec<PathBuf>,
-    /// The scheduling class of the journal's flusher.
+}
+
+/// How a directory was found.
+#[derive(Clone, Debug)]
+pub struct DirectoryReport {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its identity.
+    pub id: DirectoryId,
+    /// How its journal ended.
+    pub journal_end: RecoveryEnd,
+    /// Journal entries replayed.
+    pub replayed: u64,
+    /// The scheduling class of its journal's flusher.
     pub journal_priority: Granted,
 }
 
 /// Starts the data plane and the metadata plane of a lone node. Returns when every partition it leads is led.
 pub async fn start(options: StartOptions) -> Result<Started, StartError> {
-    let (directory, meta, is_new_cluster) = open_directory(&options)?;
-    let last_stop = directory.begin(&options.tenure)?;
-    let recovered = recover(&options, last_stop)?;
-    let metadata = controller::start(MetadataOptions {
-        defaults: options.defaults.clone(),
-        ..MetadataOptions::new(
-            Arc::clone(&options.disk),
-            directory.metadata_path(),
-            options.node_id,
-            meta.cluster_id.clone(),
-            meta.directory_id,
-            Arc::clone(&options.rules),
-        )
-    })?;
-    let registered = register(&options, &meta, &metadata, &recovered).await?;
-    directory.record_broker_epoch(registered.epoch)?;
-    directory.record_tenure(&options.tenure)?;
+    let OpenDirectories { open, mut absent, cluster_id, is_new_cluster } = directories::open_all(&options)?;
+    let recovered = directories::recover_all(&options, open, &mut absent)?;
+    let metadata = start_metadata(&options, &recovered, &cluster_id)?;
+    let registered = register(&options, &cluster_id, &metadata, &recovered).await?;
+    for RecoveredDirectory { open, .. } in &recovered {
+        open.log_dir.record_broker_epoch(registered.epoch)?;
+        open.log_dir.record_tenure(&open.tenure)?;
+    }
 
-    let RecoveredLogDir { logs, writer, flusher, maintenance, access, recovery_epoch, .. } = recovered;
-    let signals: Vec<_> = (0..options.lanes).map(|_| Arc::new(LaneSignal::default())).collect();
-    let (journal_threads, journal) = JournalThreads::start(writer, flusher, Arc::new(maintenance), signals.clone())?;
+    let mut reports = Vec::new();
+    let mut running = Vec::new();
+    let mut journal_threads = Vec::new();
+    let mut logs = Vec::new();
+    let mut checkpoints = Vec::new();
+    let mut locked = Vec::new();
+    for (place, RecoveredDirectory { open, recovered }) in recovered.into_iter().enumerate() {
+        let signals: Vec<_> = (0..options.lanes).map(|_| Arc::new(LaneSignal::default())).collect();
+        let maintenance = Arc::new(recovered.maintenance);
+        let (threads, journal) =
+            JournalThreads::start(recovered.writer, recovered.flusher, maintenance, signals.clone())?;
+        reports.push(DirectoryReport {
+            path: open.log_dir.path().to_owned(),
+            id: open.meta.directory_id,
+            replayed: recovered.entries_count,
+            journal_priority: threads.granted(),
+            journal_end: recovered.journal_end.clone(),
+        });
+        running.push(Arc::new(Directory::new(DirectoryParts {
+            place,
+            id: open.meta.directory_id,
+            path: open.log_dir.path().to_owned(),
+            disk: Arc::clone(&options.disk),
+            access: recovered.access,
+            journal,
+            lane_signals: signals,
+            readers: Pool::start("read", READER_THREADS)?,
+            writers: Pool::start("segment", WRITER_THREADS)?,
+            recovery_epoch: recovered.recovery_epoch,
+            is_whole: recovered.journal_end.damage.is_empty(),
+            holds_metadata: open.holds_metadata,
+            unflushed_bytes_max: options.node.unflushed_bytes_max,
+        })));
+        logs.extend(recovered.logs.into_iter().map(|found| (found.log, place)));
+        checkpoints.push((recovered.checkpoint_version, recovered.dropped));
+        journal_threads.push(threads);
+        locked.push(open);
+    }
     let node = Node::new(NodeParts {
         broker_id: options.node_id,
-        directory_id: meta.directory_id,
-        log_dir: options.log_dir.clone(),
+        broker_epoch: registered.epoch,
         disk: Arc::clone(&options.disk),
-        access,
-        journal,
-        lane_signals: signals,
-        readers: Pool::start("read", READER_THREADS)?,
-        writers: Pool::start("segment", WRITER_THREADS)?,
+        directories: running,
+        absent: absent.clone(),
         settings: options.node.clone(),
+        lane_count: options.lanes,
     });
     let (lane_threads, lanes) = Lanes::start(Arc::clone(&node))?;
-    let directory_is_whole = recovered.journal_end.damage.is_empty();
-    let logs = logs.into_iter().map(|found| found.log).collect();
-    let strays = adopt(&lanes, &metadata, logs, recovery_epoch, directory_is_whole).await;
-    let strays = put_aside(&directory, &strays)?;
+    let strays = adopt(&lanes, &metadata, logs).await;
+    let strays = put_aside(&locked, &strays)?;
     unfence(&options.node_id, registered.epoch, &metadata, &lanes).await?;
-    keep_checkpoints(&node, &lanes, recovery_epoch, recovered.checkpoint_version, recovered.dropped).await;
+    for (directory, (version, dropped)) in node.directories.iter().zip(checkpoints) {
+        keep_checkpoints(&node, directory, &lanes, version, dropped).await;
+    }
+    tell_of_failures(&node, &lanes, &metadata).await;
 
-    let report = StartReport {
-        is_new_cluster,
-        cluster_id: meta.cluster_id,
-        directory_id: meta.directory_id,
-        broker_epoch: registered.epoch,
-        journal_end: recovered.journal_end,
-        replayed: recovered.entries_count,
-        registered,
-        strays,
-        journal_priority: journal_threads.granted(),
-    };
-    Ok(Started { node, lanes, metadata, report, lane_threads, journal_threads, directory, tenure: options.tenure })
+    let broker_epoch = registered.epoch;
+    let report =
+        StartReport { is_new_cluster, cluster_id, broker_epoch, directories: reports, absent, registered, strays };
+    Ok(Started { node, lanes, metadata, report, lane_threads, journal_threads, locked })
 }
 
 impl Started {
-    /// Stops in order: lanes, then the journal with everything queued, then metadata; then says that the stop was clean.
-    /// Blocks; nobody may hold a lane's future any more.
+    /// Stops in order: lanes, then the journals with everything queued, then metadata; then says that the stop was clean
+    /// in every directory that still works. Blocks; nobody may hold a lane's future any more.
     pub fn stop(self) -> Result<(), Fault> {
         self.lane_threads.stop();
-        let journal = self.journal_threads.stop();
-        self.node.readers.stop();
-        self.node.writers.stop();
+        let stopped: Vec<_> = self.journal_threads.into_iter().map(JournalThreads::stop).collect();
+        for directory in &self.node.directories {
+            directory.readers.stop();
+            directory.writers.stop();
+        }
         self.metadata.shut_down();
-        if self.node.is_offline() {
-            return Ok(());
+        self.node.wait_for_markers();
+        for ((directory, journal), open) in self.node.directories.iter().zip(stopped).zip(&self.locked) {
+            if !directory.is_offline() {
+                journal?;
+                open.log_dir.mark_clean_stop(&open.tenure)?;
+            }
         }
-        journal?;
-        self.directory.mark_clean_stop(&self.tenure)
+        Ok(())
     }
 }
 
-/// Locks the directory, and formats it when it is empty (rule 12).
-fn open_directory(options: &StartOptions) -> Result<(LogDir, MetaProperties, bool), Fault> {
-    let (directory, state) = LogDir::open(Arc::clone(&options.disk), &options.log_dir)?;
-    match state {
-        DirectoryState::Ours(meta) => {
-            meta.require(&options.log_dir, options.cluster_id.as_ref(), options.node_id)?;
-            Ok((directory, meta, false))
-        }
-        DirectoryState::Empty => {
-            let fresh = || ClusterId(Uuid::from_random(options.random[0]).to_string().into());
-            let meta = MetaProperties {
-                cluster_id: options.cluster_id.clone().unwrap_or_else(fresh),
-                node_id: options.node_id,
-                directory_id: Uuid::from_random(options.random[1]),
-                broker_epoch: None,
-            };
-            directory.format(&meta)?;
-            Ok((directory, meta, true))
-        }
-    }
+fn start_metadata(
+    options: &StartOptions,
+    recovered: &[RecoveredDirectory],
+    cluster_id: &ClusterId,
+) -> Result<MetadataHandle, StartError> {
+    let home = recovered.iter().find(|directory| directory.open.holds_metadata);
+    let home = home.expect("without the metadata's directory the start has ended before");
+    Ok(controller::start(MetadataOptions {
+        defaults: options.defaults.clone(),
+        ..MetadataOptions::new(
+            Arc::clone(&options.disk),
+            home.open.log_dir.metadata_path(),
+            options.node_id,
+            cluster_id.clone(),
+            home.open.meta.directory_id,
+            Arc::clone(&options.rules),
+        )
+    })?)
 }
 
-fn recover(options: &StartOptions, last_stop: LastStop) -> Result<RecoveredLogDir, Fault> {
-    let recovery = RecoveryOptions {
-        journal_name: "journal",
-        journal: options.journal,
-        config: LogConfig::default(),
-        relaxed_survived: last_stop != LastStop::Unknown,
-        open_files_count: OPEN_FILES_COUNT,
-        index_bytes_max: INDEX_BYTES_MAX,
-    };
-    recovery::recover_log_dir(&options.disk, &options.log_dir, &recovery, Clock.wall())
-}
-
-/// Registers this incarnation with what recovery proved.
+/// Registers this incarnation with what recovery proved, directory by directory.
 async fn register(
     options: &StartOptions,
-    meta: &MetaProperties,
+    cluster_id: &ClusterId,
     metadata: &MetadataHandle,
-    recovered: &RecoveredLogDir,
+    recovered: &[RecoveredDirectory],
 ) -> Result<RegisteredBroker, StartError> {
-    let verdict = match &recovered.journal_end {
-        end if !end.damage.is_empty() => Verdict::Lost,
-        end if end.torn_tail.is_some() => Verdict::Cut,
-        _ => Verdict::Proved,
-    };
-    let differing = recovered
-        .logs
-        .iter()
-        .map(|found| ReplicaReport {
-            partition: found.log.key().partition,
-            verdict: match found.verdict {
-                Recovered::Proved => Verdict::Proved,
-                Recovered::Cut => Verdict::Cut,
-                Recovered::Lost(loss) => {
-                    tracing::warn!(partition = %found.log.key().partition, "replica may lack records: {loss:?}");
-                    Verdict::Lost
-                }
-            },
-            last_epoch: found.log.latest_epoch().unwrap_or(stonelog_protocol::LeaderEpoch::NONE),
-            log_end_offset: found.log.log_end(),
-        })
-        .filter(|report| report.verdict != verdict)
-        .collect();
+    let image = metadata.image();
+    let mut registrations = Vec::new();
+    let mut differing = Vec::new();
+    for directory in recovered {
+        let verdict = match &directory.recovered.journal_end {
+            end if !end.damage.is_empty() => Verdict::Lost,
+            end if end.torn_tail.is_some() => Verdict::Cut,
+            _ => Verdict::Proved,
+        };
+        registrations.push(DirectoryRegistration { id: directory.open.meta.directory_id, verdict });
+        differing.extend(reports(options.node_id, &image, directory).filter(|report| report.verdict != verdict));
+    }
     let request = RegisterBrokerRequest {
         id: options.node_id,
-        cluster_id: meta.cluster_id.clone(),
-        incarnation: Uuid::from_random(options.random[2]),
+        cluster_id: cluster_id.clone(),
+        incarnation: Uuid::from_random(options.random.incarnation),
         endpoints: options.endpoints.clone(),
         rack: options.rack.clone(),
-        directories: vec![DirectoryRegistration { id: meta.directory_id, verdict }],
+        directories: registrations,
         differing,
-        // The directory's lock is ours, so the incarnation before is no more.
+        // The directories' locks are ours, so the incarnation before is no more.
         previous_is_gone: true,
     };
     match metadata.submit(ControllerRequest::RegisterBroker(request)).await? {
@@ -278,33 +320,64 @@ async fn register(
     }
 }
 
-/// Gives every lane its logs and the first image. Returns the logs that no topic claims.
-async fn adopt(
-    lanes: &Lanes,
-    metadata: &MetadataHandle,
-    logs: Vec<Log>,
-    recovery_epoch: u32,
-    directory_is_whole: bool,
-) -> Vec<TopicPartition> {
-    let mut by_lane: Vec<HashMap<TopicPartition, Log>> = (0..lanes.count()).map(|_| HashMap::new()).collect();
-    for log in logs {
+/// What recovery says of each replica of a directory, those left out that the metadata has in another one.
+fn reports<'a>(
+    node_id: BrokerId,
+    image: &'a MetadataImage,
+    directory: &'a RecoveredDirectory,
+) -> impl Iterator<Item = ReplicaReport> + 'a {
+    let id = directory.open.meta.directory_id;
+    let is_elsewhere = move |partition: TopicPartition| {
+        let home = image.partition(partition).and_then(|registration| registration.directory_of(node_id));
+        home.is_some_and(|home| home != id)
+    };
+    directory.recovered.logs.iter().filter(move |found| !is_elsewhere(found.log.key().partition)).map(|found| {
+        let partition = found.log.key().partition;
+        ReplicaReport {
+            partition,
+            verdict: match found.verdict {
+                Recovered::Proved => Verdict::Proved,
+                Recovered::Cut => Verdict::Cut,
+                Recovered::Lost(loss) => {
+                    tracing::warn!(%partition, "replica may lack records: {loss:?}");
+                    Verdict::Lost
+                }
+            },
+            last_epoch: found.log.latest_epoch().unwrap_or(stonelog_protocol::LeaderEpoch::NONE),
+            log_end_offset: found.log.log_end(),
+        }
+    })
+}
+
+/// Gives every lane its logs and the first image. Returns the logs that are no replica, each with its directory's place.
+async fn adopt(lanes: &Lanes, metadata: &MetadataHandle, logs: Vec<(Log, usize)>) -> Vec<(TopicPartition, usize)> {
+    let mut by_lane: Vec<follow_image::Recovered> = (0..lanes.count()).map(|_| Default::default()).collect();
+    for (log, place) in logs {
         let partition = log.key().partition;
-        by_lane[lanes.owner(partition)].insert(partition, log);
+        by_lane[lanes.owner(partition)].logs.insert((partition, place), log);
     }
     let mut strays = Vec::new();
-    for (lane, logs) in by_lane.into_iter().enumerate() {
+    for (lane, recovered) in by_lane.into_iter().enumerate() {
         let images = metadata.subscribe();
-        let recovered = follow_image::Recovered { logs, recovery_epoch, directory_is_whole };
         strays.extend(lanes.call(lane, move |lane| lane.follow_images(images, recovered)).await);
     }
     strays
 }
 
 /// Renames the directories of logs that no topic claims; they are left for a person to look at.
-fn put_aside(directory: &LogDir, strays: &[TopicPartition]) -> Result<Vec<PathBuf>, Fault> {
+fn put_aside(directories: &[OpenDirectory], strays: &[(TopicPartition, usize)]) -> Result<Vec<PathBuf>, Fault> {
+    let mut kept = Vec::new();
+    for (place, open) in directories.iter().enumerate() {
+        let here = strays.iter().filter(|(_, home)| *home == place).map(|(partition, _)| *partition);
+        kept.extend(put_aside_in(&open.log_dir, here)?);
+    }
+    Ok(kept)
+}
+
+fn put_aside_in(directory: &LogDir, strays: impl Iterator<Item = TopicPartition>) -> Result<Vec<PathBuf>, Fault> {
     let mut kept = Vec::new();
     for stray in strays {
-        let from = directory.replica_path(stray);
+        let from = directory.replica_path(&stray);
         let to = from.with_extension("stray");
         let io = |operation, path: &PathBuf| {
             let path = path.clone();
@@ -353,17 +426,55 @@ async fn unfence(
 
 async fn keep_checkpoints(
     node: &Arc<Node>,
+    directory: &Arc<Directory>,
     lanes: &Lanes,
-    recovery_epoch: u32,
     version: u64,
     dropped: Vec<TopicPartition>,
 ) {
-    let (node, all) = (Arc::clone(node), lanes.clone());
+    let (node, directory, all) = (Arc::clone(node), Arc::clone(directory), lanes.clone());
     lanes
         .call(0, move |_| {
-            let checkpointer = Checkpointer::new(node, all, recovery_epoch, version, dropped);
+            let checkpointer = Checkpointer::new(node, directory, all, version, dropped);
             spawn_vital("the checkpoints", checkpointer.run());
             std::future::ready(())
         })
         .await;
+}
+
+/// Tells the controller which directories are left whenever one fails, until it has heard.
+async fn tell_of_failures(node: &Arc<Node>, lanes: &Lanes, metadata: &MetadataHandle) {
+    let (node, metadata) = (Arc::clone(node), metadata.clone());
+    let mut failures = node.watch_failures();
+    let telling = async move {
+        while failures.changed().await.is_ok() {
+            loop {
+                let heartbeat = BrokerHeartbeat {
+                    id: node.broker_id,
+                    epoch: node.broker_epoch,
+                    metadata_index: metadata.image().index(),
+                    want_fence: false,
+                    want_shutdown: false,
+                    online_directories: Some(node.online().map(|directory| directory.id).collect()),
+                };
+                match metadata.submit(ControllerRequest::Heartbeat(heartbeat)).await {
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::warn!("the controller has not heard of a failed log directory: {error}");
+                        tokio::time::sleep(TELL_AGAIN).await;
+                    }
+                }
+            }
+        }
+    };
+    lanes
+        .call(0, move |_| {
+            spawn_vital("telling of failed directories", telling);
+            std::future::ready(())
+        })
+        .await;
+}
+
+fn list(absent: &[AbsentDirectory]) -> String {
+    let each = absent.iter().map(|directory| format!("{}: {}", directory.path.display(), directory.reason));
+    each.collect::<Vec<_>>().join("; ")
 }

@@ -12,7 +12,7 @@ use stonelog_storage::Fault;
 use stonelog_storage::segment::flush::FlushDone;
 use tokio::sync::oneshot;
 
-use super::lane::Lane;
+use super::lane::{Lane, LaneJournal};
 use super::partition::Partition;
 use crate::partition::Reject;
 use crate::progress::Role;
@@ -25,18 +25,19 @@ const FLUSH_BYTES_MIN: u64 = 64 << 10;
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 impl Lane {
-    /// Moves durable batches to segments, merged, for as long as the lane runs.
-    pub(super) async fn flush_segments(self: Rc<Self>) {
+    /// Moves durable batches of one directory to segments, merged, for as long as the lane runs and the directory works.
+    pub(super) async fn flush_segments(self: Rc<Self>, place: usize) {
+        let journal = self.journal(place);
         loop {
-            let seen = self.dirty_changed.version();
-            if self.dirty.borrow().is_empty() {
-                self.dirty_changed.after(seen).await;
+            let seen = journal.dirty_changed.version();
+            if journal.dirty.borrow().is_empty() {
+                journal.dirty_changed.after(seen).await;
             }
-            self.node().until_flush().await;
-            if self.node().is_offline() {
+            journal.directory.wait_unless_room_is_wanted(self.node().settings.flush_after).await;
+            if journal.directory.is_offline() {
                 return;
             }
-            let moved = self.flush_round().await;
+            let moved = self.flush_round(journal).await;
             self.evict();
             self.made_room();
             if !moved {
@@ -46,10 +47,10 @@ impl Lane {
     }
 
     /// Flushes what is ready; whether anything was.
-    async fn flush_round(self: &Rc<Self>) -> bool {
-        let force = self.node().wants_room();
+    async fn flush_round(self: &Rc<Self>, journal: &LaneJournal) -> bool {
+        let force = journal.directory.wants_room();
         let now = self.node().clock.wall();
-        let dirty = std::mem::take(&mut *self.dirty.borrow_mut());
+        let dirty = std::mem::take(&mut *journal.dirty.borrow_mut());
         let mut running = Vec::new();
         for partition in dirty {
             partition.dirty.set(false);
@@ -59,10 +60,11 @@ impl Lane {
             let job = partition.replica_mut().log.plan_flush(now, force, FLUSH_BYTES_MIN);
             match job {
                 Some(job) => {
-                    let access = Arc::clone(&self.node().access);
+                    let access = Arc::clone(&journal.directory.access);
                     let bytes = job.bytes();
                     partition.flushing.set(true);
-                    running.push((Rc::clone(&partition), bytes, self.node().writers.run(move || job.run(&access))));
+                    let flush = journal.directory.writers.run(move || job.run(&access));
+                    running.push((Rc::clone(&partition), bytes, flush));
                 }
                 None if partition.replica().log.has_uncovered() => self.mark_dirty(&partition),
                 None => {}
@@ -83,12 +85,13 @@ impl Lane {
     ) -> bool {
         let done = flush.await;
         partition.flushing.set(false);
+        let directory = partition.directory();
         let moved = match done {
             Ok(Ok(done)) => {
                 if partition.replica_mut().log.on_flushed(done) {
-                    self.node().unflushed_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                    directory.unflushed_bytes.fetch_sub(bytes, Ordering::Relaxed);
                 }
-                self.node().flushed.notify_one();
+                directory.flushed.notify_one();
                 true
             }
             Ok(Err(fault)) if fault.is_out_of_space() => {
@@ -98,7 +101,7 @@ impl Lane {
                 false
             }
             Ok(Err(fault)) => {
-                self.on_failed(&fault.to_string());
+                self.node().take_offline(directory, &fault);
                 return false;
             }
             Err(_) => return false,
@@ -127,11 +130,11 @@ impl Lane {
     pub(super) async fn check_retention(self: Rc<Self>) {
         loop {
             tokio::time::sleep(self.node().settings.retention_check_every).await;
-            if self.node().is_offline() {
-                return;
-            }
             let now = self.node().clock.wall();
             for partition in self.partitions() {
+                if partition.directory().is_offline() {
+                    continue;
+                }
                 let high_watermark = partition.progress().high_watermark;
                 let start = {
                     let mut replica = partition.replica_mut();
@@ -146,7 +149,7 @@ impl Lane {
     }
 
     fn raise_log_start(self: &Rc<Self>, partition: &Rc<Partition>, start: Offset) -> Option<oneshot::Receiver<()>> {
-        let entry = partition.replica_mut().log.advance_log_start(start, self.next_ticket())?;
+        let entry = partition.replica_mut().log.advance_log_start(start, self.next_ticket(partition.directory()))?;
         let durable = self.enqueue_change(partition, entry);
         partition.publish();
         Some(durable)

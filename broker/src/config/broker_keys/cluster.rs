@@ -94,10 +94,10 @@ pub(super) static KEYS: &[Definition] = &[
         .high()
         .inert(ONE_NODE)
         .says("How uneven leadership may be, in percent."),
-    Definition::unset("metadata.log.dir", Kind::String)
-        .high()
-        .refused("the metadata log lives in the data directory")
-        .says("Where the metadata log is kept."),
+    Definition::unset("metadata.log.dir", Kind::String).high().says(
+        "Which of log.dirs a new cluster's metadata log begins in; the first if unset. Later the metadata log is \
+             found where it is. Without that directory the broker does not start.",
+    ),
     Definition::long("metadata.log.max.record.bytes.between.snapshots", "20971520")
         .at_least(1)
         .high()

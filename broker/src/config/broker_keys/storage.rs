@@ -15,7 +15,7 @@ pub(super) static KEYS: &[Definition] = &[
         .high()
         .says("Whether a topic a client asks for is created when it does not exist; the client must ask for that too."),
     Definition::list("cordoned.log.dirs", "")
-        .refused("one log directory is supported so far")
+        .refused("replicas are not moved between directories yet")
         .says("Log directories that receive no new partitions."),
     Definition::unset("create.topic.policy.class.name", Kind::Class)
         .low()
@@ -58,14 +58,15 @@ pub(super) static KEYS: &[Definition] = &[
     Definition::long("log.dir.failure.timeout.ms", "30000")
         .at_least(1)
         .low()
-        .inert("one log directory is supported so far: its failure stops the broker")
+        .inert("a broker tells the controller until it has heard, and serves what is left meanwhile")
         .says(
             "How long a broker may fail to tell the controller of a failed directory before it stops, in \
              milliseconds.",
         ),
-    Definition::unset("log.dirs", Kind::String)
-        .high()
-        .says("The directory the data is kept in; exactly one so far. --data-dir sets it too."),
+    Definition::unset("log.dirs", Kind::String).high().says(
+        "The directories the data is kept in, separated by commas, each best on a disk of its own. A new \
+             partition goes to the one with the fewest. When one fails the others go on. --data-dir sets it too.",
+    ),
     Definition::int("log.flush.offset.checkpoint.interval.ms", "60000")
         .at_least(0)
         .high()
@@ -93,7 +94,7 @@ pub(super) static KEYS: &[Definition] = &[
         .says("Threads per data directory for recovery at start and flushing at stop."),
     Definition::unset("num.replica.alter.log.dirs.threads", Kind::Int)
         .high()
-        .inert("one log directory is supported so far")
+        .inert("replicas are not moved between directories yet")
         .says("Threads that move replicas between directories."),
     Definition::int("producer.id.expiration.check.interval.ms", "600000")
         .at_least(1)

@@ -107,7 +107,7 @@ fn nothing_set_gives_a_broker_on_loopback() {
             advertised_port: 9092,
         }]
     );
-    assert_eq!(config.data_dir, PathBuf::from("stonelog-data"));
+    assert_eq!(config.log_dirs, [PathBuf::from("stonelog-data")]);
     assert_eq!(config.groups.session_timeout_min, Duration::from_secs(6));
     assert_eq!(config.topics.default_replication_factor, None);
     assert_eq!(config.network.queued_request_bytes_max, 256 << 20);
@@ -124,7 +124,7 @@ fn the_file_apache_kafka_ships_starts_unchanged() {
     assert_eq!(config.listeners[0].advertised_host, "localhost");
     assert_eq!(config.controller_listeners, [Endpoint { name: "CONTROLLER".into(), host: String::new(), port: 9093 }]);
     assert_eq!(config.inter_broker_listener_name, "PLAINTEXT");
-    assert_eq!(config.data_dir, PathBuf::from("/tmp/kraft-combined-logs"));
+    assert_eq!(config.log_dirs, [PathBuf::from("/tmp/kraft-combined-logs")]);
     assert_eq!(config.static_settings.get("log.retention.hours").map(String::as_str), Some("168"));
     assert_eq!(config.warnings, Vec::<String>::new());
     let said = config.notes.join("\n");
@@ -158,14 +158,23 @@ fn data_dir_is_log_dirs() {
     let mut given = given().file("log.dirs=/from/file\n");
     given.request.data_dir = Some(PathBuf::from("/from/argument"));
     let config = given.load().unwrap();
-    assert_eq!(config.data_dir, PathBuf::from("/from/argument"));
+    assert_eq!(config.log_dirs, [PathBuf::from("/from/argument")]);
     assert_eq!(config.static_settings.get("log.dirs").map(String::as_str), Some("/from/argument"));
+}
+
+#[test]
+fn several_log_dirs_are_taken_in_their_order_and_one_of_them_holds_the_metadata() {
+    let config = given().file("log.dirs=/b, /a,/c,\nmetadata.log.dir=/a\n").load().unwrap();
+    assert_eq!(config.log_dirs, [PathBuf::from("/b"), PathBuf::from("/a"), PathBuf::from("/c")]);
+    assert_eq!(config.metadata_place, 1);
+    let (code, text) = given().file("log.dirs=/b,/a\n").set("metadata.log.dir=/c").complaint();
+    assert!(code == Code::Refused && text.contains("none of log.dirs"), "{text}");
 }
 
 #[test]
 fn all_problems_are_reported_at_once_with_their_lines() {
     let given = given()
-        .file("# comment\nlog.retention.hour=24\nnum.partitions=none\nzookeeper.connect=zk:2181\nlog.dirs=/a,/b\n")
+        .file("# comment\nlog.retention.hour=24\nnum.partitions=none\nzookeeper.connect=zk:2181\nlog.dirs=/a,/a\n")
         .variable("KAFKA_SSL_KEYSTORE_PASSWORD", "hunter2")
         .set("default.replication.facto=1")
         .set("oops");
@@ -181,7 +190,7 @@ fn all_problems_are_reported_at_once_with_their_lines() {
     assert!(shown.contains("Invalid value none for configuration num.partitions: Not a number of type INT"), "{shown}");
     assert!(shown.contains(":3:16\n3 | num.partitions=none\n  |                ^^^^\n"), "{shown}");
     assert!(shown.contains("MirrorMaker 2"), "{shown}");
-    assert!(shown.contains("log.dirs names several directories"), "{shown}");
+    assert!(shown.contains("log.dirs names /a twice"), "{shown}");
     assert!(shown.contains("did you mean `default.replication.factor`?"), "{shown}");
     assert!(shown.contains("--set oops has no `=`"), "{shown}");
     assert!(shown.contains("KAFKA_SSL_KEYSTORE_PASSWORD=[hidden]") && !shown.contains("hunter2"), "{shown}");

@@ -1,0 +1,177 @@
+//! One log directory of a running broker: its journal, its files, its threads, and whether it still works.
+//!
+//! Directories share nothing: each has its own journal with its own threads, its own pools for jobs and its own
+//! checkpoints, so that one that fails, fills up or hangs leaves the others as they are. A partition belongs to one
+//! directory for as long as it is on this broker.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use stonelog_protocol::DirectoryId;
+use stonelog_storage::disk::Disk;
+use stonelog_storage::job::FileAccess;
+use tokio::sync::{Notify, watch};
+
+use super::journal::{JournalQueue, LaneSignal};
+use super::pool::Pool;
+
+/// A log directory in use, or that was until it failed.
+pub struct Directory {
+    /// Its place in [`super::node::Node::directories`].
+    pub place: usize,
+    /// Its identity.
+    pub id: DirectoryId,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// The file system.
+    pub disk: Arc<dyn Disk>,
+    /// Segment files, and the journal for batches that are not in one yet.
+    pub access: Arc<FileAccess>,
+    /// The way into its journal.
+    pub journal: JournalQueue,
+    /// Where its journal leaves word for each lane.
+    pub lane_signals: Vec<Arc<LaneSignal>>,
+    /// Threads for reads that would block.
+    pub readers: Pool,
+    /// Threads for segment writes and checkpoints.
+    pub writers: Pool,
+    /// This start's recovery epoch, of which new logs' generations are made.
+    pub recovery_epoch: u32,
+    /// Whether it proved whole, so that a replica it does not hold was never written.
+    pub is_whole: bool,
+    /// Whether the metadata quorum's log lies in it: then the broker cannot go on without it.
+    pub holds_metadata: bool,
+    /// Bytes of unflushed batches past which producers wait.
+    pub unflushed_bytes_max: usize,
+    /// Bytes that the journal holds and segments do not, over all lanes.
+    pub unflushed_bytes: AtomicU64,
+    /// Notified when a flush has moved batches to segments.
+    pub flushed: Notify,
+    /// Whether it works.
+    pub health: Health,
+}
+
+/// The parts of a [`Directory`] that its maker provides; see there.
+#[allow(missing_docs, reason = "the fields are those of Directory")]
+pub struct DirectoryParts {
+    pub place: usize,
+    pub id: DirectoryId,
+    pub path: PathBuf,
+    pub disk: Arc<dyn Disk>,
+    pub access: Arc<FileAccess>,
+    pub journal: JournalQueue,
+    pub lane_signals: Vec<Arc<LaneSignal>>,
+    pub readers: Pool,
+    pub writers: Pool,
+    pub recovery_epoch: u32,
+    pub is_whole: bool,
+    pub holds_metadata: bool,
+    pub unflushed_bytes_max: usize,
+}
+
+/// A configured directory that this start could not use: what it holds is absent, not gone (rule 12).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AbsentDirectory {
+    /// Where it should be.
+    pub path: PathBuf,
+    /// Its identity, when that could be read.
+    pub id: Option<DirectoryId>,
+    /// Why it is not in use, and what to do.
+    pub reason: String,
+}
+
+/// Whether a directory works; it goes offline once and for the life of the process (rule 8).
+#[derive(Default)]
+pub struct Health {
+    offline: AtomicBool,
+    reason: Mutex<Option<String>>,
+}
+
+impl Health {
+    /// Notes the failure; whether it is the first.
+    pub(super) fn fail(&self, reason: &str) -> bool {
+        let mut first = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        if first.is_some() {
+            return false;
+        }
+        *first = Some(reason.to_owned());
+        self.offline.store(true, Ordering::SeqCst);
+        true
+    }
+
+    /// Why it is offline.
+    pub fn reason(&self) -> Option<String> {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Directory {
+    /// Puts the parts together.
+    pub fn new(parts: DirectoryParts) -> Directory {
+        Directory {
+            place: parts.place,
+            id: parts.id,
+            path: parts.path,
+            disk: parts.disk,
+            access: parts.access,
+            journal: parts.journal,
+            lane_signals: parts.lane_signals,
+            readers: parts.readers,
+            writers: parts.writers,
+            recovery_epoch: parts.recovery_epoch,
+            is_whole: parts.is_whole,
+            holds_metadata: parts.holds_metadata,
+            unflushed_bytes_max: parts.unflushed_bytes_max,
+            unflushed_bytes: AtomicU64::new(0),
+            flushed: Notify::new(),
+            health: Health::default(),
+        }
+    }
+
+    /// Whether it has failed.
+    pub fn is_offline(&self) -> bool {
+        self.health.offline.load(Ordering::SeqCst)
+    }
+
+    /// Whether producers must wait until segments have caught up with the journal.
+    pub fn is_under_pressure(&self) -> bool {
+        !self.is_offline() && self.unflushed_bytes.load(Ordering::Relaxed) as usize >= self.unflushed_bytes_max
+    }
+
+    /// Whether segments should be written although little has gathered: the journal or memory is filling up.
+    pub fn wants_room(&self) -> bool {
+        let usage = self.journal.maintenance().usage();
+        let unflushed = self.unflushed_bytes.load(Ordering::Relaxed) as usize;
+        usage.bytes_live * 2 >= usage.bytes_max || unflushed * 2 >= self.unflushed_bytes_max
+    }
+
+    /// Waits so long, or until room is wanted.
+    pub async fn wait_unless_room_is_wanted(&self, longest: Duration) {
+        const LOOK_EVERY: Duration = Duration::from_millis(20);
+        let until = tokio::time::Instant::now() + longest;
+        while tokio::time::Instant::now() < until && !self.wants_room() {
+            tokio::time::sleep_until(until.min(tokio::time::Instant::now() + LOOK_EVERY)).await;
+        }
+    }
+}
+
+/// Publishes how many directories have failed so far.
+pub(super) struct Failures(watch::Sender<usize>);
+
+impl Default for Failures {
+    fn default() -> Failures {
+        Failures(watch::Sender::new(0))
+    }
+}
+
+impl Failures {
+    pub(super) fn watch(&self) -> watch::Receiver<usize> {
+        self.0.subscribe()
+    }
+
+    pub(super) fn add(&self) {
+        self.0.send_modify(|count| *count += 1);
+    }
+}

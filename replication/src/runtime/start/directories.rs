@@ -1,0 +1,285 @@
+//! The first steps of the start: which configured log directories there are, whose they are, and what is in them.
+//!
+//! A directory that cannot be used is *absent*, never empty (rule 12): its partitions wait for it and are made nowhere
+//! else. A cluster is formed only where every directory is empty. The directory that holds the metadata log must be
+//! there.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use stonelog_protocol::{ClusterId, Uuid};
+use stonelog_storage::disk::Disk;
+use stonelog_storage::log::LogConfig;
+use stonelog_storage::log_dir::{self, DirectoryState, LogDir, MetaProperties, Tenure};
+use stonelog_storage::recovery::{self, RecoveredLogDir, RecoveryOptions};
+use stonelog_storage::segment::file_cache::{INDEX_BYTES_MAX, OPEN_FILES_COUNT};
+use stonelog_storage::{Fault, log_dir::LastStop};
+
+use super::{StartError, StartOptions};
+use crate::runtime::clock::Clock;
+use crate::runtime::directory::AbsentDirectory;
+
+/// A directory that is locked and ours.
+pub(super) struct OpenDirectory {
+    pub(super) log_dir: LogDir,
+    pub(super) meta: MetaProperties,
+    pub(super) tenure: Tenure,
+    pub(super) holds_metadata: bool,
+}
+
+/// A directory with its logs.
+pub(super) struct RecoveredDirectory {
+    pub(super) open: OpenDirectory,
+    pub(super) recovered: RecoveredLogDir,
+}
+
+/// What the configured directories are.
+pub(super) struct OpenDirectories {
+    pub(super) open: Vec<OpenDirectory>,
+    pub(super) absent: Vec<AbsentDirectory>,
+    pub(super) cluster_id: ClusterId,
+    pub(super) is_new_cluster: bool,
+}
+
+/// Locks every directory that is there, checks whose it is, and formats the empty ones.
+pub(super) fn open_all(options: &StartOptions) -> Result<OpenDirectories, StartError> {
+    let disk = &options.disk;
+    let mut found: Vec<(usize, LogDir, DirectoryState)> = Vec::new();
+    let mut missing = Vec::new();
+    let mut absent = Vec::new();
+    for (place, path) in options.log_dirs.iter().enumerate() {
+        match look_at(disk, path) {
+            Ok(None) => missing.push(place),
+            Ok(Some((log_dir, state))) => found.push((place, log_dir, state)),
+            Err(Unusable::Here(fault)) => return Err(fault.into()),
+            Err(Unusable::Absent(directory)) => absent.push(directory),
+        }
+    }
+    let is_ours = |state: &DirectoryState| matches!(state, DirectoryState::Ours(_));
+    let is_first_start = absent.is_empty() && !found.iter().any(|(_, _, state)| is_ours(state));
+    for place in missing {
+        let path = &options.log_dirs[place];
+        if is_first_start {
+            let (log_dir, state) = LogDir::open(Arc::clone(disk), path)?;
+            found.push((place, log_dir, state));
+        } else {
+            let reason = "the directory does not exist; mount its disk and start again, or, if it is to be a new and \
+                          empty log directory, create it first";
+            absent.push(AbsentDirectory { path: path.clone(), id: None, reason: reason.to_owned() });
+        }
+    }
+    found.sort_by_key(|(place, ..)| *place);
+    let found = leave_out_marked_by_neighbours(&**disk, found, &mut absent)?;
+    if found.is_empty() {
+        return Err(StartError::AllAbsent(absent));
+    }
+    let metadata_place = find_metadata(options, &found, &absent)?;
+    format_and_check(options, found, absent, metadata_place)
+}
+
+/// Why a directory cannot be used.
+enum Unusable {
+    /// It is there, and not ours: a mistake to be mended.
+    Here(Fault),
+    /// It is not there, or not to be trusted.
+    Absent(AbsentDirectory),
+}
+
+/// Locks a directory and says what is in it; `None` when there is none.
+fn look_at(disk: &Arc<dyn Disk>, path: &Path) -> Result<Option<(LogDir, DirectoryState)>, Unusable> {
+    let absent = |fault: Fault| match fault {
+        Fault::Foreign { .. } => Unusable::Here(fault),
+        fault => {
+            let reason = fault.to_string();
+            Unusable::Absent(AbsentDirectory { path: path.to_owned(), id: None, reason })
+        }
+    };
+    match disk.exists(path) {
+        Ok(true) => {}
+        Ok(false) => return Ok(None),
+        Err(source) => return Err(absent(Fault::io("stat", path, source))),
+    }
+    if let Some(reason) = log_dir::offline_reason(&**disk, path).map_err(absent)? {
+        let id = MetaProperties::read(&**disk, path).ok().flatten().map(|read| read.value.directory_id);
+        return Err(Unusable::Absent(marked(path, id, &reason)));
+    }
+    LogDir::open(Arc::clone(disk), path).map(Some).map_err(absent)
+}
+
+fn marked(path: &Path, id: Option<Uuid>, reason: &str) -> AbsentDirectory {
+    let reason = format!(
+        "it failed ({reason}) and stays offline until it has been read again from the device: stop the broker, run \
+         `stonelog storage reopen {}`, and start again",
+        path.display()
+    );
+    AbsentDirectory { path: path.to_owned(), id, reason }
+}
+
+/// A failing device may not even have taken its own marker; its neighbours remember.
+fn leave_out_marked_by_neighbours(
+    disk: &dyn Disk,
+    found: Vec<(usize, LogDir, DirectoryState)>,
+    absent: &mut Vec<AbsentDirectory>,
+) -> Result<Vec<(usize, LogDir, DirectoryState)>, Fault> {
+    let mut markers = Vec::new();
+    for (_, log_dir, _) in &found {
+        for marker in log_dir::peers_offline(disk, log_dir.path())? {
+            markers.push((log_dir.path().to_owned(), marker));
+        }
+    }
+    let mut kept = Vec::new();
+    for (place, log_dir, state) in found {
+        let mut reason = None;
+        if let DirectoryState::Ours(meta) = &state {
+            for (at, marker) in markers.iter().filter(|(_, marker)| marker.id == meta.directory_id) {
+                match log_dir::reopened_epoch(disk, log_dir.path())? {
+                    Some(settled) if settled >= marker.epoch => log_dir::forget_peer(disk, at, marker.id)?,
+                    _ => reason = Some((meta.directory_id, marker.reason.clone())),
+                }
+            }
+        }
+        match reason {
+            Some((id, reason)) => absent.push(marked(log_dir.path(), Some(id), &reason)),
+            None => kept.push((place, log_dir, state)),
+        }
+    }
+    Ok(kept)
+}
+
+/// The place of the directory with the metadata log, or of the one to begin it in.
+fn find_metadata(
+    options: &StartOptions,
+    found: &[(usize, LogDir, DirectoryState)],
+    absent: &[AbsentDirectory],
+) -> Result<usize, StartError> {
+    let mut ours = Vec::new();
+    for (place, log_dir, state) in found {
+        let DirectoryState::Ours(meta) = state else { continue };
+        let path = log_dir.metadata_path();
+        if options.disk.exists(&path).map_err(|source| Fault::io("stat", &path, source))? {
+            return Ok(*place);
+        }
+        ours.push((*place, meta));
+    }
+    let is_begun = ours.iter().any(|(_, meta)| meta.broker_epoch.is_some());
+    let begins_in = ours.is_empty() || ours.iter().any(|(place, _)| *place == options.metadata_place);
+    if absent.is_empty() && !is_begun && begins_in {
+        return Ok(options.metadata_place);
+    }
+    Err(StartError::MetadataAbsent {
+        looked_in: found.iter().map(|(_, log_dir, _)| log_dir.path().to_owned()).collect(),
+        absent: absent.to_vec(),
+    })
+}
+
+/// Formats the empty directories, the one with the metadata log first, and refuses those of another cluster or node.
+fn format_and_check(
+    options: &StartOptions,
+    found: Vec<(usize, LogDir, DirectoryState)>,
+    absent: Vec<AbsentDirectory>,
+    metadata_place: usize,
+) -> Result<OpenDirectories, StartError> {
+    let known = found.iter().find_map(|(_, _, state)| match state {
+        DirectoryState::Ours(meta) => Some(meta.cluster_id.clone()),
+        DirectoryState::Empty => None,
+    });
+    let is_new_cluster = known.is_none();
+    let fresh = || ClusterId(Uuid::from_random(options.random.cluster).to_string().into());
+    let cluster_id = known.or_else(|| options.cluster_id.clone()).unwrap_or_else(fresh);
+    let mut open = Vec::new();
+    let (first, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|(place, ..)| *place == metadata_place);
+    for (place, log_dir, state) in first.into_iter().chain(others) {
+        let meta = match state {
+            DirectoryState::Ours(meta) => {
+                meta.require(log_dir.path(), options.cluster_id.as_ref(), options.node_id)?;
+                meta.require(log_dir.path(), Some(&cluster_id), options.node_id)?;
+                meta
+            }
+            DirectoryState::Empty => {
+                let meta = MetaProperties {
+                    cluster_id: cluster_id.clone(),
+                    node_id: options.node_id,
+                    directory_id: directory_id(options, place),
+                    broker_epoch: None,
+                };
+                log_dir.format(&meta)?;
+                if !is_new_cluster {
+                    tracing::warn!(
+                        "log directory {} was empty and is now a new one ({}); if a disk should have been mounted \
+                         there, stop the broker and mount it",
+                        log_dir.path().display(),
+                        meta.directory_id
+                    );
+                }
+                meta
+            }
+        };
+        let tenure =
+            (options.tenure_of)(log_dir.path()).map_err(|source| Fault::io("statx", log_dir.path(), source))?;
+        open.push((place, OpenDirectory { log_dir, meta, tenure, holds_metadata: place == metadata_place }));
+    }
+    open.sort_by_key(|(place, _)| *place);
+    let open = open.into_iter().map(|(_, directory)| directory).collect();
+    Ok(OpenDirectories { open, absent, cluster_id, is_new_cluster })
+}
+
+/// The place is mixed in, so that one random number serves all directories of a start.
+fn directory_id(options: &StartOptions, place: usize) -> Uuid {
+    let mut random = options.random.directory;
+    for (byte, place) in random.iter_mut().zip((place as u64).to_le_bytes()) {
+        *byte ^= place;
+    }
+    Uuid::from_random(random)
+}
+
+/// Recovers every directory, all at the same time. One that fails is absent, unless the broker cannot be without it.
+pub(super) fn recover_all(
+    options: &StartOptions,
+    open: Vec<OpenDirectory>,
+    absent: &mut Vec<AbsentDirectory>,
+) -> Result<Vec<RecoveredDirectory>, StartError> {
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let running: Vec<_> = open.iter().map(|directory| scope.spawn(move || recover(options, directory))).collect();
+        running.into_iter().map(|thread| thread.join()).collect()
+    });
+    let mut recovered = Vec::new();
+    let mut last_fault = None;
+    for (directory, result) in open.into_iter().zip(results) {
+        let result = result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        match result {
+            Ok(found) => recovered.push(RecoveredDirectory { open: directory, recovered: found }),
+            Err(fault) => {
+                let path = directory.log_dir.path();
+                if fault.is_device_failure()
+                    && let Err(second) = log_dir::mark_offline(&*options.disk, path, &fault.to_string())
+                {
+                    tracing::error!("cannot mark {} as offline: {second}", path.display());
+                }
+                if directory.holds_metadata {
+                    return Err(fault.into());
+                }
+                tracing::error!("log directory {} cannot be recovered and is left out: {fault}", path.display());
+                let (id, reason) = (Some(directory.meta.directory_id), fault.to_string());
+                absent.push(AbsentDirectory { path: PathBuf::from(path), id, reason });
+                last_fault = Some(fault);
+            }
+        }
+    }
+    match last_fault {
+        Some(fault) if recovered.is_empty() => Err(fault.into()),
+        _ => Ok(recovered),
+    }
+}
+
+fn recover(options: &StartOptions, directory: &OpenDirectory) -> Result<RecoveredLogDir, Fault> {
+    let last_stop = directory.log_dir.begin(&directory.tenure)?;
+    let recovery = RecoveryOptions {
+        journal_name: "journal",
+        journal: options.journal,
+        config: LogConfig::default(),
+        relaxed_survived: last_stop != LastStop::Unknown,
+        open_files_count: OPEN_FILES_COUNT,
+        index_bytes_max: INDEX_BYTES_MAX,
+    };
+    recovery::recover_log_dir(&options.disk, directory.log_dir.path(), &recovery, Clock.wall())
+}

@@ -1,0 +1,210 @@
+//! Several log directories on one simulated disk: one fails or is missing, and the others go on.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use stonelog_protocol::error_code::ErrorCode;
+use stonelog_protocol::{LeaderEpoch, TopicId};
+use stonelog_replication::partition::Reject;
+use stonelog_replication::runtime::start::{self, StartError, Started};
+use stonelog_storage::disk::{Disk as _, SimDisk, SimFault, SimOperation};
+use stonelog_storage::log_dir::{LogDir, OFFLINE_NAME};
+use support::*;
+
+const A: &str = "/a";
+const B: &str = "/b";
+
+async fn start_on(disk: &SimDisk, paths: &[&str], start_number: u8) -> Result<Started, StartError> {
+    let paths = paths.iter().map(PathBuf::from).collect();
+    start::start(options(Arc::new(disk.clone()), paths, Upkeep::AtOnce, start_number)).await
+}
+
+/// The partitions of a topic that lie in a directory, by the image.
+fn partitions_in(started: &Started, topic: TopicId, path: &str) -> Vec<i32> {
+    let id = started.node.directories.iter().find(|directory| directory.path == Path::new(path)).unwrap().id;
+    let image = started.metadata.image();
+    let topic = image.topic_by_id(topic).unwrap();
+    (0..)
+        .zip(&topic.partitions)
+        .filter(|(_, partition)| partition.directories == [id])
+        .map(|(index, _)| index)
+        .collect()
+}
+
+async fn code_of_read(started: &Started, topic: TopicId, index: i32) -> Option<ErrorCode> {
+    let id = partition(topic, index);
+    let led = started.lanes.call(started.lanes.owner(id), move |lane| {
+        std::future::ready(lane.leading(id, LeaderEpoch::NONE).map(drop).err())
+    });
+    led.await.map(Reject::error_code)
+}
+
+async fn produces(started: &Started, topic: TopicId, index: i32) -> Result<(), ErrorCode> {
+    produce(started, partition(topic, index), value(index, 0, 50)).await.map(drop)
+}
+
+/// A broker with both directories and a topic over them: where its partitions are.
+async fn two(disk: &SimDisk) -> (Started, TopicId, Vec<i32>, Vec<i32>) {
+    let started = start_on(disk, &[A, B], 1).await.unwrap();
+    assert!(started.report.is_new_cluster);
+    let topic = create_topic(&started, "t").await;
+    let (in_a, in_b) = (partitions_in(&started, topic, A), partitions_in(&started, topic, B));
+    assert_eq!((in_a.len(), in_b.len()), (2, 2), "the emptiest directory gets the next partition");
+    for index in 0..PARTITIONS {
+        produces(&started, topic, index).await.unwrap();
+    }
+    (started, topic, in_a, in_b)
+}
+
+#[tokio::test]
+async fn a_failing_directory_leaves_the_others_serving_and_stays_offline_until_it_is_reopened() {
+    let disk = SimDisk::new();
+    let (started, topic, in_a, in_b) = two(&disk).await;
+    disk.fail(SimOperation::SyncData, "/b/journal", 0, SimFault::InputOutput);
+    // In flight when it fails: it may be there after a restart.
+    assert_eq!(produces(&started, topic, in_b[0]).await, Err(ErrorCode::RequestTimedOut));
+    for index in &in_b {
+        assert_eq!(produces(&started, topic, *index).await, Err(ErrorCode::KafkaStorageError));
+        assert_eq!(code_of_read(&started, topic, *index).await, Some(ErrorCode::KafkaStorageError));
+    }
+    for index in &in_a {
+        produces(&started, topic, *index).await.unwrap();
+    }
+    assert_eq!(started.node.must_stop(), None);
+    let b = started.node.directories[1].id;
+    eventually(|| !started.metadata.image().broker(started.node.broker_id).unwrap().has_directory(b)).await;
+    let image = started.metadata.image();
+    for index in 0..PARTITIONS {
+        let leads = image.partition(partition(topic, index)).unwrap().leader.is_some();
+        assert_eq!(leads, in_a.contains(&index), "partition {index}");
+    }
+    // New partitions go where there is a directory.
+    let other = create_topic(&started, "other").await;
+    for index in 0..PARTITIONS {
+        produces(&started, other, index).await.unwrap();
+    }
+    started.stop().unwrap();
+
+    // The fsync would say OK by now; nobody asks it.
+    let again = start_on(&disk, &[A, B], 2).await.unwrap();
+    assert!(again.report.absent[0].reason.contains("stonelog storage reopen /b"), "{:?}", again.report.absent);
+    assert_eq!(code_of_read(&again, topic, in_b[0]).await, Some(ErrorCode::KafkaStorageError));
+    assert_eq!(code_of_read(&again, topic, in_a[0]).await, None);
+    again.stop().unwrap();
+
+    let (directory, _) = LogDir::open(Arc::new(disk.clone()), Path::new(B)).unwrap();
+    directory.settle_failure().unwrap();
+    drop(directory);
+    let whole = start_on(&disk, &[A, B], 3).await.unwrap();
+    assert!(whole.report.absent.is_empty());
+    for index in 0..PARTITIONS {
+        assert!(!read_values(&whole, partition(topic, index)).await.is_empty(), "partition {index} is back");
+        produces(&whole, topic, index).await.unwrap();
+    }
+    whole.stop().unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_that_takes_no_marker_is_remembered_by_its_neighbour() {
+    let disk = SimDisk::new();
+    let (started, topic, _, in_b) = two(&disk).await;
+    disk.fail(SimOperation::Create, "/b/.stonelog_offline", 0, SimFault::InputOutput);
+    disk.fail(SimOperation::Write, "/b/journal", 0, SimFault::InputOutput);
+    assert!(produces(&started, topic, in_b[0]).await.is_err());
+    started.stop().unwrap();
+    assert!(!disk.exists(&Path::new(B).join(OFFLINE_NAME)).unwrap());
+
+    let again = start_on(&disk, &[A, B], 2).await.unwrap();
+    assert_eq!(again.report.absent[0].path, Path::new(B));
+    again.stop().unwrap();
+    let (directory, _) = LogDir::open(Arc::new(disk.clone()), Path::new(B)).unwrap();
+    directory.settle_failure().unwrap();
+    drop(directory);
+    let whole = start_on(&disk, &[A, B], 3).await.unwrap();
+    assert!(whole.report.absent.is_empty(), "{:?}", whole.report.absent);
+    whole.stop().unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_missing_at_the_start_is_absent_and_nothing_of_it_is_made_elsewhere() {
+    let disk = SimDisk::new();
+    let (started, topic, in_a, in_b) = two(&disk).await;
+    started.stop().unwrap();
+    disk.kill();
+    disk.rename(Path::new(B), Path::new("/unmounted")).unwrap();
+
+    let without = start_on(&disk, &[A, B], 2).await.unwrap();
+    assert!(!without.report.is_new_cluster && without.report.absent[0].reason.contains("does not exist"));
+    for index in &in_b {
+        assert_eq!(produces(&without, topic, *index).await, Err(ErrorCode::KafkaStorageError));
+    }
+    for index in &in_a {
+        produces(&without, topic, *index).await.unwrap();
+    }
+    assert!(!disk.exists(Path::new(B)).unwrap());
+    without.stop().unwrap();
+    disk.kill();
+
+    disk.rename(Path::new("/unmounted"), Path::new(B)).unwrap();
+    let whole = start_on(&disk, &[A, B], 3).await.unwrap();
+    assert!(whole.report.strays.is_empty(), "{:?}", whole.report.strays);
+    for index in 0..PARTITIONS {
+        assert!(!read_values(&whole, partition(topic, index)).await.is_empty());
+        produces(&whole, topic, index).await.unwrap();
+    }
+    whole.stop().unwrap();
+}
+
+#[tokio::test]
+async fn an_empty_directory_in_place_of_one_with_data_is_a_new_one() {
+    let disk = SimDisk::new();
+    let (started, topic, _, in_b) = two(&disk).await;
+    started.stop().unwrap();
+    disk.kill();
+    disk.rename(Path::new(B), Path::new("/unmounted")).unwrap();
+    disk.create_dir(Path::new(B)).unwrap();
+    let replaced = start_on(&disk, &[A, B], 2).await.unwrap();
+    assert!(!replaced.report.is_new_cluster);
+    assert_eq!(produces(&replaced, topic, in_b[0]).await, Err(ErrorCode::KafkaStorageError), "absent, not empty");
+    let other = create_topic(&replaced, "other").await;
+    assert_eq!(partitions_in(&replaced, other, B).len(), PARTITIONS as usize - 1, "the emptiest gets them");
+    replaced.stop().unwrap();
+}
+
+#[tokio::test]
+async fn without_the_metadata_log_the_start_is_refused() {
+    let disk = SimDisk::new();
+    let (started, ..) = two(&disk).await;
+    started.stop().unwrap();
+    disk.kill();
+    disk.rename(Path::new(A), Path::new("/unmounted")).unwrap();
+    let refused = start_on(&disk, &[A, B], 2).await.err().unwrap();
+    assert!(matches!(refused, StartError::MetadataAbsent { .. }), "{refused}");
+    assert!(refused.to_string().contains("/a: the directory does not exist"), "{refused}");
+    disk.kill();
+    // An empty one in its place is no new cluster either.
+    disk.create_dir(Path::new(A)).unwrap();
+    let refused = start_on(&disk, &[A, B], 3).await.err().unwrap();
+    assert!(matches!(refused, StartError::MetadataAbsent { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn the_last_directory_stops_the_broker_and_the_next_start_says_what_to_run() {
+    let disk = SimDisk::new();
+    let started = start_on(&disk, &[A], 1).await.unwrap();
+    let topic = create_topic(&started, "t").await;
+    produces(&started, topic, 0).await.unwrap();
+    let mut failures = started.node.watch_failures();
+    disk.fail(SimOperation::SyncData, "/a/journal", 0, SimFault::InputOutput);
+    assert!(produces(&started, topic, 0).await.is_err());
+    failures.changed().await.unwrap();
+    assert!(started.node.must_stop().unwrap().contains("the last log directory has failed, /a: fdatasync"));
+    started.stop().unwrap();
+    let refused = start_on(&disk, &[A], 2).await.err().unwrap();
+    assert!(matches!(refused, StartError::AllAbsent(_)), "{refused}");
+    assert!(refused.to_string().contains("stonelog storage reopen /a"), "{refused}");
+}
