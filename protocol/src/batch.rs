@@ -9,6 +9,7 @@ pub mod header;
 pub mod iter;
 pub mod recompress;
 pub mod records;
+pub mod retain;
 pub mod validate;
 
 pub use build::{BatchBuilder, NewRecord};
@@ -17,4 +18,5 @@ pub use header::{BatchHeader, Compression, HEADER_BYTES, crc_matches};
 pub use iter::Batches;
 pub use recompress::recompress;
 pub use records::{Header, Headers, Record, RecordError, Records};
+pub use retain::{RetainError, Retained, empty_batch, retain_records};
 pub use validate::{BatchReject, BatchRules, ProducedBatch, RecordReject, TimestampType, validate_produced};

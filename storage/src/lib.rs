@@ -4,6 +4,7 @@
 //! run them over a [`disk::Disk`]; completions come back to the log as events that carry its generation.
 
 pub mod checkpoint;
+pub mod compaction;
 pub mod disk;
 pub mod fault;
 mod fields;

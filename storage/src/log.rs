@@ -16,6 +16,7 @@
 mod append;
 mod change;
 mod checkpoint;
+mod compact;
 mod complete;
 mod config;
 mod covered;
@@ -102,6 +103,12 @@ struct Segments {
     checkpointed_end: Offset,
     /// Compaction has mapped every key below; what lies at or above it is dirty (`cleaner-offset-checkpoint`).
     clean_end: Offset,
+    /// A compaction is under way: it reads sealed segments, which stay until it ends.
+    compacting: bool,
+    /// A compaction met damage: the next start may try again.
+    uncleanable: bool,
+    /// What earlier compactions left behind was looked for since the start.
+    swept: bool,
     checkpointing: Option<checkpoint::Checkpointing>,
 }
 

@@ -13,6 +13,14 @@ pub const VARIABLE: &str = "STONELOG_MUTANT";
 pub enum Guard {
     /// `journal-fdatasync`: a commit is durable only after an fdatasync.
     JournalFdatasync,
+    /// `compaction-sync`: a rewritten segment is durable before the log names it.
+    CompactionSync,
+    /// `compaction-checkpoint`: what was rewritten goes only after a durable checkpoint names the new segment.
+    CompactionCheckpoint,
+    /// `compaction-bound`: nothing beyond the last stable offset and the checkpoint is compacted.
+    CompactionBound,
+    /// `compaction-marker-horizon`: a transaction's marker stays until its delete horizon has passed.
+    CompactionMarkerHorizon,
 }
 
 impl Guard {
@@ -20,6 +28,10 @@ impl Guard {
     pub fn name(self) -> &'static str {
         match self {
             Guard::JournalFdatasync => "journal-fdatasync",
+            Guard::CompactionSync => "compaction-sync",
+            Guard::CompactionCheckpoint => "compaction-checkpoint",
+            Guard::CompactionBound => "compaction-bound",
+            Guard::CompactionMarkerHorizon => "compaction-marker-horizon",
         }
     }
 

@@ -18,7 +18,7 @@ pub mod flush;
 pub mod read;
 pub mod rebuild;
 pub mod sync;
-mod verified;
+pub(crate) mod verified;
 pub mod walk;
 
 use std::path::PathBuf;

@@ -194,7 +194,7 @@ fn blob_bytes(blob: Option<&[u8]>) -> usize {
     }
 }
 
-fn put_blob(out: &mut Vec<u8>, blob: Option<&[u8]>) {
+pub(super) fn put_blob(out: &mut Vec<u8>, blob: Option<&[u8]>) {
     match blob {
         Some(bytes) => {
             varint::put_i64(out, bytes.len() as i64);

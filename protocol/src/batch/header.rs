@@ -28,7 +28,7 @@ const MAX_TIMESTAMP_AT: usize = 35;
 const LOG_APPEND_TIME_FLAG: i16 = 0x08;
 pub(super) const TRANSACTIONAL_FLAG: i16 = 0x10;
 pub(super) const CONTROL_FLAG: i16 = 0x20;
-const DELETE_HORIZON_FLAG: i16 = 0x40;
+pub(super) const DELETE_HORIZON_FLAG: i16 = 0x40;
 
 /// Codec of a batch's records, from the lowest three attribute bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use crate::compaction::CompactionConfig;
+
 /// Settings of one log; Kafka's topic settings of the same names, already resolved against the broker's defaults.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LogConfig {
     /// `segment.bytes`: a segment does not grow past this, unless one batch alone is larger.
     pub segment_bytes: u32,
@@ -19,6 +21,8 @@ pub struct LogConfig {
     pub retention_bytes: Option<u64>,
     /// Whether `cleanup.policy` has `delete`: without it only DeleteRecords moves the log start.
     pub delete: bool,
+    /// Set when `cleanup.policy` has `compact`.
+    pub compaction: Option<CompactionConfig>,
     /// Whether `message.timestamp.type` is `LogAppendTime`: the broker stamps batches.
     pub log_append_time: bool,
     /// `producer.id.expiration.ms`.
@@ -37,6 +41,7 @@ impl Default for LogConfig {
             retention_ms: Some(week),
             retention_bytes: None,
             delete: true,
+            compaction: None,
             log_append_time: false,
             producer_expiration: Duration::from_secs(24 * 3600),
         }

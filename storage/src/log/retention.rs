@@ -42,7 +42,11 @@ impl Log {
         }
         let checkpointed = segments.checkpointed_start.unwrap_or(Offset::ZERO);
         let last = segments.list.len().saturating_sub(usize::from(!segments.last_closed));
-        let count = segments.list[..last].iter().take_while(|segment| segment.end <= checkpointed).count();
+        let count = match segments.compacting {
+            // They are being read; the checkpoint after its end is the next occasion.
+            true => 0,
+            false => segments.list[..last].iter().take_while(|segment| segment.end <= checkpointed).count(),
+        };
         let mut gone: Vec<SegmentName> = segments.list.drain(..count).map(|segment| segment.name()).collect();
         segments.dirty.retain(|name| !gone.contains(name));
         gone.extend(segments.deletable.drain(..).filter(|name| segments.list.iter().all(|kept| kept.name() != *name)));

@@ -179,7 +179,9 @@ impl LookupJob {
     /// Searches the places in order.
     pub fn run(self, access: &FileAccess) -> Result<LookupDone, Fault> {
         let matches = |header: &BatchHeader| {
-            header.max_timestamp >= self.timestamp
+            // Compaction leaves batches without records.
+            header.records_count > 0
+                && header.max_timestamp >= self.timestamp
                 && header.next_offset() > self.from
                 && header.next_offset() <= self.up_to
         };
@@ -243,7 +245,7 @@ fn journal_damage(access: &FileAccess, position: JournalPosition, at: usize) -> 
 impl VerifiedSegment<'_> {
     /// Calls `visit` with one window of whole batches after the other, from the batch that begins at `position` on,
     /// until it returns `false` or the segment ends.
-    pub(super) fn for_each_window(
+    pub(crate) fn for_each_window(
         &self,
         mut position: u64,
         window_bytes: u64,

@@ -20,7 +20,7 @@ const SCAN_BYTES: u64 = 1 << 20;
 const REBUILT_INTERVAL_BYTES: u32 = 4096;
 
 /// See the module's comment.
-pub(super) struct VerifiedSegment<'a> {
+pub(crate) struct VerifiedSegment<'a> {
     access: &'a FileAccess,
     id: SegmentId,
     segment: Segment,
@@ -31,7 +31,7 @@ pub(super) struct VerifiedSegment<'a> {
 
 impl<'a> VerifiedSegment<'a> {
     /// Opens a segment as it was known when the read was planned; `None` when its file is gone.
-    pub(super) fn open(
+    pub(crate) fn open(
         access: &'a FileAccess,
         id: SegmentId,
         segment: Segment,
@@ -52,12 +52,12 @@ impl<'a> VerifiedSegment<'a> {
     }
 
     /// Bytes that may be read.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.segment.bytes
     }
 
     /// Bytes from `position` on, checked block by block. `position + len` is within the segment.
-    pub(super) fn read(&self, position: u64, len: u64) -> Result<Bytes, Fault> {
+    pub(crate) fn read(&self, position: u64, len: u64) -> Result<Bytes, Fault> {
         let first = position / BLOCK_BYTES;
         let start = first * BLOCK_BYTES;
         let end = (position + len).next_multiple_of(BLOCK_BYTES).min(self.segment.bytes);
@@ -103,7 +103,7 @@ impl<'a> VerifiedSegment<'a> {
     }
 
     /// The segment's index: from memory, from its file, or built from the batches.
-    pub(super) fn index(&self) -> Result<Arc<SparseIndex>, Fault> {
+    pub(crate) fn index(&self) -> Result<Arc<SparseIndex>, Fault> {
         let files = self.access.files();
         // An open segment grows; what its index does not know yet is walked.
         if let Some((index, known)) = files.index(self.id)
@@ -150,7 +150,7 @@ impl<'a> VerifiedSegment<'a> {
         Ok(index)
     }
 
-    pub(super) fn damage(&self, what: &'static str, position: u64, detail: &str) -> Fault {
+    pub(crate) fn damage(&self, what: &'static str, position: u64, detail: &str) -> Fault {
         Fault::Damage {
             what,
             path: self.access.path(&self.id.path(SegmentFile::Log)),

@@ -1,0 +1,106 @@
+//! Compaction as the log sees it: when it is due, and what a new segment takes the place of.
+//!
+//! A replacement changes which files the log reads; what offsets exist does not change, and neither does anything derived.
+//! The files it replaces are doomed, as after a truncation: they go when a durable checkpoint no longer names them.
+
+use stonelog_protocol::{Offset, Timestamp};
+
+use super::Log;
+use crate::ReplicaKey;
+use crate::compaction::plan::{Dirt, survey};
+use crate::compaction::{CompactJob, CompactionLimits, Replacement};
+use crate::segment::Segment;
+
+impl Log {
+    /// How dirty the log is, if it is to be compacted now. `last_stable` as the leader knows it, `now` wall-clock time.
+    pub fn compaction_due(&self, now: Timestamp, last_stable: Offset) -> Option<Dirt> {
+        let config = self.config.compaction.as_ref()?;
+        let segments = &self.segments;
+        // What was replaced last, or cut off, is still in the checkpoint.
+        let is_waiting = self.is_changing() || self.settling.is_some() || !segments.doomed.is_empty();
+        if is_waiting || segments.compacting || segments.uncleanable {
+            return None;
+        }
+        let bound = last_stable.min(segments.checkpointed_end);
+        #[cfg(feature = "mutants")]
+        let bound = match crate::mutants::Guard::CompactionBound.is_off() {
+            true => self.log_end(),
+            false => bound,
+        };
+        let dirt = survey(&segments.list, self.log_start, self.clean_end(), bound, config, now);
+        dirt.is_due(config).then_some(dirt)
+    }
+
+    /// Plans the next compaction, if one is due. One at a time: until [`Log::on_compaction_ended`] the segments stay.
+    pub fn plan_compaction(
+        &mut self,
+        now: Timestamp,
+        last_stable: Offset,
+        limits: CompactionLimits,
+    ) -> Option<CompactJob> {
+        let dirt = self.compaction_due(now, last_stable)?;
+        let config = self.config.compaction.as_ref()?;
+        self.segments.compacting = true;
+        let sweep = (!self.segments.swept).then(|| self.segments.list.clone());
+        self.segments.swept = true;
+        Some(CompactJob {
+            replica: self.key,
+            sources: self.segments.list[dirt.taken_start..dirt.taken_end].to_vec(),
+            clean_end: self.clean_end(),
+            now,
+            delete_horizon: now.saturating_add(config.delete_retention),
+            segment_bytes: self.config.segment_bytes,
+            segment_index_bytes: self.config.segment_index_bytes,
+            index_interval_bytes: self.config.index_interval_bytes,
+            limits,
+            producers: self
+                .producers
+                .iter()
+                .filter_map(|(id, state)| Some((id, (state.batches().last()?.last_offset, state.epoch))))
+                .collect(),
+            sweep,
+        })
+    }
+
+    /// A new segment is durable: from here on it is read instead of those it replaces. `false` when the log has changed
+    /// since: then nobody names the new one, and its files may go ([`crate::segment::delete::DeleteJob`]).
+    pub fn on_compacted(&mut self, done: &Replacement) -> bool {
+        if done.replica != self.key || self.dropped || self.settling.is_some() {
+            return false;
+        }
+        assert!(self.segments.compacting, "a replacement belongs to the compaction under way");
+        let list = &mut self.segments.list;
+        let Some(first) = done.sources.first() else { return false };
+        let Some(start) = list.iter().position(|segment| segment.name() == *first) else { return false };
+        let end = start + done.sources.len();
+        let is_there = end < list.len() && list[start..end].iter().map(Segment::name).eq(done.sources.iter().copied());
+        if !is_there {
+            return false;
+        }
+        assert_eq!((done.segment.base, done.segment.end), (list[start].base, list[end - 1].end), "no offset moves");
+        list.splice(start..end, [done.segment]);
+        self.segments.dirty.retain(|name| !done.sources.contains(name));
+        #[cfg(feature = "mutants")]
+        if crate::mutants::Guard::CompactionCheckpoint.is_off() {
+            self.segments.deletable.extend_from_slice(&done.sources);
+            return true;
+        }
+        self.segments.doomed.extend_from_slice(&done.sources);
+        true
+    }
+
+    /// The compaction is over: with all of it done the log is clean up to an offset. `failed`: it met damage, and the log
+    /// is not compacted again until the next start.
+    pub fn on_compaction_ended(&mut self, replica: ReplicaKey, clean_end: Option<Offset>, failed: bool) {
+        self.segments.compacting = false;
+        self.segments.uncleanable |= failed;
+        if let Some(clean_end) = clean_end.filter(|_| replica == self.key) {
+            self.segments.clean_end = clean_end.max(self.segments.clean_end);
+        }
+    }
+
+    /// Up to where every key is mapped; not above what segments hold.
+    pub fn clean_end(&self) -> Offset {
+        self.segments.clean_end.max(self.log_start).min(self.segments_end())
+    }
+}
