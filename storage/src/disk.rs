@@ -4,6 +4,7 @@
 //! are durable only after [`DiskFile::sync_data`] returned, a new or renamed name only after [`Disk::sync_dir`].
 
 pub mod aligned;
+mod descriptors;
 pub mod filesystem;
 pub mod real;
 pub mod sim;
@@ -13,6 +14,7 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 
+pub use descriptors::raise_descriptor_limit;
 pub use filesystem::{FileSystem, filesystem_of, probe_fsync};
 pub use real::RealDisk;
 pub use sim::{SimDisk, SimFault, SimOperation, Tearing};
@@ -76,11 +78,14 @@ pub trait DiskFile: Send + Sync {
     fn read_device_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize>;
     /// Reserves space so that later writes in the range cannot run out of it.
     fn allocate(&self, position: u64, len: u64) -> io::Result<()>;
+    /// Reserves space behind the end without moving it: writes in the range cannot run out of space. Nothing happens
+    /// where the file system cannot.
+    fn reserve(&self, position: u64, len: u64) -> io::Result<()>;
     /// Makes written bytes and the length durable.
     fn sync_data(&self) -> io::Result<()>;
     /// Starts writing dirty bytes of the range to the device without waiting; a hint.
     fn start_writeback(&self, position: u64, len: u64);
-    /// Sets the length; cut bytes are gone, added ones are zero.
+    /// Sets the length; cut bytes and what was reserved behind the end are gone, added bytes are zero.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// The length in bytes.
     fn len(&self) -> io::Result<u64>;

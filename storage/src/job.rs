@@ -13,12 +13,14 @@ use crate::Fault;
 use crate::disk::Disk;
 use crate::journal::{JournalPosition, JournalReader};
 use crate::segment::file_cache::{FileCache, OPEN_FILES_COUNT};
+use crate::segment::pending_sums::PendingSums;
 
 /// The files of one log directory, for the threads that run jobs.
 pub struct FileAccess {
     disk: Arc<dyn Disk>,
     root: PathBuf,
     files: FileCache,
+    pending_sums: PendingSums,
     /// Missing only while recovery replays, when nothing is read from the journal in place.
     journal: Option<Arc<JournalReader>>,
 }
@@ -26,12 +28,13 @@ pub struct FileAccess {
 impl FileAccess {
     /// Access to the log directory `root`, whose recovered journal `journal` reads.
     pub fn new(disk: Arc<dyn Disk>, root: PathBuf, files: FileCache, journal: Arc<JournalReader>) -> FileAccess {
-        FileAccess { disk, root, files, journal: Some(journal) }
+        FileAccess { disk, root, files, pending_sums: PendingSums::default(), journal: Some(journal) }
     }
 
     /// Access to segments only, for recovery.
     pub(crate) fn without_journal(disk: Arc<dyn Disk>, root: PathBuf) -> FileAccess {
-        FileAccess { disk, root, files: FileCache::new(OPEN_FILES_COUNT, 0), journal: None }
+        let files = FileCache::new(OPEN_FILES_COUNT, 0);
+        FileAccess { disk, root, files, pending_sums: PendingSums::default(), journal: None }
     }
 
     /// The disk.
@@ -42,6 +45,11 @@ impl FileAccess {
     /// The open segment files.
     pub fn files(&self) -> &FileCache {
         &self.files
+    }
+
+    /// Block checksums on their way to their files.
+    pub(crate) fn pending_sums(&self) -> &PendingSums {
+        &self.pending_sums
     }
 
     /// The full path of a file or directory in the log directory.

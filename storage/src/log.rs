@@ -49,11 +49,11 @@ pub use tail::{CommitSpan, Place};
 
 use crate::checkpoint::ReplicaCheckpoint;
 use crate::index::SparseIndex;
-use crate::journal::{Change, JournalEntry};
+use crate::journal::{Change, JournalEntry, JournalPosition};
 use crate::segment::{Segment, SegmentName};
 use crate::{LogGeneration, ReplicaKey};
 use covered::CoveredState;
-use tail::Tail;
+use tail::{FirstUncovered, Tail};
 
 /// One replica's log. See the module's comment.
 #[derive(Debug)]
@@ -91,8 +91,12 @@ struct Segments {
     hold_flush: bool,
     /// The last one's first timestamp was not read since the start.
     learn_first: bool,
+    /// Up to where the last one's file has space reserved; 0 when that is not known.
+    reserved: u64,
     /// Segments written since they were synced last.
     dirty: Vec<SegmentName>,
+    /// Files were made since the directory was synced last.
+    new_names: bool,
     /// Files whose removal waits for a checkpoint that no longer names them.
     doomed: Vec<SegmentName>,
     /// Files that no checkpoint names any more.
@@ -217,6 +221,15 @@ impl Log {
     /// Whether the journal holds anything of this log that a checkpoint does not cover yet.
     pub fn has_uncovered(&self) -> bool {
         self.tail.first_uncovered().is_some()
+    }
+
+    /// Whether it is this log, among others, that keeps the journal from being freed up to `position`.
+    pub fn holds_journal_before(&self, position: JournalPosition) -> bool {
+        match self.tail.first_uncovered() {
+            Some(FirstUncovered::At(first)) => first < position,
+            Some(FirstUncovered::Unknown) => true,
+            Some(FirstUncovered::NotWritten) | None => false,
+        }
     }
 
     /// Bytes of batches held in memory.

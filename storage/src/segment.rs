@@ -15,6 +15,7 @@
 pub mod delete;
 pub mod file_cache;
 pub mod flush;
+pub(crate) mod pending_sums;
 pub mod read;
 pub mod rebuild;
 pub mod sync;

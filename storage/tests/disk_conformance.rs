@@ -87,6 +87,19 @@ fn allocation_gives_zeroes_and_length() {
 }
 
 #[test]
+fn reserved_space_does_not_move_the_end() {
+    on_each(|disk, directory| {
+        let file = disk.open(&directory.join("f"), Open::CreateNew).unwrap();
+        file.write_at(0, &[IoSlice::new(b"abc")]).unwrap();
+        file.reserve(3, 100_000).unwrap();
+        assert_eq!(file.len().unwrap(), 3);
+        file.write_at(3, &[IoSlice::new(b"def")]).unwrap();
+        file.set_len(6).unwrap();
+        assert_eq!(read(disk, &directory.join("f")), b"abcdef");
+    });
+}
+
+#[test]
 fn cut_bytes_never_come_back() {
     on_each(|disk, directory| {
         let file = disk.open(&directory.join("f"), Open::CreateNew).unwrap();

@@ -37,6 +37,8 @@ pub struct Checkpointer {
     reported: JournalPosition,
     /// What the last checkpoint said, replica by replica.
     replicas: BTreeMap<TopicPartition, ReplicaCheckpoint>,
+    /// Syncs of a round that ran out of space: they come before the next checkpoint.
+    unsynced: Vec<SyncJob>,
     /// Replicas that were dropped, whose files go after the next checkpoint that is written.
     dropped: Vec<TopicPartition>,
 }
@@ -61,7 +63,16 @@ impl Checkpointer {
         dropped: Vec<TopicPartition>,
     ) -> Checkpointer {
         let reported = JournalPosition::default();
-        Checkpointer { node, directory, lanes, version, reported, replicas: BTreeMap::new(), dropped }
+        Checkpointer {
+            node,
+            directory,
+            lanes,
+            version,
+            reported,
+            replicas: BTreeMap::new(),
+            unsynced: Vec::new(),
+            dropped,
+        }
     }
 
     /// Writes a checkpoint some time after segments were written, for as long as the broker runs.
@@ -121,7 +132,9 @@ impl Checkpointer {
             replicas: self.replicas.values().cloned().collect(),
         };
         self.version += 1;
-        self.write(checkpoint, all.syncs).await?;
+        self.unsynced.extend(all.syncs);
+        self.sync().await?;
+        self.write(checkpoint).await?;
         let mut deletes = Vec::new();
         for lane in 0..self.lanes.count() {
             let planned = all.planned.clone();
@@ -133,14 +146,9 @@ impl Checkpointer {
         Ok(())
     }
 
-    async fn write(&self, checkpoint: Checkpoint, syncs: Vec<SyncJob>) -> Result<(), Fault> {
-        let any = !syncs.is_empty();
-        self.sync(syncs).await?;
+    async fn write(&self, checkpoint: Checkpoint) -> Result<(), Fault> {
         let (directory, version) = (Arc::clone(&self.directory), self.version);
         let job = move || {
-            if any {
-                sync_names(&directory.access)?;
-            }
             let covered = checkpoint.replay_from();
             checkpoint.write(&*directory.disk, &directory.path, version)?;
             directory.journal.maintenance().recycle(covered)?;
@@ -149,20 +157,37 @@ impl Checkpointer {
         self.on_writer(job).await
     }
 
-    /// Syncs segment files, several at a time: the device takes independent flushes together.
-    async fn sync(&self, syncs: Vec<SyncJob>) -> Result<(), Fault> {
-        let each = syncs.len().div_ceil(SYNCS_AT_ONCE).max(1);
-        let running: Vec<_> = syncs
+    /// Syncs segment files, several at a time: the device takes independent flushes together. All that was begun has
+    /// ended when this returns; after a failure everything is to be synced again, for a checkpoint names it all.
+    async fn sync(&mut self) -> Result<(), Fault> {
+        if self.unsynced.is_empty() {
+            return Ok(());
+        }
+        let each = self.unsynced.len().div_ceil(SYNCS_AT_ONCE);
+        let running: Vec<_> = self
+            .unsynced
             .chunks(each)
             .map(|part| {
                 let (directory, part) = (Arc::clone(&self.directory), part.to_vec());
-                self.on_writer(move || part.iter().try_for_each(|sync| sync.run(&directory.access)))
+                self.on_writer(move || {
+                    part.iter().try_for_each(|sync| sync.start(&directory.access))?;
+                    part.iter().try_for_each(|sync| sync.run(&directory.access))
+                })
             })
             .collect();
+        let mut done = Ok(());
         for part in running {
-            part.await?;
+            let part = part.await;
+            done = done.and(part);
         }
-        Ok(())
+        if done.is_err() {
+            // A directory may have got names before the failure.
+            self.unsynced.iter_mut().for_each(|sync| sync.new_names = true);
+            return done;
+        }
+        self.unsynced.clear();
+        let directory = Arc::clone(&self.directory);
+        self.on_writer(move || sync_names(&directory.access)).await
     }
 
     /// Runs a job on the writers. When they have ended the broker is stopping, and what was to come after the job must

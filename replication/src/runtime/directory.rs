@@ -12,10 +12,15 @@ use std::time::Duration;
 use stonelog_protocol::DirectoryId;
 use stonelog_storage::disk::Disk;
 use stonelog_storage::job::FileAccess;
+use stonelog_storage::journal::JournalPosition;
 use tokio::sync::{Notify, watch};
 
 use super::journal::{JournalQueue, LaneSignal};
 use super::pool::Pool;
+
+/// While room is wanted, the newest part of the journal that still gathers: the limit over this. Less than what makes
+/// room wanted, so that there is always something to write.
+const GATHERING_SHARE: u64 = 8;
 
 /// A log directory in use, or that was until it failed.
 pub struct Directory {
@@ -145,6 +150,13 @@ impl Directory {
         let usage = self.journal.maintenance().usage();
         let unflushed = self.unflushed_bytes.load(Ordering::Relaxed) as usize;
         usage.bytes_live * 2 >= usage.bytes_max || unflushed * 2 >= self.unflushed_bytes_max
+    }
+
+    /// While room is wanted: the journal before this position is to be freed soon, so what it holds goes to segments
+    /// however little it is. What is newer keeps gathering, or many partitions would be written bit by bit.
+    pub fn journal_unwanted(&self) -> Option<JournalPosition> {
+        let kept = self.journal.maintenance().usage().bytes_max / GATHERING_SHARE;
+        self.wants_room().then(|| JournalPosition(self.journal.reported().0.saturating_sub(kept)))
     }
 
     /// Waits so long, or until room is wanted.

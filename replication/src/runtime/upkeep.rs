@@ -48,7 +48,7 @@ impl Lane {
 
     /// Flushes what is ready; whether anything was.
     async fn flush_round(self: &Rc<Self>, journal: &LaneJournal) -> bool {
-        let force = journal.directory.wants_room();
+        let unwanted = journal.directory.journal_unwanted();
         let now = self.node().clock.wall();
         let dirty = std::mem::take(&mut *journal.dirty.borrow_mut());
         let mut running = Vec::new();
@@ -57,7 +57,11 @@ impl Lane {
             if partition.replica().role == Role::Removed {
                 continue;
             }
-            let job = partition.replica_mut().log.plan_flush(now, force, FLUSH_BYTES_MIN);
+            let job = {
+                let log = &mut partition.replica_mut().log;
+                let force = unwanted.is_some_and(|position| log.holds_journal_before(position));
+                log.plan_flush(now, force, FLUSH_BYTES_MIN)
+            };
             match job {
                 Some(job) => {
                     let access = Arc::clone(&journal.directory.access);

@@ -218,6 +218,13 @@ impl DiskFile for RealFile {
         }
     }
 
+    fn reserve(&self, position: u64, len: u64) -> io::Result<()> {
+        match retry(|| rustix::fs::fallocate(&self.fd, FallocateFlags::KEEP_SIZE, position, len)) {
+            Err(e) if e.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => Ok(()),
+            other => other,
+        }
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         Ok(rustix::fs::fdatasync(&self.fd)?)
     }

@@ -306,6 +306,13 @@ impl DiskFile for SimFile {
         permit.finish()
     }
 
+    fn reserve(&self, position: u64, len: u64) -> io::Result<()> {
+        self.require_writable()?;
+        let (mut inner, permit) = self.enter(SimOperation::Allocate)?;
+        inner.world.claim(self.id, position, len)?;
+        permit.finish()
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         let (mut inner, permit) = self.enter(SimOperation::SyncData)?;
         if permit.loses_bytes() {

@@ -49,7 +49,8 @@ impl Log {
         let mut segments = std::mem::take(&mut self.segments.dirty);
         segments.sort_unstable();
         segments.dedup();
-        let sync = (!segments.is_empty()).then_some(SyncJob { replica: self.key, segments });
+        let new_names = std::mem::take(&mut self.segments.new_names);
+        let sync = (!segments.is_empty()).then_some(SyncJob { replica: self.key, segments, new_names });
         Some((state, sync))
     }
 

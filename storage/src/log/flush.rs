@@ -9,7 +9,7 @@ use super::tail::Chunk;
 use super::{Log, Segments};
 use crate::LogGeneration;
 use crate::index::SparseIndex;
-use crate::segment::flush::{BatchPlace, FlushDone, FlushJob, FlushPart, SealFirst};
+use crate::segment::flush::{BatchPlace, FlushDone, FlushJob, FlushPart, FlushedPart, SealFirst};
 use crate::segment::{Segment, SegmentName};
 
 /// A flush job takes no more than this, unless one commit alone is larger: bounds the journal it keeps a pool
@@ -89,6 +89,7 @@ impl Log {
                     after: before,
                     create,
                     cut: cut_first && !create,
+                    reserved: if create { 0 } else { self.segments.reserved },
                     learn_first: self.segments.learn_first && !create,
                     seal: false,
                     pieces: Vec::new(),
@@ -133,7 +134,7 @@ impl Log {
             self.segments.dirty.push(name);
         }
         for part in done.parts {
-            self.segments.on_part_flushed(part.segment, part.created, &part.batches, self.config.index_interval_bytes);
+            self.segments.on_part_flushed(part, self.config.index_interval_bytes);
         }
         self.cover(done.through);
         self.cover_controls();
@@ -174,7 +175,8 @@ impl Segments {
         self.active_index.clone().filter(|index| index.known_from() == 0)
     }
 
-    fn on_part_flushed(&mut self, segment: Segment, created: bool, batches: &[BatchPlace], interval_bytes: u32) {
+    fn on_part_flushed(&mut self, part: FlushedPart, interval_bytes: u32) {
+        let FlushedPart { segment, created, reserved, batches } = part;
         if created {
             self.list.push(segment);
             self.active_index = None;
@@ -182,6 +184,8 @@ impl Segments {
             *self.list.last_mut().expect("the active segment") = segment;
         }
         (self.last_closed, self.cut_first, self.learn_first) = (false, false, false);
+        self.reserved = reserved;
+        self.new_names |= created;
         self.dirty.push(segment.name());
         let Some(first) = batches.first() else { return };
         let before = if created { Timestamp::NONE } else { segment.max_timestamp };
@@ -189,7 +193,7 @@ impl Segments {
             .active_index
             .get_or_insert_with(|| Arc::new(SparseIndex::starting(segment.base, first.position, before)));
         let index = Arc::make_mut(index);
-        for batch in batches {
+        for batch in &batches {
             index.push(batch.base_offset, batch.position, batch.bytes, batch.max_timestamp, interval_bytes);
         }
     }

@@ -25,6 +25,7 @@ impl DeleteJob {
         for name in &self.segments {
             let id = name.of(self.partition);
             access.files().forget(id);
+            access.pending_sums().forget(id);
             let log = id.path(SegmentFile::Log);
             let mut deleted = log.clone();
             deleted.set_extension("log.deleted");
@@ -53,6 +54,7 @@ impl DeleteLogJob {
     pub fn run(&self, access: &FileAccess) -> Result<(), Fault> {
         let directory = directory_of(self.partition);
         access.files().forget_all(self.partition);
+        access.pending_sums().forget_all(self.partition);
         let entries = match access.disk().list(&access.path(&directory)) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -14,9 +14,17 @@ use crate::disk::{DiskFile, Open};
 use crate::index::{ENTRY_BYTES, SparseIndex};
 use crate::job::FileAccess;
 
-/// Files kept open by default. Well below the usual limit of 1,024 with the connections of a small broker; a larger
-/// limit of the process allows a larger one here.
+/// Files kept open when nothing is known of the process's limit. Well below the usual one of 1,024, with the connections
+/// of a small broker.
 pub const OPEN_FILES_COUNT: usize = 512;
+
+/// Files kept open whatever the process's limit allows: bounds the kernel's memory for them.
+pub const OPEN_FILES_COUNT_MAX: usize = 32 << 10;
+
+/// Files to keep open in a process that may have `descriptors` open: half, the rest is for connections.
+pub fn open_files_count(descriptors: u64) -> usize {
+    usize::try_from(descriptors / 2).map_or(OPEN_FILES_COUNT_MAX, |half| half.clamp(1, OPEN_FILES_COUNT_MAX))
+}
 
 /// Bytes of indexes of closed segments kept in memory.
 pub const INDEX_BYTES_MAX: usize = 64 << 20;
@@ -177,6 +185,13 @@ impl<K: Copy + Eq + std::hash::Hash, V: Clone> Lru<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_take_half_of_the_descriptors_and_no_more_than_the_limit() {
+        assert_eq!(open_files_count(1024), 512);
+        assert_eq!(open_files_count(u64::MAX), OPEN_FILES_COUNT_MAX);
+        assert_eq!(open_files_count(0), 1);
+    }
 
     #[test]
     fn the_entry_used_longest_ago_makes_room() {

@@ -1,9 +1,10 @@
 //! The job that writes durable batches into segments.
 //!
 //! It knows nothing but what the plan says: which bytes go where. It computes checksums on the way: one per full block,
-//! and of the rest for the checkpoint. It does not fsync; [`super::sync`] does, before a checkpoint.
+//! left in [`super::pending_sums`], and of the rest for the checkpoint. It does not fsync; [`super::sync`] does, before a
+//! checkpoint.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use stonelog_protocol::{Offset, Timestamp};
 
 use super::read::is_recycled;
 use super::{BLOCK_BYTES, Segment, SegmentFile, SegmentId, SegmentName};
+use crate::disk::DiskFile;
 use crate::index::{SparseIndex, file as index_file};
 use crate::job::FileAccess;
 use crate::log::Place;
@@ -19,6 +21,9 @@ use crate::{Fault, ReplicaKey};
 
 /// Writeback is asked for each time a segment has grown by this much, so that the sync before a checkpoint is short.
 const WRITEBACK_BYTES: u64 = 8 << 20;
+
+/// Space is reserved ahead of what is written: as much again as the segment holds, but no more than this.
+const RESERVE_AHEAD_BYTES_MAX: u64 = 1 << 20;
 
 /// Whole durable commits of one log, to be written to its segments.
 #[derive(Debug)]
@@ -45,6 +50,8 @@ pub(crate) struct FlushPart {
     pub(crate) after: Segment,
     pub(crate) create: bool,
     pub(crate) cut: bool,
+    /// Up to where space is reserved for the segment; 0 when that is not known.
+    pub(crate) reserved: u64,
     pub(crate) learn_first: bool,
     pub(crate) seal: bool,
     pub(crate) pieces: Vec<Place>,
@@ -77,6 +84,7 @@ pub struct FlushDone {
 pub(crate) struct FlushedPart {
     pub(crate) segment: Segment,
     pub(crate) created: bool,
+    pub(crate) reserved: u64,
     pub(crate) batches: Vec<BatchPlace>,
 }
 
@@ -92,7 +100,7 @@ impl FlushJob {
         let partition = self.replica.partition;
         if let Some(seal) = &self.seal_first {
             let id = seal.segment.id(partition);
-            write_last_sum(access, id, &seal.segment)?;
+            close(access, id, &seal.segment)?;
             match &seal.index {
                 Some(index) => {
                     index_file::write(access, id, seal.segment.bytes, index)?;
@@ -104,7 +112,7 @@ impl FlushJob {
         let mut parts = Vec::with_capacity(self.parts.len());
         for part in self.parts {
             let id = part.before.id(partition);
-            let segment = match part.run(access, id) {
+            let (segment, reserved) = match part.run(access, id) {
                 Err(fault) if is_recycled(&fault) => {
                     return Ok(FlushDone {
                         replica: self.replica,
@@ -117,10 +125,10 @@ impl FlushJob {
                 result => result?,
             };
             if part.seal {
-                write_last_sum(access, id, &segment)?;
+                close(access, id, &segment)?;
                 index_file::remove(access, id)?;
             }
-            parts.push(FlushedPart { segment, created: part.create, batches: part.batches });
+            parts.push(FlushedPart { segment, created: part.create, reserved, batches: part.batches });
         }
         Ok(FlushDone {
             replica: self.replica,
@@ -133,7 +141,8 @@ impl FlushJob {
 }
 
 impl FlushPart {
-    fn run(&self, access: &FileAccess, id: SegmentId) -> Result<Segment, Fault> {
+    /// The segment as it is now, and up to where it has space.
+    fn run(&self, access: &FileAccess, id: SegmentId) -> Result<(Segment, u64), Fault> {
         let path = id.path(SegmentFile::Log);
         let fault = |operation, position, source| access.fault(operation, &path, Some(position), source);
         let position = self.before.bytes;
@@ -144,12 +153,18 @@ impl FlushPart {
             let gone = || fault("open", position, std::io::ErrorKind::NotFound.into());
             (log.ok_or_else(gone)?, true)
         };
+        let mut reserved = self.reserved;
+        if self.create {
+            reserved = 0;
+            access.pending_sums().forget(id);
+        }
         if self.create && existed {
             // Left by a crash or a stale job; nothing names it.
             log.set_len(0).map_err(|source| fault("ftruncate", 0, source))?;
             index_file::remove(access, id)?;
         } else if self.cut {
             log.set_len(position).map_err(|source| fault("ftruncate", position, source))?;
+            reserved = 0;
         }
         let mut bytes: Vec<Bytes> = Vec::with_capacity(self.pieces.len());
         for piece in &self.pieces {
@@ -160,8 +175,10 @@ impl FlushPart {
         }
         let mut sums = Sums::after(&self.before);
         bytes.iter().for_each(|piece| sums.push(piece));
-        let len = self.after.bytes - position;
-        log.allocate(position, len).map_err(|source| fault("allocate", position, source))?;
+        if self.after.bytes > reserved {
+            reserved =
+                self.reserve(&*log, reserved.max(position)).map_err(|source| fault("allocate", position, source))?;
+        }
         let slices: Vec<IoSlice<'_>> = bytes.iter().map(|piece| IoSlice::new(piece)).collect();
         log.write_at(position, &slices).map_err(|source| fault("write", position, source))?;
         let (from, to) =
@@ -170,7 +187,7 @@ impl FlushPart {
             log.start_writeback(from, to - from);
         }
         if !sums.full.is_empty() {
-            write_sums(access, id, position / BLOCK_BYTES, &sums.full)?;
+            access.pending_sums().put(id, position / BLOCK_BYTES, &sums.full);
         }
         let mut segment = Segment { partial_crc: sums.partial, ..self.after };
         if self.learn_first && position > 0 {
@@ -181,7 +198,17 @@ impl FlushPart {
                 segment.first_timestamp = first.max_timestamp;
             }
         }
-        Ok(segment)
+        Ok((segment, reserved))
+    }
+
+    /// Reserves space from `from` on for what is to be written and some more; when there is not so much, for that alone.
+    fn reserve(&self, log: &dyn DiskFile, from: u64) -> io::Result<u64> {
+        let end = self.after.bytes;
+        let ahead = end + end.min(RESERVE_AHEAD_BYTES_MAX);
+        match log.reserve(from, ahead - from) {
+            Ok(()) => Ok(ahead),
+            Err(_) => log.reserve(from, end - from).map(|()| end),
+        }
     }
 }
 
@@ -212,23 +239,17 @@ impl Sums {
     }
 }
 
-/// A closed segment's `.sum` file has the checksum of its last, partial block too.
-pub(super) fn write_last_sum(access: &FileAccess, id: SegmentId, segment: &Segment) -> Result<(), Fault> {
+/// A closed segment's `.sum` file has the checksum of its last, partial block too, and its `.log` file no space to spare.
+fn close(access: &FileAccess, id: SegmentId, segment: &Segment) -> Result<(), Fault> {
+    let full = segment.bytes / BLOCK_BYTES;
     if segment.bytes.is_multiple_of(BLOCK_BYTES) {
-        return Ok(());
+        access.pending_sums().cut(id, full);
+    } else {
+        access.pending_sums().put(id, full, &[segment.partial_crc]);
     }
-    write_sums(access, id, segment.bytes / BLOCK_BYTES, &[segment.partial_crc])
-}
-
-fn write_sums(access: &FileAccess, id: SegmentId, first_block: u64, sums: &[u32]) -> Result<(), Fault> {
-    let path = id.path(SegmentFile::Sums);
-    let (file, _) = access.files().open_or_create(access, id, SegmentFile::Sums)?;
-    let bytes: Vec<u8> = sums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
-    let position = first_block * 4;
-    let len = bytes.len() as u64;
-    file.allocate(position, len).map_err(|source| access.fault("allocate", &path, Some(position), source))?;
-    file.write_at(position, &[IoSlice::new(&bytes)])
-        .map_err(|source| access.fault("write", &path, Some(position), source))
+    let Some(log) = access.files().open_existing(access, id, SegmentFile::Log)? else { return Ok(()) };
+    let path = id.path(SegmentFile::Log);
+    log.set_len(segment.bytes).map_err(|source| access.fault("ftruncate", &path, Some(segment.bytes), source))
 }
 
 #[cfg(test)]

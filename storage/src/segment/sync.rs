@@ -11,19 +11,37 @@ pub struct SyncJob {
     pub replica: ReplicaKey,
     /// The segments.
     pub segments: Vec<SegmentName>,
+    /// A segment was made since the last sync, so the directory has a name that is not durable.
+    pub new_names: bool,
 }
 
 impl SyncJob {
-    /// Syncs `.log` and `.sum` of each, and their names. The directory's own name is synced by
-    /// [`sync_names`], once for all logs of a checkpoint.
-    pub fn run(&self, access: &FileAccess) -> Result<(), Fault> {
+    /// Starts writing the segments to the device, without waiting: a hint, so that the syncs of many overlap.
+    pub fn start(&self, access: &FileAccess) -> Result<(), Fault> {
         for name in &self.segments {
             let id = name.of(self.replica.partition);
-            for file in [SegmentFile::Log, SegmentFile::Sums] {
-                if let Some(open) = access.files().open_existing(access, id, file)? {
-                    open.sync_data().map_err(|source| access.fault("fdatasync", &id.path(file), None, source))?;
-                }
+            if let Some(log) = access.files().open_existing(access, id, SegmentFile::Log)? {
+                log.start_writeback(0, WHOLE_FILE_BYTES);
             }
+        }
+        Ok(())
+    }
+
+    /// Writes the checksums that are pending, syncs `.log` and `.sum` of each, and the names that are new. The
+    /// directory's own name is synced by [`sync_names`], once for all logs of a checkpoint. After a
+    /// [`Fault::is_out_of_space`] it is to be run again before any checkpoint that follows.
+    pub fn run(&self, access: &FileAccess) -> Result<(), Fault> {
+        let mut new_names = self.new_names;
+        for name in &self.segments {
+            let id = name.of(self.replica.partition);
+            new_names |= access.pending_sums().write_out(access, id)?;
+            if let Some(log) = access.files().open_existing(access, id, SegmentFile::Log)? {
+                let path = id.path(SegmentFile::Log);
+                log.sync_data().map_err(|source| access.fault("fdatasync", &path, None, source))?;
+            }
+        }
+        if !new_names {
+            return Ok(());
         }
         let directory = directory_of(self.replica.partition);
         access
@@ -32,6 +50,9 @@ impl SyncJob {
             .map_err(|source| access.fault("fsync directory", &directory, None, source))
     }
 }
+
+/// More than any segment has.
+const WHOLE_FILE_BYTES: u64 = 1 << 40;
 
 /// Makes the names of new replica directories durable; after the [`SyncJob`]s, before the checkpoint is written.
 pub fn sync_names(access: &FileAccess) -> Result<(), Fault> {

@@ -83,7 +83,10 @@ impl<'a> VerifiedSegment<'a> {
     fn sums(&self, first: u64, count: u64) -> Result<Vec<u32>, Fault> {
         let full = self.segment.bytes / BLOCK_BYTES;
         let partial_is_known = !self.closed && first + count > full;
-        let stored = if partial_is_known { full - first } else { count };
+        let counted = if partial_is_known { full - first } else { count };
+        // Asked for before the file is read: what leaves there is in the file first.
+        let pending = self.access.pending_sums().get(self.id, first, counted);
+        let stored = pending.as_ref().map_or(counted, |(from, _)| from - first);
         let mut sums = Vec::with_capacity(count as usize);
         if stored > 0 {
             let mut bytes = buffer(stored * 4);
@@ -95,6 +98,10 @@ impl<'a> VerifiedSegment<'a> {
                 return Err(self.damage("segment", first * BLOCK_BYTES, "its checksum file is too short"));
             }
             sums.extend(bytes.chunks_exact(4).map(|sum| u32::from_le_bytes([sum[0], sum[1], sum[2], sum[3]])));
+        }
+        sums.extend(pending.into_iter().flat_map(|(_, sums)| sums));
+        if sums.len() as u64 != counted {
+            return Err(self.damage("segment", first * BLOCK_BYTES, "its checksum file is too short"));
         }
         if partial_is_known {
             sums.push(self.segment.partial_crc);

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stonelog_protocol::{ClusterId, Uuid};
-use stonelog_storage::disk::Disk;
+use stonelog_storage::disk::{Disk, raise_descriptor_limit};
 use stonelog_storage::log::LogConfig;
 use stonelog_storage::log_dir::{self, DirectoryState, LogDir, MetaProperties, Tenure};
 use stonelog_storage::recovery::{self, RecoveredLogDir, RecoveryOptions};
-use stonelog_storage::segment::file_cache::{INDEX_BYTES_MAX, OPEN_FILES_COUNT};
+use stonelog_storage::segment::file_cache::{INDEX_BYTES_MAX, open_files_count};
 use stonelog_storage::{Fault, log_dir::LastStop};
 
 use super::{StartError, StartOptions};
@@ -278,7 +278,7 @@ fn recover(options: &StartOptions, directory: &OpenDirectory) -> Result<Recovere
         journal: options.journal,
         config: LogConfig::default(),
         relaxed_survived: last_stop != LastStop::Unknown,
-        open_files_count: OPEN_FILES_COUNT,
+        open_files_count: open_files_count(raise_descriptor_limit()) / options.log_dirs.len().max(1),
         index_bytes_max: INDEX_BYTES_MAX,
     };
     recovery::recover_log_dir(&options.disk, directory.log_dir.path(), &recovery, Clock.wall())

@@ -88,6 +88,8 @@ impl Inode {
                 new[kept..].fill(0);
                 self.put(block, new);
             }
+        }
+        if len <= self.len {
             self.claimed.split_off(&len.div_ceil(BLOCK as u64));
         }
         self.len = len;
