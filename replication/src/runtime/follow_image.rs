@@ -267,6 +267,7 @@ impl Lane {
             retention_ms: config.retention,
             retention_bytes: config.retention_bytes,
             delete: config.cleanup_policy.delete,
+            compaction: None,
             log_append_time: config.timestamp_type == TimestampType::LogAppendTime,
             producer_expiration: self.node().settings.producer_id_expiration,
         }
