@@ -19,5 +19,6 @@ pub mod partition;
 pub mod pool;
 pub mod priority;
 pub mod read;
+pub mod space;
 pub mod start;
 pub mod upkeep;

@@ -41,6 +41,15 @@ pub struct DirEntry {
     pub len: u64,
 }
 
+/// How much room a file system has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// All of it, in bytes.
+    pub total_bytes: u64,
+    /// What this process may still use; a quota may allow less.
+    pub usable_bytes: u64,
+}
+
 /// Held while a directory is in use; dropping it releases the lock.
 pub trait DirLock: Send + Sync {}
 
@@ -62,6 +71,8 @@ pub trait Disk: Send + Sync + 'static {
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// How much room there is where a directory lies.
+    fn space(&self, path: &Path) -> io::Result<Space>;
     /// Locks a directory against other processes by a lock file in it; `WouldBlock` when another holds it.
     fn lock_dir(&self, path: &Path) -> io::Result<Box<dyn DirLock>>;
 }

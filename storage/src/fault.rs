@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::disk::real::is_out_of_descriptors;
+
 /// A failed disk operation or damaged bytes. The log directory it happened in is not trusted again (rule 8).
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
@@ -55,6 +57,16 @@ impl Fault {
     pub fn is_out_of_space(&self) -> bool {
         matches!(self, Fault::Io { operation: "allocate", source, .. }
             if source.kind() == io::ErrorKind::StorageFull || source.kind() == io::ErrorKind::QuotaExceeded)
+    }
+
+    /// Whether there was no file descriptor left: nothing has happened to any file; retry later.
+    pub fn is_out_of_descriptors(&self) -> bool {
+        matches!(self, Fault::Io { source, .. } if is_out_of_descriptors(source))
+    }
+
+    /// Whether it may go away by itself, and nothing is wrong with the device.
+    pub fn is_temporary(&self) -> bool {
+        self.is_out_of_space() || self.is_out_of_descriptors()
     }
 
     /// Whether the device itself failed: its bytes are not to be believed until they have been read from it again.

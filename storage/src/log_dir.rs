@@ -5,6 +5,7 @@
 
 mod meta_properties;
 mod offline;
+mod reserve;
 mod tenure;
 
 use std::io;
@@ -18,6 +19,7 @@ pub use offline::{
     OFFLINE_NAME, PeerMarker, REOPENED_NAME, forget_peer, mark_offline, mark_peer_offline, offline_reason,
     peers_offline, reopened_epoch,
 };
+pub use reserve::{RESERVE_BYTES, RESERVE_NAME, has_reserve, make_reserve, probe_space, release_reserve};
 pub use tenure::{LastStop, Tenure, current_tenure};
 
 use crate::Fault;

@@ -143,6 +143,8 @@ pub struct StorageSettings {
     pub journal_bytes_max: u64,
     /// `stonelog.journal.file.bytes`.
     pub journal_file_bytes: u64,
+    /// `stonelog.free.bytes.min`.
+    pub free_bytes_min: u64,
     /// `stonelog.tail.memory.bytes`.
     pub tail_memory_bytes: u64,
     /// `stonelog.lanes`; `None` means one for each core.

@@ -299,6 +299,10 @@ fn storage(reader: &Reader<'_>, report: &mut Report) -> StorageSettings {
     StorageSettings {
         journal_bytes_max,
         journal_file_bytes,
+        free_bytes_min: match reader.set("stonelog.free.bytes.min") {
+            Some(_) => reader.size64("stonelog.free.bytes.min"),
+            None => 2 * journal_file_bytes,
+        },
         tail_memory_bytes: reader.size64("stonelog.tail.memory.bytes"),
         lanes: usize::try_from(reader.whole("stonelog.lanes")).ok().filter(|lanes| *lanes > 0),
     }

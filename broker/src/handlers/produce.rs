@@ -272,7 +272,11 @@ fn partition_response(
                 return response;
             }
             Ok((_, Err(error))) => *error,
-            Err(reject) => reject.error_code(),
+            Err(reject) => {
+                response.error_message =
+                    reject.message().filter(|_| context.version() >= 8).map(StrBytes::from_static_str);
+                reject.error_code()
+            }
         },
         Outcome::Ready(..) | Outcome::Large(_) => unreachable!("appended before it is answered"),
     };

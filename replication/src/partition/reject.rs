@@ -19,6 +19,8 @@ pub enum Reject {
     NotEnoughReplicas,
     /// The log directory is offline.
     Offline,
+    /// The log directory has no room for it; nothing was stored.
+    NoSpace,
     /// The end is not known yet in this leader epoch (KIP-207).
     OffsetNotAvailable,
     /// An offset outside what may be read.
@@ -32,6 +34,15 @@ pub enum Reject {
 }
 
 impl Reject {
+    /// What the client's user should know beside the error's own text.
+    pub fn message(self) -> Option<&'static str> {
+        match self {
+            Reject::NoSpace => Some("the log directory has too little free space: nothing was stored, try again later"),
+            Reject::Offline => Some("the log directory of this partition is offline"),
+            _ => None,
+        }
+    }
+
     /// The one table of rejections and Kafka errors.
     pub fn error_code(self) -> ErrorCode {
         match self {
@@ -40,7 +51,7 @@ impl Reject {
             Reject::FencedEpoch => ErrorCode::FencedLeaderEpoch,
             Reject::UnknownEpoch => ErrorCode::UnknownLeaderEpoch,
             Reject::NotEnoughReplicas => ErrorCode::NotEnoughReplicas,
-            Reject::Offline => ErrorCode::KafkaStorageError,
+            Reject::Offline | Reject::NoSpace => ErrorCode::KafkaStorageError,
             Reject::OffsetNotAvailable => ErrorCode::OffsetNotAvailable,
             Reject::OffsetOutOfRange => ErrorCode::OffsetOutOfRange,
             Reject::AboveJournalFile => ErrorCode::MessageTooLarge,

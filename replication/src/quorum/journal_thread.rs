@@ -5,6 +5,7 @@
 //!
 //! The journal belongs to one pseudo-replica whose batches are the records of [`super::codec`].
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -17,6 +18,7 @@ use stonelog_storage::disk::Disk;
 use stonelog_storage::journal::{
     Change, JournalEntry, JournalFlusher, JournalMaintenance, JournalOptions, JournalPosition, JournalWriter,
 };
+use stonelog_storage::log_dir;
 use stonelog_storage::small_file::{Envelope, EnvelopeKind, write_two_copies};
 use stonelog_storage::{Fault, LogGeneration, ReplicaKey};
 use tokio::sync::oneshot;
@@ -37,6 +39,9 @@ const REWRITE_ABOVE_BYTES: u64 = 32 << 20;
 
 /// How long nothing was asked of the journal when it sees to its spare file: starting is over by then.
 const QUIET_BEFORE_SPARE: Duration = Duration::from_secs(1);
+
+/// How long a full disk is left alone before it is tried again.
+const FULL_LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Where replay begins is kept in two copies of this file.
 pub(super) const CHECKPOINT_NAME: &str = "metadata.checkpoint";
@@ -82,6 +87,8 @@ pub(super) struct JournalThread {
     pub(super) next_offset: Offset,
     /// Whether the spare of this start was seen to.
     pub(super) has_prepared_spare: bool,
+    /// What came while there was no space for what came before.
+    pub(super) later: VecDeque<Work>,
 }
 
 impl JournalThread {
@@ -90,6 +97,7 @@ impl JournalThread {
         let (sender, receiver) = channel();
         let thread = std::thread::Builder::new().name("metadata-log".to_owned()).spawn(move || {
             if let Err(fault) = self.run(&receiver) {
+                self.mark_offline(&fault);
                 die(&fault);
             }
         })?;
@@ -103,7 +111,8 @@ impl JournalThread {
             let mut dones = Vec::new();
             let mut is_purge = false;
             let mut is_stop = false;
-            for item in std::iter::once(first).chain(work.try_iter()) {
+            let later = std::mem::take(&mut self.later);
+            for item in std::iter::once(first).chain(later).chain(work.try_iter()) {
                 match item {
                     Work::Write { records, done } => {
                         entries.extend(records.iter().map(|record| self.entry(record.encode())));
@@ -120,7 +129,9 @@ impl JournalThread {
                     }
                 }
             }
-            self.writer.write(&entries)?;
+            if !self.write(&entries, work)? {
+                return Ok(());
+            }
             self.flusher.sync()?;
             for done in dones {
                 match done {
@@ -140,9 +151,42 @@ impl JournalThread {
         Ok(())
     }
 
+    /// Writes the entries, when there is space for them: metadata waits for it rather than end the process. `false` when
+    /// the thread is to stop meanwhile; nobody has been told anything then.
+    fn write(&mut self, entries: &[JournalEntry], work: &Receiver<Work>) -> Result<bool, Fault> {
+        let mut said = false;
+        loop {
+            match self.writer.write(entries) {
+                Ok(_) => return Ok(true),
+                Err(fault) if fault.is_temporary() => {
+                    if !std::mem::replace(&mut said, true) {
+                        tracing::error!("the metadata log waits: {fault}; free some, and it goes on by itself");
+                    }
+                }
+                Err(fault) => return Err(fault),
+            }
+            match work.recv_timeout(FULL_LOOK_AGAIN) {
+                Ok(Work::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(false),
+                Ok(later) => self.later.push_back(later),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// The metadata log lies in a log directory, which is not to be used again until it has been read anew (rule 8).
+    fn mark_offline(&self, fault: &Fault) {
+        let Some(log_dir) = self.directory.parent() else { return };
+        if let Err(second) = log_dir::mark_offline(&*self.disk, log_dir, &fault.to_string()) {
+            tracing::error!("{} does not take the marker that it is offline: {second}", log_dir.display());
+        }
+    }
+
     /// The next work, or `None` when there will be none. The first quiet moment goes to preparing a spare file, so that
     /// a later start finds one to begin with even when the disk is full by then (rule 8).
     fn next(&mut self, work: &Receiver<Work>) -> Result<Option<Work>, Fault> {
+        if let Some(later) = self.later.pop_front() {
+            return Ok(Some(later));
+        }
         if !self.has_prepared_spare {
             match work.recv_timeout(QUIET_BEFORE_SPARE) {
                 Ok(first) => return Ok(Some(first)),
@@ -173,10 +217,21 @@ impl JournalThread {
             return Ok(());
         }
         let records = self.state.lock().expect("no holder panics").to_records();
+        let first_offset = self.next_offset;
         let entries: Vec<_> = records.iter().map(|record| self.entry(record.encode())).collect();
-        let start = self.writer.write(&entries)?.start;
+        let start = match self.writer.write(&entries) {
+            // It is long for the time being; the next purge tries again.
+            Err(fault) if fault.is_temporary() => {
+                self.next_offset = first_offset;
+                return Ok(());
+            }
+            written => written?.start,
+        };
         self.flusher.sync()?;
-        self.write_checkpoint(start)?;
+        match self.write_checkpoint(start) {
+            Err(fault) if fault.is_temporary() => return Ok(()),
+            written => written?,
+        }
         let freed = self.maintenance.recycle(start)?;
         tracing::debug!(freed, records = records.len(), "metadata journal written anew");
         Ok(())
@@ -192,7 +247,7 @@ impl JournalThread {
 
     fn prepare_spare(&self) -> Result<(), Fault> {
         match self.maintenance.prepare_spare() {
-            Err(fault) if fault.is_out_of_space() => Ok(()),
+            Err(fault) if fault.is_temporary() => Ok(()),
             other => other.map(|_| ()),
         }
     }

@@ -130,6 +130,7 @@ impl LogStore {
             state: state.clone(),
             next_offset: Offset::ZERO,
             has_prepared_spare: false,
+            later: Default::default(),
         };
         let (work, thread) = thread.spawn().map_err(|source| Fault::Io {
             operation: "spawn",

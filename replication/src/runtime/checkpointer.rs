@@ -84,8 +84,11 @@ impl Checkpointer {
                 return;
             }
             if let Err(fault) = self.round().await {
-                if fault.is_out_of_space() {
-                    tracing::warn!("no space for a checkpoint, the journal holds on: {fault}");
+                if fault.is_temporary() {
+                    if fault.is_out_of_space() {
+                        self.directory.space.on_allocation_failed(&fault);
+                    }
+                    tracing::warn!("no checkpoint for now, the journal holds on: {fault}");
                     // Nobody else asks again: a full journal has no flush to come.
                     tokio::time::sleep(NO_SPACE_LOOK_AGAIN).await;
                     self.directory.flushed.notify_one();

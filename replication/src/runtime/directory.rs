@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 
 use super::journal::{JournalQueue, LaneSignal};
 use super::pool::Pool;
+use super::space::{Room, Space};
 
 /// While room is wanted, the newest part of the journal that still gathers: the limit over this. Less than what makes
 /// room wanted, so that there is always something to write.
@@ -50,6 +51,8 @@ pub struct Directory {
     pub holds_metadata: bool,
     /// Bytes of unflushed batches past which producers wait.
     pub unflushed_bytes_max: usize,
+    /// What it has room for.
+    pub space: Arc<Space>,
     /// Bytes that the journal holds and segments do not, over all lanes.
     pub unflushed_bytes: AtomicU64,
     /// Notified when a flush has moved batches to segments.
@@ -74,6 +77,7 @@ pub struct DirectoryParts {
     pub is_whole: bool,
     pub holds_metadata: bool,
     pub unflushed_bytes_max: usize,
+    pub space: Arc<Space>,
 }
 
 /// A configured directory that this start could not use: what it holds is absent, not gone (rule 12).
@@ -129,6 +133,7 @@ impl Directory {
             is_whole: parts.is_whole,
             holds_metadata: parts.holds_metadata,
             unflushed_bytes_max: parts.unflushed_bytes_max,
+            space: parts.space,
             unflushed_bytes: AtomicU64::new(0),
             flushed: Notify::new(),
             health: Health::default(),
@@ -140,9 +145,12 @@ impl Directory {
         self.health.offline.load(Ordering::SeqCst)
     }
 
-    /// Whether producers must wait until segments have caught up with the journal.
+    /// Whether producers must wait until segments have caught up with the journal. Where there is no space they are
+    /// refused instead: nobody knows when there will be some.
     pub fn is_under_pressure(&self) -> bool {
-        !self.is_offline() && self.unflushed_bytes.load(Ordering::Relaxed) as usize >= self.unflushed_bytes_max
+        !self.is_offline()
+            && self.space.room() == Room::Ample
+            && self.unflushed_bytes.load(Ordering::Relaxed) as usize >= self.unflushed_bytes_max
     }
 
     /// Whether segments should be written although little has gathered: the journal or memory is filling up.

@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 
 use super::abort::AbortOnPanic;
 use super::priority::{self, Granted};
+use super::space::Space;
 
 /// After this long without entries an empty commit names the last one durable (rule 6), so that a later failure of its
 /// check is seen as damage and not as a torn tail.
@@ -110,6 +111,7 @@ struct Shared {
     written: Mutex<Written>,
     flush: Condvar,
     lanes: Vec<Arc<LaneSignal>>,
+    space: Arc<Space>,
     /// Every commit that ends at or below this position is durable and has been reported to the lanes whose entries it
     /// holds.
     reported: AtomicU64,
@@ -162,8 +164,9 @@ impl JournalThreads {
         flusher: JournalFlusher,
         maintenance: Arc<JournalMaintenance>,
         lanes: Vec<Arc<LaneSignal>>,
+        space: Arc<Space>,
     ) -> std::io::Result<(JournalThreads, JournalQueue)> {
-        let shared = Arc::new(Shared::new(&flusher, maintenance, lanes));
+        let shared = Arc::new(Shared::new(&flusher, maintenance, lanes, space));
         let keeper = {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name("journal-spare".into()).spawn(move || {
@@ -241,6 +244,12 @@ impl JournalQueue {
         JournalPosition(self.shared.reported.load(Ordering::Acquire))
     }
 
+    /// Has a spare file made, if one is wanted; when there was no space for one, this is how it is tried again.
+    pub fn want_spare(&self) {
+        lock(&self.shared.chores).spare_wanted = true;
+        self.shared.chore.notify_one();
+    }
+
     /// The journal's housekeeping end.
     pub fn maintenance(&self) -> &JournalMaintenance {
         &self.shared.maintenance
@@ -248,13 +257,19 @@ impl JournalQueue {
 }
 
 impl Shared {
-    fn new(flusher: &JournalFlusher, maintenance: Arc<JournalMaintenance>, lanes: Vec<Arc<LaneSignal>>) -> Shared {
+    fn new(
+        flusher: &JournalFlusher,
+        maintenance: Arc<JournalMaintenance>,
+        lanes: Vec<Arc<LaneSignal>>,
+        space: Arc<Space>,
+    ) -> Shared {
         Shared {
             queue: Mutex::default(),
             arrived: Condvar::new(),
             written: Mutex::default(),
             flush: Condvar::new(),
             lanes,
+            space,
             reported: AtomicU64::new(flusher.durable().position.0),
             chores: Mutex::new(Chores { spare_wanted: maintenance.spare_wanted(), stopping: false }),
             maintenance,
@@ -282,7 +297,12 @@ impl Shared {
                     Ok(true) => {}
                     Ok(false) => break,
                     Err(fault) if fault.is_out_of_space() => {
-                        tracing::warn!("no space for a spare journal file, the journal goes on without: {fault}");
+                        // The next file of the journal is not there: time to refuse, while this one has room.
+                        self.space.on_allocation_failed(&fault);
+                        break;
+                    }
+                    Err(fault) if fault.is_temporary() => {
+                        tracing::warn!("no spare journal file for now: {fault}");
                         break;
                     }
                     Err(fault) => {
@@ -319,7 +339,7 @@ impl Shared {
                         self.flush.notify_one();
                         continue;
                     }
-                    Err(fault) if fault.is_out_of_space() => continue,
+                    Err(fault) if fault.is_temporary() => continue,
                     Err(fault) => return self.fail(fault),
                 }
             }
@@ -365,13 +385,21 @@ impl Shared {
         let mut said = false;
         loop {
             match writer.write(entries) {
-                Err(fault) if fault.is_out_of_space() && !lock(&self.queue).stopping && !self.has_failed() => {
-                    if !std::mem::replace(&mut said, true) {
+                Err(fault) if fault.is_temporary() && !lock(&self.queue).stopping && !self.has_failed() => {
+                    if !self.maintenance.is_at_limit() {
+                        self.space.on_journal_waits(&fault);
+                    } else if !said {
                         tracing::warn!("the journal is full; producers wait for segments: {fault}");
                     }
+                    said = true;
                     std::thread::sleep(FULL_LOOK_AGAIN);
                 }
-                done => return done,
+                done => {
+                    if said {
+                        self.space.on_journal_goes_on();
+                    }
+                    return done;
+                }
             }
         }
     }
@@ -535,7 +563,7 @@ mod tests {
     fn durable_commit_that_lanes_have_not_heard_of_is_not_reported() {
         let journal::Recovered { mut writer, flusher, maintenance, .. } = opened();
         let lane = Arc::new(LaneSignal::default());
-        let shared = Shared::new(&flusher, Arc::new(maintenance), vec![Arc::clone(&lane)]);
+        let shared = Shared::new(&flusher, Arc::new(maintenance), vec![Arc::clone(&lane)], Arc::new(Space::new(0)));
         let told = writer.write(&[entry(10)]).unwrap();
         let commit = Commit { sequence: told.sequence, end: told.end, tickets: vec![(0, 1)] };
         *lock(&shared.written) = Written { commits: [commit].into(), stopping: true };
@@ -553,7 +581,8 @@ mod tests {
         let lane = Arc::new(LaneSignal::default());
         let signals = vec![Arc::clone(&lane)];
         let maintenance = Arc::new(maintenance);
-        let (threads, queue) = JournalThreads::start(writer, flusher, Arc::clone(&maintenance), signals).unwrap();
+        let (threads, queue) =
+            JournalThreads::start(writer, flusher, Arc::clone(&maintenance), signals, Arc::new(Space::new(0))).unwrap();
         let (count, bytes) = (6, 50 << 10);
         let entries = (0..count).map(|_| entry(bytes)).collect();
         queue.submit(Submission { lane: 0, first_ticket: 1, entries, hurry_written: false });
@@ -575,7 +604,8 @@ mod tests {
     fn stopping_does_not_wait_for_a_journal_that_nobody_will_free() {
         let journal::Recovered { writer, flusher, maintenance, .. } = opened();
         let lane = Arc::new(LaneSignal::default());
-        let (threads, queue) = JournalThreads::start(writer, flusher, Arc::new(maintenance), vec![lane]).unwrap();
+        let (threads, queue) =
+            JournalThreads::start(writer, flusher, Arc::new(maintenance), vec![lane], Arc::new(Space::new(0))).unwrap();
         let entries = (0..6).map(|_| entry(50 << 10)).collect();
         queue.submit(Submission { lane: 0, first_ticket: 1, entries, hurry_written: false });
         assert!(threads.stop().is_err_and(|fault| fault.is_out_of_space()));

@@ -211,6 +211,9 @@ impl Lane {
     /// Plans an append and queues its journal entry. Nothing has been written when this returns.
     pub fn append(self: &Rc<Self>, append: Append) -> Result<Appended, Reject> {
         let partition = self.leading(append.partition, LeaderEpoch::NONE)?;
+        if !partition.directory().space.admits(partition.is_internal()) {
+            return Err(Reject::NoSpace);
+        }
         let now = self.node.clock.wall();
         let ticket = self.next_ticket(partition.directory());
         let mut replica = partition.replica_mut();

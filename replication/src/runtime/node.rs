@@ -26,6 +26,8 @@ pub struct NodeSettings {
     pub tail_bytes_max: usize,
     /// Bytes of unflushed batches of one directory, over all lanes, past which producers wait.
     pub unflushed_bytes_max: usize,
+    /// Free bytes of a directory below which producers are refused.
+    pub free_bytes_min: u64,
     /// The largest batch: one that a journal file can hold.
     pub entry_bytes_max: u64,
     /// How long appended batches wait to be merged before they are written to segments.

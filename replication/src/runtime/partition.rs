@@ -14,6 +14,7 @@ use stonelog_storage::log::{EpochEnd, Log};
 use super::abort::AbortOnPanic;
 use super::changed::Changed;
 use super::directory::Directory;
+use crate::metadata::topic::is_internal;
 use crate::partition::leader::Positions;
 use crate::partition::{Ack, Leader, Receipt, Reject, ack};
 use crate::progress::{Progress, Role};
@@ -23,6 +24,7 @@ use crate::settings::topic::TopicConfig;
 pub struct Partition {
     id: TopicPartition,
     topic: Arc<str>,
+    is_internal: bool,
     directory: Arc<Directory>,
     replica: RefCell<Replica>,
     progress: Cell<Progress>,
@@ -70,6 +72,7 @@ impl Partition {
         let progress = replica.progress(id);
         Rc::new(Partition {
             id,
+            is_internal: is_internal(&topic),
             topic,
             directory,
             replica: RefCell::new(replica),
@@ -90,6 +93,11 @@ impl Partition {
     /// The topic's name.
     pub fn topic(&self) -> &Arc<str> {
         &self.topic
+    }
+
+    /// Whether its topic is one of the cluster's own.
+    pub fn is_internal(&self) -> bool {
+        self.is_internal
     }
 
     /// The log directory it lies in.

@@ -25,6 +25,7 @@ use super::lanes::{LaneThreads, Lanes, spawn_vital};
 use super::node::{Node, NodeParts, NodeSettings};
 use super::pool::Pool;
 use super::priority::Granted;
+use super::space::{self, Space};
 use crate::controller::{
     self, BrokerHeartbeat, ConfigRules, ControllerError, ControllerRequest, ControllerResponse, Defaults,
     MetadataHandle, MetadataOptions, RegisterBrokerRequest, RegisteredBroker,
@@ -189,8 +190,14 @@ pub async fn start(options: StartOptions) -> Result<Started, StartError> {
     for (place, RecoveredDirectory { open, recovered }) in recovered.into_iter().enumerate() {
         let signals: Vec<_> = (0..options.lanes).map(|_| Arc::new(LaneSignal::default())).collect();
         let maintenance = Arc::new(recovered.maintenance);
-        let (threads, journal) =
-            JournalThreads::start(recovered.writer, recovered.flusher, maintenance, signals.clone())?;
+        let space = Arc::new(Space::new(options.node.free_bytes_min));
+        let (threads, journal) = JournalThreads::start(
+            recovered.writer,
+            recovered.flusher,
+            maintenance,
+            signals.clone(),
+            Arc::clone(&space),
+        )?;
         reports.push(DirectoryReport {
             path: open.log_dir.path().to_owned(),
             id: open.meta.directory_id,
@@ -212,6 +219,7 @@ pub async fn start(options: StartOptions) -> Result<Started, StartError> {
             is_whole: recovered.journal_end.damage.is_empty(),
             holds_metadata: open.holds_metadata,
             unflushed_bytes_max: options.node.unflushed_bytes_max,
+            space,
         })));
         logs.extend(recovered.logs.into_iter().map(|found| (found.log, place)));
         checkpoints.push((recovered.checkpoint_version, recovered.dropped));
@@ -432,10 +440,12 @@ async fn keep_checkpoints(
     dropped: Vec<TopicPartition>,
 ) {
     let (node, directory, all) = (Arc::clone(node), Arc::clone(directory), lanes.clone());
+    let measured = Arc::clone(&directory);
     lanes
         .call(0, move |_| {
             let checkpointer = Checkpointer::new(node, directory, all, version, dropped);
             spawn_vital("the checkpoints", checkpointer.run());
+            spawn_vital("the measuring of free space", space::monitor(measured));
             std::future::ready(())
         })
         .await;

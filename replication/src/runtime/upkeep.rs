@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::lane::{Lane, LaneJournal};
 use super::partition::Partition;
+use super::space::{MEASURE_AGAIN, Room};
 use crate::partition::Reject;
 use crate::progress::Role;
 
@@ -36,6 +37,11 @@ impl Lane {
             journal.directory.wait_unless_room_is_wanted(self.node().settings.flush_after).await;
             if journal.directory.is_offline() {
                 return;
+            }
+            if journal.directory.space.room() >= Room::Full {
+                // What space there is left is for checkpoints; the journal holds what segments do not.
+                tokio::time::sleep(MEASURE_AGAIN).await;
+                continue;
             }
             let moved = self.flush_round(journal).await;
             self.evict();
@@ -98,10 +104,14 @@ impl Lane {
                 directory.flushed.notify_one();
                 true
             }
-            Ok(Err(fault)) if fault.is_out_of_space() => {
+            Ok(Err(fault)) if fault.is_temporary() => {
                 let generation = partition.replica().log.key().generation;
                 partition.replica_mut().log.on_flush_deferred(generation);
-                tracing::warn!("no space for segments, the journal holds on: {fault}");
+                if fault.is_out_of_space() {
+                    directory.space.on_allocation_failed(&fault);
+                } else {
+                    tracing::warn!("segments wait, the journal holds on: {fault}");
+                }
                 false
             }
             Ok(Err(fault)) => {

@@ -74,6 +74,7 @@ pub(crate) fn options(disk: Arc<dyn Disk>, log_dirs: Vec<PathBuf>, upkeep: Upkee
             broker_defaults: BTreeMap::new(),
             tail_bytes_max: 256 << 10,
             unflushed_bytes_max: 512 << 10,
+            free_bytes_min: 0,
             entry_bytes_max: JOURNAL.entry_bytes_max(),
             flush_after: after,
             checkpoint_after: after,

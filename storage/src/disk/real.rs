@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::aligned::{ALIGNMENT, AlignedBuffer, is_aligned};
 use super::writeback;
-use super::{DirEntry, DirLock, Disk, DiskFile, Open};
+use super::{DirEntry, DirLock, Disk, DiskFile, Open, Space};
 
 /// The lock file's name (Kafka's `LogManager.LOCK_FILE_NAME`, so that two products never share a directory).
 pub const LOCK_NAME: &str = ".lock";
@@ -36,7 +36,7 @@ impl Disk for RealDisk {
             Open::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
         };
         let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
-        let fd = retry(|| rustix::fs::open(path, flags | OFlags::CLOEXEC, mode))?;
+        let fd = with_descriptor(|| rustix::fs::open(path, flags | OFlags::CLOEXEC, mode))?;
         Ok(Arc::new(RealFile { fd, path: path.to_owned(), direct: OnceLock::new() }))
     }
 
@@ -90,6 +90,12 @@ impl Disk for RealDisk {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         Ok(rustix::fs::fsync(open_dir(path)?)?)
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let stat = rustix::fs::statvfs(path)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok(Space { total_bytes: bytes(stat.f_blocks), usable_bytes: bytes(stat.f_bavail) })
     }
 
     fn lock_dir(&self, path: &Path) -> io::Result<Box<dyn DirLock>> {
@@ -244,7 +250,32 @@ impl DiskFile for RealFile {
 }
 
 fn open_dir(path: &Path) -> io::Result<OwnedFd> {
-    retry(|| rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()))
+    with_descriptor(|| rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()))
+}
+
+/// Opens something. While the process or the system has no descriptor left, waits for one: they come back when
+/// connections close, and a step that is half done (a name not yet synced) cannot be left there.
+fn with_descriptor<T>(mut open: impl FnMut() -> Result<T, Errno>) -> io::Result<T> {
+    const TRIES_MAX: u32 = 500;
+    const WAIT: std::time::Duration = std::time::Duration::from_millis(10);
+    let mut tries = 0;
+    loop {
+        match retry(&mut open) {
+            Err(e) if tries < TRIES_MAX && is_out_of_descriptors(&e) => {
+                if tries == 0 {
+                    tracing::error!("too many open files: {e}; a disk operation waits for a descriptor");
+                }
+                tries += 1;
+                std::thread::sleep(WAIT);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Whether an error says that there is no file descriptor left, of the process or of the system.
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(code) if code == Errno::MFILE.raw_os_error() || code == Errno::NFILE.raw_os_error())
 }
 
 fn read_full(fd: &OwnedFd, position: u64, buffer: &mut [u8]) -> io::Result<usize> {

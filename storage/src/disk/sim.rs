@@ -13,7 +13,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::{DirEntry, DirLock, Disk, DiskFile, Open};
+use super::{DirEntry, DirLock, Disk, DiskFile, Open, Space};
 use fault_plan::{FaultPlan, Permit};
 pub use fault_plan::{SimFault, SimOperation};
 use inode::Inode;
@@ -203,6 +203,12 @@ impl Disk for SimDisk {
         inner.world.directory(path).map(Directory::sync)?;
         inner.world.collect_garbage();
         Ok(())
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let mut inner = self.inner();
+        inner.plan.enter(SimOperation::List, path)?.finish()?;
+        Ok(inner.world.space())
     }
 
     fn lock_dir(&self, path: &Path) -> io::Result<Box<dyn DirLock>> {

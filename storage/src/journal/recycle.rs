@@ -72,6 +72,12 @@ impl JournalMaintenance {
         Ok(count)
     }
 
+    /// Whether a further file would exceed the journal's own limit: room then comes from a checkpoint, not from the disk.
+    pub fn is_at_limit(&self) -> bool {
+        let options = &self.shared.options;
+        self.shared.state().bytes_live() + options.file_bytes > options.bytes_max
+    }
+
     /// How full the journal is, for back-pressure.
     pub fn usage(&self) -> JournalUsage {
         JournalUsage { bytes_live: self.shared.state().bytes_live(), bytes_max: self.shared.options.bytes_max }

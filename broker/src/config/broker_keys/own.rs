@@ -1,10 +1,14 @@
 //! Stonelog's own keys. There are few: Kafka's names carry what Kafka has a name for.
 
-use stonelog_replication::settings::Definition;
+use stonelog_replication::settings::{Definition, Kind};
 
 pub(super) static KEYS: &[Definition] = &[
+    Definition::unset("stonelog.free.bytes.min", Kind::Long).at_least(0).says(
+        "Free bytes of a log directory's file system below which producers are refused with KAFKA_STORAGE_ERROR; \
+         what is left is for internal topics and for what was appended before. Unset means two journal files.",
+    ),
     Definition::long("stonelog.journal.bytes", "1073741824").at_least(16_777_216).says(
-        "The most bytes the journal may take before appends wait for segments to be written. It \
+        "The most bytes the journal of one log directory may take before appends wait for segments to be written. It \
          bounds the time a start takes.",
     ),
     Definition::long("stonelog.journal.file.bytes", "67108864").between(1_048_576, 1_073_741_824).says(

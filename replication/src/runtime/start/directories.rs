@@ -214,6 +214,7 @@ fn format_and_check(
                 meta
             }
         };
+        give_up_reserve_if_needed(&*options.disk, log_dir.path())?;
         let tenure =
             (options.tenure_of)(log_dir.path()).map_err(|source| Fault::io("statx", log_dir.path(), source))?;
         open.push((place, OpenDirectory { log_dir, meta, tenure, holds_metadata: place == metadata_place }));
@@ -221,6 +222,15 @@ fn format_and_check(
     open.sort_by_key(|(place, _)| *place);
     let open = open.into_iter().map(|(_, directory)| directory).collect();
     Ok(OpenDirectories { open, absent, cluster_id, is_new_cluster })
+}
+
+/// Recovery begins new journal files: on a full disk the reserve is for them.
+fn give_up_reserve_if_needed(disk: &dyn Disk, path: &Path) -> Result<(), Fault> {
+    let space = disk.space(path).map_err(|source| Fault::io("statvfs", path, source))?;
+    if space.usable_bytes < 2 * log_dir::RESERVE_BYTES {
+        log_dir::release_reserve(disk, path)?;
+    }
+    Ok(())
 }
 
 /// The place is mixed in, so that one random number serves all directories of a start.

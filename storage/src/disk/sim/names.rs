@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Component, Path};
 
 use super::inode::BLOCK;
-use super::{DirEntry, Inode, Seeded, Tearing};
+use super::{DirEntry, Inode, Seeded, Space, Tearing};
 
 const ROOT: u64 = 0;
 
@@ -170,15 +170,26 @@ impl World {
         Ok(())
     }
 
+    fn used_blocks(&self) -> u64 {
+        let claimed = |node: &Node| match node {
+            Node::File(inode) => inode.claimed.len() as u64,
+            Node::Directory(_) => 0,
+        };
+        self.nodes.values().map(claimed).sum()
+    }
+
+    /// What is left of the capacity.
+    pub(super) fn space(&self) -> Space {
+        let total_bytes = self.capacity_bytes.unwrap_or(u64::MAX);
+        let used = self.capacity_bytes.map_or(0, |_| self.used_blocks() * BLOCK as u64);
+        Space { total_bytes, usable_bytes: total_bytes.saturating_sub(used) }
+    }
+
     /// Counts a range of a file against the capacity.
     pub(super) fn claim(&mut self, id: u64, position: u64, len: u64) -> io::Result<()> {
         let blocks = position / BLOCK as u64..(position + len).div_ceil(BLOCK as u64);
         if let Some(capacity) = self.capacity_bytes {
-            let claimed = |node: &Node| match node {
-                Node::File(inode) => inode.claimed.len() as u64,
-                Node::Directory(_) => 0,
-            };
-            let used: u64 = self.nodes.values().map(claimed).sum();
+            let used = self.used_blocks();
             let new = blocks.clone().filter(|block| !self.inode(id).claimed.contains(block)).count() as u64;
             if new > 0 && (used + new) * BLOCK as u64 > capacity {
                 return Err(io::Error::from_raw_os_error(28));

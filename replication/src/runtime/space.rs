@@ -1,0 +1,205 @@
+//! How much room a log directory has left, and what is refused for want of it.
+//!
+//! Producers are refused before anything is stored (rule 8: KAFKA_STORAGE_ERROR, retry later), as soon as less is free
+//! than the watermark, or an allocation has failed. What is left then, and the journal files that were allocated
+//! before, are for internal topics and for what was appended already. Reads go on. Nothing here needs a restart: the
+//! monitor measures, and when there is room again everything goes on by itself.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use stonelog_storage::Fault;
+use stonelog_storage::log_dir::{RESERVE_BYTES, has_reserve, make_reserve, probe_space, release_reserve};
+
+use super::directory::Directory;
+
+/// How often free space is measured.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
+/// How often while there is too little, and how soon segments are tried again.
+pub(super) const MEASURE_AGAIN: Duration = Duration::from_millis(200);
+
+/// What a directory has room for; each level refuses what those before it do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Room {
+    /// Everything.
+    Ample = 0,
+    /// Less is free than the watermark: producers are refused, internal topics are not.
+    Low = 1,
+    /// An allocation has failed: segments wait, the journal goes on with the files it has.
+    Full = 2,
+    /// The journal itself waits for a file: nothing can be appended.
+    Exhausted = 3,
+}
+
+/// The room of one directory, as its threads and lanes see it.
+pub struct Space {
+    /// Free bytes below which producers are refused.
+    free_bytes_min: u64,
+    room: AtomicU8,
+}
+
+impl Space {
+    /// Ample until something else is heard.
+    pub fn new(free_bytes_min: u64) -> Space {
+        Space { free_bytes_min, room: AtomicU8::new(Room::Ample as u8) }
+    }
+
+    /// What there is room for.
+    pub fn room(&self) -> Room {
+        match self.room.load(Ordering::Relaxed) {
+            0 => Room::Ample,
+            1 => Room::Low,
+            2 => Room::Full,
+            _ => Room::Exhausted,
+        }
+    }
+
+    /// Whether a batch may be appended: a refusal stores nothing.
+    pub fn admits(&self, is_internal: bool) -> bool {
+        match self.room() {
+            Room::Ample => true,
+            Room::Low | Room::Full => is_internal,
+            Room::Exhausted => false,
+        }
+    }
+
+    /// An allocation failed, of a segment, a checkpoint or a journal file made ahead of need.
+    pub fn on_allocation_failed(&self, fault: &Fault) {
+        let before = self.room.fetch_max(Room::Full as u8, Ordering::Relaxed);
+        if before < Room::Full as u8 {
+            tracing::error!(
+                "no space: {fault}; appends are refused with KAFKA_STORAGE_ERROR, reads go on; free some, and appends \
+                 go on by themselves"
+            );
+        }
+    }
+
+    /// The journal waits for a file that cannot be allocated.
+    pub(super) fn on_journal_waits(&self, fault: &Fault) {
+        self.on_allocation_failed(fault);
+        self.room.fetch_max(Room::Exhausted as u8, Ordering::Relaxed);
+    }
+
+    /// The journal has got its file.
+    pub(super) fn on_journal_goes_on(&self) {
+        let _ =
+            self.room.compare_exchange(Room::Exhausted as u8, Room::Full as u8, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Some more than the watermark, so that the level does not change with every batch.
+    fn enough(&self) -> u64 {
+        self.free_bytes_min + self.free_bytes_min / 8
+    }
+
+    /// So many bytes are free; `is_allocatable` says whether an allocation was tried and worked.
+    fn on_measured(&self, path: &Path, free_bytes: u64, is_allocatable: bool) {
+        let next = match self.room() {
+            Room::Ample | Room::Low if free_bytes < self.free_bytes_min => Room::Low,
+            Room::Ample => return,
+            Room::Low if free_bytes < self.enough() => return,
+            Room::Full if free_bytes < self.enough() + RESERVE_BYTES || !is_allocatable => return,
+            Room::Low | Room::Full => Room::Ample,
+            Room::Exhausted => return,
+        };
+        let before = self.room.swap(next as u8, Ordering::Relaxed);
+        match next {
+            Room::Low if before == Room::Ample as u8 => tracing::warn!(
+                "{} has {free_bytes} bytes free, less than the {} of stonelog.free.bytes.min: producers are refused \
+                 with KAFKA_STORAGE_ERROR until there are more",
+                path.display(),
+                self.free_bytes_min
+            ),
+            Room::Ample => tracing::warn!("{} has space again ({free_bytes} bytes free)", path.display()),
+            _ => {}
+        }
+    }
+}
+
+/// Measures a directory's room for as long as it works.
+pub(super) async fn monitor(directory: Arc<Directory>) {
+    loop {
+        if directory.is_offline() {
+            return;
+        }
+        if directory.space.room() >= Room::Full {
+            directory.journal.want_spare();
+        }
+        let measured = Arc::clone(&directory);
+        // A measurement that fails says nothing about room: a failing disk shows itself in its writes.
+        if directory.writers.run(move || measure(&measured)).await.is_err() {
+            return;
+        }
+        let again = if directory.space.room() == Room::Ample { MEASURE_EVERY } else { MEASURE_AGAIN };
+        tokio::time::sleep(again).await;
+    }
+}
+
+/// Runs on a writer.
+fn measure(directory: &Directory) {
+    let (disk, path) = (&*directory.disk, &directory.path);
+    let Ok(space) = disk.space(path) else { return };
+    let room = directory.space.room();
+    if room >= Room::Full && has_reserve(disk, path) {
+        // For checkpoints, without which retention frees nothing.
+        match release_reserve(disk, path) {
+            Ok(()) => tracing::warn!("{} has no space left: the reserve is given up", path.display()),
+            Err(fault) => tracing::error!("the reserve cannot be given up: {fault}"),
+        }
+    }
+    let is_allocatable = room < Room::Full
+        || (space.usable_bytes >= directory.space.enough() + RESERVE_BYTES
+            && !directory.journal.maintenance().spare_wanted()
+            && probe_space(disk, path).is_ok());
+    directory.space.on_measured(path, space.usable_bytes, is_allocatable);
+    let is_roomy = space.usable_bytes >= directory.space.free_bytes_min + RESERVE_BYTES;
+    if is_roomy && directory.space.room() == Room::Ample && !has_reserve(disk, path) {
+        // Without it everything works as long as there is space.
+        let _ = make_reserve(disk, path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> Fault {
+        Fault::io("allocate", Path::new("f"), std::io::ErrorKind::StorageFull.into())
+    }
+
+    #[test]
+    fn below_the_watermark_internal_topics_go_on_until_the_journal_itself_waits() {
+        let space = Space::new(1000);
+        let at = |free, allocatable| space.on_measured(Path::new("d"), free, allocatable);
+        assert!(space.admits(false));
+        at(999, true);
+        assert_eq!((space.room(), space.admits(false), space.admits(true)), (Room::Low, false, true));
+        space.on_allocation_failed(&full());
+        assert_eq!((space.room(), space.admits(true)), (Room::Full, true));
+        space.on_journal_waits(&full());
+        assert_eq!((space.room(), space.admits(true)), (Room::Exhausted, false));
+        at(5000, true);
+        assert_eq!(space.room(), Room::Exhausted, "the journal knows best");
+        space.on_journal_goes_on();
+        assert!(space.admits(true) && !space.admits(false));
+    }
+
+    #[test]
+    fn room_returns_only_well_above_the_watermark_and_when_allocating_works() {
+        let space = Space::new(1000);
+        let at = |free, allocatable| space.on_measured(Path::new("d"), free, allocatable);
+        at(10, true);
+        at(1000, true);
+        assert_eq!(space.room(), Room::Low);
+        at(1125, true);
+        assert_eq!(space.room(), Room::Ample);
+        space.on_allocation_failed(&full());
+        at(1125, true);
+        assert_eq!(space.room(), Room::Full, "the reserve, given up meanwhile, wants to be made again");
+        at(1125 + RESERVE_BYTES, false);
+        assert_eq!(space.room(), Room::Full, "a quota may be smaller than the disk");
+        at(1125 + RESERVE_BYTES, true);
+        assert_eq!(space.room(), Room::Ample);
+    }
+}
