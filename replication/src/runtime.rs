@@ -8,6 +8,7 @@ pub(crate) mod abort;
 pub mod changed;
 pub mod checkpointer;
 pub mod clock;
+pub mod damage;
 pub mod directory;
 pub mod find_offset;
 pub mod follow_image;

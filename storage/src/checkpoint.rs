@@ -12,7 +12,9 @@ use stonelog_protocol::{
 
 use crate::disk::Disk;
 use crate::fields::{FieldReader, Short};
+use crate::holes::{Cause, Hole, HoleBytes, Holes};
 use crate::journal::JournalPosition;
+use crate::segment::SegmentName;
 use crate::small_file::{self, Envelope, EnvelopeError, EnvelopeKind, TwoCopies};
 use crate::{Fault, LogGeneration, ReplicaKey};
 
@@ -30,9 +32,13 @@ const SEGMENT_BYTES: usize = 40;
 const EPOCH_BYTES: usize = 12;
 const PRODUCER_BYTES: usize = 32;
 const BATCH_BYTES: usize = 28;
+const HOLE_BYTES: usize = 48;
 
 const FLAG_STRICT: u8 = 1;
 const FLAG_COVERED: u8 = 2;
+
+const HOLE_HAS_BYTES: u8 = 1;
+const HOLE_EPOCH_UNSURE: u8 = 2;
 
 /// Everything recovery needs besides the segments and the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -68,6 +74,8 @@ pub struct ReplicaCheckpoint {
     pub epochs: Vec<EpochStart>,
     /// The idempotent producers.
     pub producers: Vec<ProducerSnapshot>,
+    /// What is damaged or missing below `end`.
+    pub holes: Holes,
 }
 
 impl ReplicaCheckpoint {
@@ -239,7 +247,7 @@ fn encode_replica(replica: &ReplicaCheckpoint, out: &mut Vec<u8>) {
     out.extend_from_slice(&replica.covered.unwrap_or_default().0.to_le_bytes());
     out.extend_from_slice(&replica.last_block.bytes.to_le_bytes());
     out.extend_from_slice(&replica.last_block.checksum.to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&count(replica.holes.list().len()).to_le_bytes());
     out.extend_from_slice(&count(replica.segments.len()).to_le_bytes());
     out.extend_from_slice(&count(replica.epochs.len()).to_le_bytes());
     out.extend_from_slice(&count(replica.producers.len()).to_le_bytes());
@@ -259,6 +267,29 @@ fn encode_replica(replica: &ReplicaCheckpoint, out: &mut Vec<u8>) {
     for producer in &replica.producers {
         encode_producer(producer, out);
     }
+    for hole in replica.holes.list() {
+        encode_hole(hole, out);
+    }
+}
+
+fn encode_hole(hole: &Hole, out: &mut Vec<u8>) {
+    let cause = match hole.why {
+        Cause::Journal => 1,
+        Cause::Segment => 2,
+        Cause::Missing => 3,
+    };
+    let flags =
+        if hole.bytes.is_some() { HOLE_HAS_BYTES } else { 0 } | if hole.epoch_unsure { HOLE_EPOCH_UNSURE } else { 0 };
+    let bytes =
+        hole.bytes.unwrap_or(HoleBytes { segment: SegmentName { base: Offset::ZERO, version: 0 }, from: 0, to: 0 });
+    out.extend_from_slice(&hole.start.0.to_le_bytes());
+    out.extend_from_slice(&hole.end.0.to_le_bytes());
+    out.extend_from_slice(&hole.newest.0.to_le_bytes());
+    out.extend_from_slice(&bytes.segment.base.0.to_le_bytes());
+    out.extend_from_slice(&bytes.from.to_le_bytes());
+    out.extend_from_slice(&bytes.to.to_le_bytes());
+    out.extend_from_slice(&[cause, flags, 0, 0]);
+    out.extend_from_slice(&bytes.segment.version.to_le_bytes());
 }
 
 fn encode_producer(producer: &ProducerSnapshot, out: &mut Vec<u8>) {
@@ -288,7 +319,7 @@ fn decode_replica(reader: &mut FieldReader<'_>, index: usize) -> Result<ReplicaC
     let end = Offset(reader.i64()?);
     let covered = reader.u64()?;
     let last_block = PartialBlock { bytes: reader.u32()?, checksum: reader.u32()? };
-    reader.u32()?;
+    let hole_count = reader.count(HOLE_BYTES)?;
     let segment_count = reader.count(SEGMENT_BYTES)?;
     let epoch_count = reader.count(EPOCH_BYTES)?;
     let producer_count = reader.count(PRODUCER_BYTES)?;
@@ -327,6 +358,14 @@ fn decode_replica(reader: &mut FieldReader<'_>, index: usize) -> Result<ReplicaC
     for _ in 0..producer_count {
         producers.push(decode_producer(reader, index)?);
     }
+    let mut list = Vec::with_capacity(hole_count);
+    for _ in 0..hole_count {
+        list.push(decode_hole(reader, index)?);
+    }
+    let in_range = list.last().is_none_or(|last: &Hole| last.end <= end);
+    let Some(holes) = Holes::from_list(list).filter(|_| in_range) else {
+        return Err(illegal("its holes are out of order"));
+    };
     Ok(ReplicaCheckpoint {
         replica: ReplicaKey { partition: TopicPartition { topic_id, partition }, generation },
         strict: flags & FLAG_STRICT != 0,
@@ -338,7 +377,28 @@ fn decode_replica(reader: &mut FieldReader<'_>, index: usize) -> Result<ReplicaC
         last_block,
         epochs,
         producers,
+        holes,
     })
+}
+
+fn decode_hole(reader: &mut FieldReader<'_>, index: usize) -> Result<Hole, CheckpointError> {
+    let illegal = |what| CheckpointError::Illegal { index, what };
+    let (start, end) = (Offset(reader.i64()?), Offset(reader.i64()?));
+    let newest = Timestamp(reader.i64()?);
+    let (base, from, to) = (Offset(reader.i64()?), reader.u32()?, reader.u32()?);
+    let [cause, flags, ..] = reader.array::<4>()?;
+    let bytes = HoleBytes { segment: SegmentName { base, version: reader.u32()? }, from, to };
+    let why = match cause {
+        1 => Cause::Journal,
+        2 => Cause::Segment,
+        3 => Cause::Missing,
+        _ => return Err(illegal("a hole's cause is unknown")),
+    };
+    if flags & !(HOLE_HAS_BYTES | HOLE_EPOCH_UNSURE) != 0 {
+        return Err(illegal("an unknown flag of a hole is set"));
+    }
+    let bytes = (flags & HOLE_HAS_BYTES != 0).then_some(bytes);
+    Ok(Hole { start, end, why, newest, bytes, epoch_unsure: flags & HOLE_EPOCH_UNSURE != 0 })
 }
 
 fn decode_producer(reader: &mut FieldReader<'_>, index: usize) -> Result<ProducerSnapshot, CheckpointError> {
@@ -420,6 +480,20 @@ mod tests {
                     })
                     .collect(),
             }],
+            holes: Holes::from_list((0..i64::from(index)).map(hole).collect()).unwrap(),
+        }
+    }
+
+    fn hole(n: i64) -> Hole {
+        let segment = SegmentName { base: Offset(5), version: 6 };
+        let bytes = HoleBytes { segment, from: 0x0102 + n as u32, to: 0x0304 };
+        Hole {
+            start: Offset(100 + n * 10),
+            end: Offset(105 + n * 10),
+            why: [Cause::Journal, Cause::Segment, Cause::Missing][n as usize % 3],
+            newest: Timestamp(9),
+            bytes: (n % 2 == 0).then_some(bytes),
+            epoch_unsure: n % 3 == 1,
         }
     }
 
@@ -447,7 +521,11 @@ mod tests {
         let bytes = checkpoint.encode();
         assert_eq!(bytes[0..16], [2, 0, 0, 0, 1, 0, 0, 0, 0x22, 0x11, 0, 0, 0, 0, 0, 0]);
         let expected = 16 + REPLICA_BYTES + 2 * SEGMENT_BYTES + 2 * EPOCH_BYTES + PRODUCER_BYTES + BATCH_BYTES;
-        assert_eq!(bytes.len(), expected);
+        assert_eq!(bytes.len(), expected + HOLE_BYTES);
+        assert_eq!(bytes[16 + 64], 1, "holes");
+        let hole = &bytes[expected..];
+        assert_eq!((hole[0], hole[8], hole[16], hole[24]), (100, 105, 9, 5));
+        assert_eq!(hole[32..48], [2, 1, 0, 0, 4, 3, 0, 0, 1, 1, 0, 0, 6, 0, 0, 0]);
         assert_eq!(bytes[16 + 28], 0, "flags: neither strict nor a position of its own");
         assert_eq!(bytes[16 + 56..16 + 64], [100, 0, 0, 0, 0xef, 0xbe, 0xad, 0xde]);
         assert_eq!(bytes[16 + 80..16 + 88], [0x90, 1, 0, 0, 0, 0, 0, 0], "the clean part");
@@ -483,6 +561,10 @@ mod tests {
         let mut checkpoint = sample();
         checkpoint.replicas[1].clean_end = Offset(501);
         assert!(matches!(Checkpoint::decode(&checkpoint.encode()), Err(CheckpointError::Illegal { index: 1, .. })));
+        let mut checkpoint = sample();
+        checkpoint.replicas[3].end = Offset(120);
+        checkpoint.replicas[3].clean_end = Offset(5);
+        assert!(matches!(Checkpoint::decode(&checkpoint.encode()), Err(CheckpointError::Illegal { index: 3, .. })));
         let mut checkpoint = sample();
         checkpoint.replicas[1].log_start = Offset(501);
         assert!(matches!(Checkpoint::decode(&checkpoint.encode()), Err(CheckpointError::Illegal { index: 1, .. })));

@@ -21,12 +21,6 @@ impl<'a> FieldReader<'a> {
         self.rest.len()
     }
 
-    pub(crate) fn bytes(&mut self, len: usize) -> Result<&'a [u8], Short> {
-        let (taken, rest) = self.rest.split_at_checked(len).ok_or(Short)?;
-        self.rest = rest;
-        Ok(taken)
-    }
-
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Short> {
         let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(Short)?;
         self.rest = rest;

@@ -31,7 +31,9 @@ use crate::ReplicaKey;
 pub use flusher::{Durable, JournalFlusher};
 pub use options::JournalOptions;
 pub use reader::JournalReader;
-pub use recover::{Hurt, JournalDamage, Recovered, RecoveryEnd, ReplayFrom, ReplayedEntry, TornTail, recover};
+pub use recover::{
+    Hurt, HurtRange, JournalDamage, Recovered, RecoveryEnd, ReplayFrom, ReplayedEntry, TornTail, recover,
+};
 pub use recycle::{JournalMaintenance, JournalUsage};
 pub use writer::{CommitReceipt, JournalWriter};
 

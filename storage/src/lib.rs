@@ -8,6 +8,7 @@ pub mod compaction;
 pub mod disk;
 pub mod fault;
 mod fields;
+pub mod holes;
 pub mod index;
 pub mod job;
 pub mod journal;

@@ -23,6 +23,7 @@ mod covered;
 mod epochs;
 mod flush;
 mod producers;
+mod quarantine;
 mod read;
 mod replay;
 mod retention;
@@ -48,6 +49,7 @@ pub use replay::{Contradiction, FIRST_TICKET};
 pub use tail::{CommitSpan, Place};
 
 use crate::checkpoint::ReplicaCheckpoint;
+use crate::holes::{Hole, Holes};
 use crate::index::SparseIndex;
 use crate::journal::{Change, JournalEntry, JournalPosition};
 use crate::segment::{Segment, SegmentName};
@@ -65,6 +67,8 @@ pub struct Log {
     tail: Tail,
     producers: Producers,
     epochs: Epochs,
+    /// What is damaged or missing; the covered part of it is in `covered` too.
+    holes: Holes,
     covered: CoveredState,
     segments: Segments,
     flush_in_flight: bool,
@@ -136,6 +140,7 @@ impl Log {
             tail,
             producers: Producers::default(),
             epochs: Epochs::default(),
+            holes: Holes::default(),
             covered: CoveredState::nothing(key.generation, start),
             segments: Segments::default(),
             flush_in_flight: false,
@@ -202,9 +207,19 @@ impl Log {
         self.epochs.latest().map(|entry| entry.epoch)
     }
 
-    /// Where a leader epoch ended (OffsetForLeaderEpoch).
-    pub fn end_offset_for_epoch(&self, epoch: LeaderEpoch) -> EpochEnd {
-        self.epochs.end_offset_for(epoch, self.log_end())
+    /// Where a leader epoch ended (OffsetForLeaderEpoch), or the hole in which the answer is lost.
+    pub fn end_offset_for_epoch(&self, epoch: LeaderEpoch) -> Result<EpochEnd, Hole> {
+        let known = self.epochs.end_offset_for(epoch, self.log_end());
+        let unsure = |hole: &&Hole| hole.epoch_unsure && hole.end == known.end;
+        match self.holes.list().iter().find(unsure) {
+            Some(hole) => Err(*hole),
+            None => Ok(known),
+        }
+    }
+
+    /// What is damaged or missing, rising. A read inside fails; everything else is served.
+    pub fn holes(&self) -> &[Hole] {
+        self.holes.list()
     }
 
     /// Bytes of batches from the log's start to its end, whole segments counted whole.

@@ -1,12 +1,12 @@
 //! Starting on a log directory: checkpoint, then the journal behind it, then a verdict per replica.
 //!
-//! The time it takes is bounded by the journal's size. No segment file is opened: the checkpoint says what they hold,
-//! and each read of them checks. Recovery restores every replica it finds and asks nobody's leave (rule 12).
+//! The time it takes is bounded by the journal's size. Of segment files only presence and length are looked at: the
+//! checkpoint says what they hold, and each read of them checks. Recovery restores every replica it finds and asks nobody's leave (rule 12).
 
+mod files;
 mod replay;
 mod verdict;
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use crate::checkpoint::Checkpoint;
 use crate::disk::Disk;
 use crate::job::FileAccess;
 use crate::journal::{
-    self, Hurt, JournalFlusher, JournalMaintenance, JournalOptions, JournalWriter, RecoveryEnd, ReplayFrom,
+    self, Hurt, JournalFlusher, JournalMaintenance, JournalOptions, JournalPosition, JournalWriter, RecoveryEnd,
+    ReplayFrom,
 };
 use crate::log::{Log, LogConfig};
-use crate::segment::directory_of;
 use crate::segment::file_cache::FileCache;
 use replay::Replay;
 
@@ -93,25 +93,20 @@ pub fn recover_log_dir(
     let journal_directory = root.join(options.journal_name);
     let journal =
         journal::recover(disk, &journal_directory, options.journal, replay_from, &mut |entry| replay.apply(&entry))?;
-    let directories = directories(&**disk, root)?;
     let (found, dropped, entries_count) = replay.finish(journal.recovery_epoch, journal.flusher.durable().position)?;
     let torn = journal.ends.torn_tail.is_some();
-    let (all_hurt, hurt) = hurt(&journal.ends);
-    let logs = found
-        .into_iter()
-        .map(|(log, mut loss)| {
-            let partition = log.key().partition;
-            if all_hurt || hurt.contains(&partition) {
-                loss = loss.or(Some(Loss::JournalDamage));
-            }
-            let is_needed = log.segments().iter().any(|segment| segment.end > log.log_start());
-            if is_needed && !directories.contains(directory_of(partition).as_path()) {
-                loss = loss.or(Some(Loss::FilesMissing));
-            }
-            let verdict = Verdict::of(loss, log.is_strict(), options.relaxed_survived, torn);
-            RecoveredLog { log, verdict }
-        })
-        .collect();
+    let everyone_hurt_at = everyone_hurt_at(&journal.ends);
+    let mut logs = Vec::with_capacity(found.len());
+    for mut found in found {
+        if everyone_hurt_at.is_some_and(|position| position > found.end_known_at) {
+            found.loss = found.loss.or(Some(Loss::JournalDamage));
+        }
+        files::check(&mut found.log, &files)?;
+        let log = found.log;
+        let has_holes = !log.holes().is_empty();
+        let verdict = Verdict::of(found.loss, has_holes, log.is_strict(), options.relaxed_survived, torn);
+        logs.push(RecoveredLog { log, verdict });
+    }
     let cache = FileCache::new(options.open_files_count, options.index_bytes_max);
     let access = FileAccess::new(Arc::clone(disk), root.to_owned(), cache, journal.reader);
     Ok(RecoveredLogDir {
@@ -128,20 +123,9 @@ pub fn recover_log_dir(
     })
 }
 
-/// The directories in the log directory: one listing, however many replicas there are.
-fn directories(disk: &dyn Disk, root: &Path) -> Result<HashSet<std::path::PathBuf>, Fault> {
-    let entries = disk.list(root).map_err(|source| Fault::io("list", root, source))?;
-    Ok(entries.into_iter().filter(|entry| entry.is_dir).map(|entry| entry.name.into()).collect())
-}
-
-fn hurt(end: &RecoveryEnd) -> (bool, HashSet<TopicPartition>) {
-    let mut all = false;
-    let mut partitions = HashSet::new();
-    for damage in &end.damage {
-        match &damage.hurt {
-            Hurt::All => all = true,
-            Hurt::Replicas(keys) => partitions.extend(keys.iter().map(|key| key.partition)),
-        }
-    }
-    (all, partitions)
+/// The last place where anybody's entries may be lost. A log of which a later entry says where it ended has holes for
+/// what it lost before; the others may have lost their ends.
+fn everyone_hurt_at(end: &RecoveryEnd) -> Option<JournalPosition> {
+    let everyones = end.damage.iter().filter(|damage| damage.hurt == Hurt::All);
+    everyones.map(|damage| damage.position).max()
 }

@@ -18,13 +18,16 @@ pub mod flush;
 pub(crate) mod pending_sums;
 pub mod read;
 pub mod rebuild;
+pub mod survey;
 pub mod sync;
 pub(crate) mod verified;
 pub mod walk;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use stonelog_protocol::{Offset, Timestamp, TopicPartition};
+
+use crate::log_dir::parse_replica_name;
 
 /// Bytes under one checksum. A multiple of every page and sector size, and the size writes are merged to.
 pub const BLOCK_BYTES: u64 = 64 * 1024;
@@ -131,6 +134,16 @@ impl SegmentFile {
 }
 
 impl SegmentId {
+    /// Which segment a `.log` file belongs to, by its path.
+    pub fn of_log(path: &Path) -> Option<SegmentId> {
+        let name = path.file_name()?.to_str()?.strip_suffix(".log")?;
+        let partition = parse_replica_name(path.parent()?.file_name()?.to_str()?)?;
+        let (base, version) = name.split_once('.').unwrap_or((name, "0"));
+        let name = SegmentName { base: Offset(base.parse().ok()?), version: version.parse().ok()? };
+        let id = name.of(partition);
+        (id.path(SegmentFile::Log).file_name() == path.file_name()).then_some(id)
+    }
+
     /// Path of one of its files, relative to the log directory.
     pub fn path(&self, file: SegmentFile) -> PathBuf {
         let mut path = directory_of(self.partition);
@@ -161,5 +174,12 @@ mod tests {
         assert_eq!(id.path(SegmentFile::Log).to_str(), Some(&*format!("{topic_id}-3/00000000000000000042.log")));
         let anew = SegmentId { version: 7, ..id };
         assert_eq!(anew.path(SegmentFile::Sums).to_str(), Some(&*format!("{topic_id}-3/00000000000000000042.7.sum")));
+        for id in [id, anew] {
+            assert_eq!(SegmentId::of_log(&Path::new("/data").join(id.path(SegmentFile::Log))), Some(id));
+            assert_eq!(SegmentId::of_log(&id.path(SegmentFile::Sums)), None);
+        }
+        for wrong in ["42.log", "00000000000000000042.0.log", "00000000000000000042.x.log"] {
+            assert_eq!(SegmentId::of_log(&directory_of(id.partition).join(wrong)), None);
+        }
     }
 }

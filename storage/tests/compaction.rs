@@ -404,6 +404,7 @@ fn a_time_is_found_in_a_compacted_log_and_never_in_an_empty_batch() {
     compact(&mut lane, 0, NOW).unwrap().unwrap();
     lane.logs[0].evict(0);
     let found = |time| match lane.logs[0].lookup_timestamp(Timestamp(time), Offset(5)) {
+        Lookup::Damaged(hole) => panic!("{hole}"),
         Lookup::Job(job) => match job.run(&lane.access).unwrap() {
             LookupDone::Found(batch) => Some(BatchHeader::read(&batch).unwrap().base_offset.0),
             _ => None,

@@ -11,7 +11,9 @@ use journal_support::{DIRECTORY, OPTIONS, any_entry, append, key, open};
 use stonelog_protocol::Offset;
 use stonelog_storage::Fault;
 use stonelog_storage::disk::{Disk, SimDisk, SimFault, SimOperation, Tearing};
-use stonelog_storage::journal::{Change, Hurt, JournalDamage, JournalEntry, JournalPosition, RecoveryEnd, ReplayFrom};
+use stonelog_storage::journal::{
+    Change, Hurt, HurtRange, JournalDamage, JournalEntry, JournalPosition, RecoveryEnd, ReplayFrom, ReplayedEntry,
+};
 
 /// Bytes before the first commit of a file, and the least a commit takes.
 const FILE_HEADER: u64 = 8192;
@@ -47,7 +49,8 @@ fn three_commits(then_idle: bool) -> (SimDisk, Vec<JournalEntry>) {
 fn reopen(disk: &SimDisk) -> (Vec<JournalEntry>, RecoveryEnd) {
     disk.kill();
     let (journal, replayed) = open(disk, from_start()).unwrap();
-    (replayed.into_iter().map(|found| found.entry).collect(), journal.ends.clone())
+    let is_whole = |found: &ReplayedEntry| !found.batches_damaged;
+    (replayed.into_iter().filter(is_whole).map(|found| found.entry).collect(), journal.ends.clone())
 }
 
 fn commit_at(index: u64) -> u64 {
@@ -56,18 +59,25 @@ fn commit_at(index: u64) -> u64 {
 
 fn damage(index: u64, hurt: Hurt) -> RecoveryEnd {
     let position = JournalPosition(commit_at(index));
-    RecoveryEnd { damage: vec![JournalDamage { position, hurt }], torn_tail: None }
+    let place = Some((file_of(1), commit_at(index)));
+    RecoveryEnd { damage: vec![JournalDamage { position, place, hurt }], torn_tail: None }
+}
+
+/// What the entry of [`three_commits`] with that number loses.
+fn range(index: i32) -> Hurt {
+    let (start, end) = (Offset(i64::from(index)), Offset(i64::from(index) + 1));
+    Hurt::Ranges(vec![HurtRange { replica: key(index), start, end }])
 }
 
 #[test]
-fn damaged_batches_hurt_only_the_replicas_the_header_names() {
+fn damaged_batches_hurt_only_the_ranges_the_header_names() {
     let (disk, entries) = three_commits(false);
     disk.flip_bit(&file_of(1), commit_at(1) + 500, 3);
     let (found, ends) = reopen(&disk);
     assert_eq!(found, [entries[0].clone(), entries[2].clone()]);
-    assert_eq!(ends, damage(1, Hurt::Replicas(vec![key(1)])));
+    assert_eq!(ends, damage(1, range(1)));
     let (again, ends) = reopen(&disk);
-    assert_eq!((again.len(), ends), (2, damage(1, Hurt::Replicas(vec![key(1)]))), "and it is reported again");
+    assert_eq!((again.len(), ends), (2, damage(1, range(1))), "and it is reported again");
 }
 
 #[test]
@@ -95,7 +105,7 @@ fn the_last_commit_is_a_torn_tail_until_a_later_one_names_it() {
     disk.flip_bit(&file_of(1), commit_at(2) + 500, 3);
     let (found, ends) = reopen(&disk);
     assert_eq!(found, entries[..2]);
-    assert_eq!(ends, damage(2, Hurt::Replicas(vec![key(2)])));
+    assert_eq!(ends, damage(2, range(2)));
 }
 
 #[test]
@@ -117,7 +127,7 @@ fn the_last_commit_of_an_earlier_start_is_damage_when_it_fails() {
     disk.flip_bit(&file_of(1), commit_at(2) + 500, 3);
     let (found, ends) = reopen(&disk);
     assert_eq!(found, entries[..2]);
-    assert_eq!(ends, damage(2, Hurt::Replicas(vec![key(2)])));
+    assert_eq!(ends, damage(2, range(2)));
 }
 
 #[test]
@@ -212,7 +222,7 @@ fn a_flipped_bit_anywhere_is_reported_or_harmless_and_never_believed() {
             let hurt_all = ends.damage.iter().any(|damage| damage.hurt == Hurt::All);
             for entry in &lost {
                 let named = ends.damage.iter().any(|damage| match &damage.hurt {
-                    Hurt::Replicas(replicas) => replicas.contains(&entry.replica),
+                    Hurt::Ranges(ranges) => ranges.iter().any(|range| range.replica == entry.replica),
                     Hurt::All => true,
                 });
                 assert!(named, "{file:?} byte {byte}: {entry:?} is missing and nobody is told");
@@ -242,7 +252,7 @@ fn a_journal_that_ends_before_its_checkpoint_hurts_everyone_once_and_epochs_go_o
     let lost = ReplayFrom { position: JournalPosition(1 << 20), recovery_epoch: 9 };
     let (mut journal, _) = open(&disk, lost).unwrap();
     assert_eq!(journal.recovery_epoch, 10);
-    assert_eq!(journal.ends.damage, [JournalDamage { position: lost.position, hurt: Hurt::All }]);
+    assert_eq!(journal.ends.damage, [JournalDamage { position: lost.position, place: None, hurt: Hurt::All }]);
     let receipt = journal.writer.write(&[append(0, 1, 10)]).unwrap();
     assert!(receipt.start >= lost.position);
     journal.flusher.sync().unwrap();
@@ -257,7 +267,8 @@ fn a_journal_that_ends_before_its_checkpoint_hurts_everyone_once_and_epochs_go_o
     disk.kill();
     let covered = ReplayFrom { position: JournalPosition(commit_at(2)), recovery_epoch: 1 };
     let (journal, _) = open(&disk, covered).unwrap();
-    assert_eq!(journal.ends.damage, [JournalDamage { position: covered.position, hurt: Hurt::All }]);
+    let place = Some((file_of(1), commit_at(2)));
+    assert_eq!(journal.ends.damage, [JournalDamage { position: covered.position, place, hurt: Hurt::All }]);
 }
 
 #[test]

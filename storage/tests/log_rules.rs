@@ -13,6 +13,7 @@ use stonelog_protocol::batch::BatchHeader;
 use stonelog_protocol::{LeaderEpoch, Offset, ProducerEpoch, Timestamp};
 use stonelog_storage::Fault;
 use stonelog_storage::disk::{Disk, SimDisk, Tearing};
+use stonelog_storage::holes::Cause;
 use stonelog_storage::journal::JournalPosition;
 use stonelog_storage::log::{
     AppendReject, Appended, CommitSpan, EpochEnd, FollowerReject, LogConfig, Lookup, Read, Truncation,
@@ -256,10 +257,11 @@ fn a_time_is_found_in_memory_in_segments_and_after_a_restart() {
     let find = |lane: &Lane, time: i64, up_to: i64| match lane.logs[0].lookup_timestamp(Timestamp(time), Offset(up_to))
     {
         Lookup::Ready(found) => found,
+        Lookup::Damaged(hole) => panic!("{hole}"),
         Lookup::Job(job) => match job.run(&lane.access).unwrap() {
             LookupDone::Found(batch) => Some(batch),
             LookupDone::NotFound => None,
-            LookupDone::Moved => panic!("nothing moves"),
+            other => panic!("{other:?}"),
         },
     };
     let check = |lane: &Lane| {
@@ -346,8 +348,8 @@ fn an_epoch_begun_without_a_record_survives() {
     disk.crash(9, Tearing::Sectors);
     let lane = lane_on(&disk, LogConfig::default());
     let end = |epoch| lane.logs[0].end_offset_for_epoch(LeaderEpoch(epoch));
-    assert_eq!(end(2), EpochEnd { epoch: LeaderEpoch(2), end: Offset(4) });
-    assert_eq!(end(5), EpochEnd { epoch: LeaderEpoch(5), end: Offset(4) });
+    assert_eq!(end(2), Ok(EpochEnd { epoch: LeaderEpoch(2), end: Offset(4) }));
+    assert_eq!(end(5), Ok(EpochEnd { epoch: LeaderEpoch(5), end: Offset(4) }));
     assert_eq!(lane.logs[0].latest_epoch(), Some(LeaderEpoch(5)));
 }
 
@@ -435,7 +437,7 @@ fn a_read_planned_before_its_file_was_deleted_is_asked_again() {
 }
 
 #[test]
-fn a_replica_without_its_directory_is_lost_and_a_relaxed_one_may_be() {
+fn a_replica_without_its_directory_is_damaged_and_a_relaxed_one_may_lack_records() {
     let (disk, mut lane) = lane();
     lane.append(0, &Batch::of(1), 0);
     lane.commit().unwrap();
@@ -454,7 +456,9 @@ fn a_replica_without_its_directory_is_lost_and_a_relaxed_one_may_be() {
     let directory = PathBuf::from(ROOT).join(partition(0).to_string());
     disk.rename(&directory, &PathBuf::from(ROOT).join("elsewhere")).unwrap();
     let lane = lane_on(&disk, LogConfig::default());
-    assert_eq!(lane.verdicts[0], Verdict::Lost(Loss::FilesMissing));
+    assert_eq!(lane.verdicts[0], Verdict::Damaged);
+    let [hole] = lane.logs[0].holes() else { panic!("one hole: {:?}", lane.logs[0].holes()) };
+    assert_eq!((hole.start, hole.end, hole.why), (Offset(0), Offset(1), Cause::Missing));
 }
 
 fn log_file(base: i64) -> PathBuf {

@@ -122,6 +122,9 @@ fn settle_replicas(
         let verdict = partition.directory_of(broker).and_then(|id| image.broker(broker)?.verdict(key, id));
         let change = match verdict {
             Some(Verdict::Lost) => on_lost(image, rules, (topic, index, partition), broker, answer),
+            // The only copy there is serves what it has (rule 9); otherwise it is out until it is whole.
+            Some(Verdict::Damaged) if is_last(partition, broker) => None,
+            Some(Verdict::Damaged) => ChangePlan::new(image, rules, topic, index, partition).lost(broker).finish(),
             _ if keeps_its_place(image, partition, broker, verdict) => None,
             _ if partition.isr.contains(&broker) => {
                 ChangePlan::new(image, rules, topic, index, partition).without(broker).finish()
@@ -145,8 +148,13 @@ fn keeps_its_place(
     match verdict {
         Some(Verdict::Proved) => is_alone && !others_eligible,
         Some(Verdict::Cut) => is_alone && partition.elr.is_empty(),
-        Some(Verdict::Lost) | None => false,
+        Some(Verdict::Lost | Verdict::Damaged) | None => false,
     }
+}
+
+/// Whether nobody else is in ISR or ELR.
+fn is_last(partition: &PartitionRegistration, broker: BrokerId) -> bool {
+    partition.isr.iter().chain(&partition.elr).all(|member| *member == broker)
 }
 
 /// A replica that may lack records leaves ISR and ELR. On a relaxed topic the last member goes on leading, and the
@@ -159,7 +167,7 @@ fn on_lost(
     answer: &mut RegisteredBroker,
 ) -> Option<crate::metadata::record::PartitionChange> {
     let key = TopicPartition { topic_id: topic.id, partition: index };
-    let is_last = partition.isr.iter().chain(&partition.elr).all(|member| *member == broker);
+    let is_last = is_last(partition, broker);
     if is_last && !rules.is_strict(image, &topic.name) {
         answer.may_lack_records.push(key);
         return None;

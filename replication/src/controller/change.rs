@@ -149,7 +149,7 @@ impl<'a> ChangePlan<'a> {
                 let proved = registered.clone().any(|member| self.verdict(member) == Some(Verdict::Proved));
                 !proved && registered.count() >= self.min_isr.min(members().count())
             }
-            Some(Verdict::Lost) | None => false,
+            Some(Verdict::Lost | Verdict::Damaged) | None => false,
         }
     }
 

@@ -52,6 +52,8 @@ pub enum Verdict {
     Cut,
     /// Anything may be missing.
     Lost,
+    /// Everything is there but ranges that are known and answer CORRUPT_MESSAGE; its end is certain.
+    Damaged,
 }
 
 /// A log directory at registration.

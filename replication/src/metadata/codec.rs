@@ -433,6 +433,7 @@ fn encode_verdict(out: &mut Writer, verdict: Verdict) {
         Verdict::Proved => 0,
         Verdict::Cut => 1,
         Verdict::Lost => 2,
+        Verdict::Damaged => 3,
     });
 }
 
@@ -441,6 +442,7 @@ fn decode_verdict(input: &mut Reader<'_>) -> Result<Verdict, DecodeError> {
         0 => Ok(Verdict::Proved),
         1 => Ok(Verdict::Cut),
         2 => Ok(Verdict::Lost),
+        3 => Ok(Verdict::Damaged),
         _ => Err(DecodeError::Invalid("verdict")),
     }
 }

@@ -95,16 +95,20 @@ impl Lane {
             let planned = partition.replica().log.lookup_timestamp(timestamp, end);
             match planned {
                 Lookup::Ready(batch) => break batch,
+                Lookup::Damaged(_) => return Err(Reject::Damaged),
                 Lookup::Job(job) => {
                     let access = Arc::clone(&partition.directory().access);
                     match partition.directory().readers.run_wanted(move || job.run(&access)).await {
                         Ok(Ok(LookupDone::Found(batch))) => break Some(batch),
                         Ok(Ok(LookupDone::NotFound)) => break None,
+                        Ok(Ok(LookupDone::Damaged(_))) => return Err(Reject::Damaged),
                         Ok(Ok(LookupDone::Moved)) if moves == MOVES_COUNT_MAX => return Err(Reject::Damaged),
                         Ok(Ok(LookupDone::Moved)) => moves += 1,
                         Ok(Err(fault)) => {
                             tracing::error!(partition = %partition.id(), "cannot look up a time: {fault}");
-                            return Err(Reject::Damaged);
+                            if !self.survey_at(partition, &fault).await {
+                                return Err(Reject::Damaged);
+                            }
                         }
                         Err(_) => return Err(Reject::Offline),
                     }
@@ -126,7 +130,7 @@ impl Lane {
         current_leader_epoch: LeaderEpoch,
     ) -> Result<(LeaderEpoch, Offset), Reject> {
         let partition = self.leading(id, current_leader_epoch)?;
-        let known = partition.replica().log.end_offset_for_epoch(wanted);
+        let known = partition.replica().log.end_offset_for_epoch(wanted).map_err(|_| Reject::Damaged)?;
         Ok((known.epoch, known.end))
     }
 

@@ -37,6 +37,8 @@ pub struct Partition {
     pub(super) flushing: Cell<bool>,
     /// Whether its checkpoint state moved since the last checkpoint.
     pub(super) uncheckpointed: Cell<bool>,
+    /// Whether somebody looks at one of its segments for damage.
+    pub(super) surveying: Cell<bool>,
 }
 
 /// A [`Replica`] being changed: a panic meanwhile ends the process, since nobody could tell what half was done.
@@ -82,6 +84,7 @@ impl Partition {
             dirty: Cell::new(false),
             flushing: Cell::new(false),
             uncheckpointed: Cell::new(false),
+            surveying: Cell::new(false),
         })
     }
 
@@ -180,7 +183,12 @@ impl Replica {
         if last_fetched_epoch == LeaderEpoch::NONE {
             return Ok(None);
         }
-        let known = self.log.end_offset_for_epoch(last_fetched_epoch);
+        let known = match self.log.end_offset_for_epoch(last_fetched_epoch) {
+            Ok(known) => known,
+            // The epoch ended in the hole or behind it, in any case not before the reader's offset.
+            Err(hole) if fetch_offset <= hole.start => return Ok(None),
+            Err(_) => return Err(Reject::Damaged),
+        };
         if known == EpochEnd::UNKNOWN {
             return Err(Reject::OffsetOutOfRange);
         }

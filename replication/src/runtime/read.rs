@@ -92,6 +92,7 @@ impl Lane {
                 Read::Ready(batches, _) => break Ok(ReadDone { batches, diverging: None }),
                 Read::Empty => break Ok(ReadDone::default()),
                 Read::OutOfRange => break Err(Reject::OffsetOutOfRange),
+                Read::Damaged(_) => break Err(Reject::Damaged),
                 Read::Job(job) => {
                     let access = Arc::clone(&partition.directory().access);
                     match partition.directory().readers.run_wanted(move || job.run(&access)).await {
@@ -100,14 +101,18 @@ impl Lane {
                         Ok(Ok(Found::Moved)) if partition.progress().role != progress.role => {
                             break Err(Reject::NotLeader(progress.leader_epoch));
                         }
+                        Ok(Ok(Found::Damaged(_))) => break Err(Reject::Damaged),
                         Ok(Ok(Found::Moved)) if moves == MOVES_COUNT_MAX => {
                             tracing::error!(partition = %request.partition, "a segment's file is missing");
+                            self.survey(&partition, from).await;
                             break Err(Reject::Damaged);
                         }
                         Ok(Ok(Found::Moved)) => moves += 1,
                         Ok(Err(fault)) => {
                             tracing::error!(partition = %request.partition, "cannot read: {fault}");
-                            break Err(Reject::Damaged);
+                            if !self.survey_at(&partition, &fault).await {
+                                break Err(Reject::Damaged);
+                            }
                         }
                         Err(_) => break Err(Reject::Offline),
                     }

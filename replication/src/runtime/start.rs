@@ -216,7 +216,7 @@ pub async fn start(options: StartOptions) -> Result<Started, StartError> {
             readers: Pool::start("read", READER_THREADS)?,
             writers: Pool::start("segment", WRITER_THREADS)?,
             recovery_epoch: recovered.recovery_epoch,
-            is_whole: recovered.journal_end.damage.is_empty(),
+            is_whole: !recovered.journal_end.hurts_everyone(),
             holds_metadata: open.holds_metadata,
             unflushed_bytes_max: options.node.unflushed_bytes_max,
             space,
@@ -304,7 +304,8 @@ async fn register(
     let mut differing = Vec::new();
     for directory in recovered {
         let verdict = match &directory.recovered.journal_end {
-            end if !end.damage.is_empty() => Verdict::Lost,
+            // Damage that names its ranges is the named replicas' own.
+            end if end.hurts_everyone() => Verdict::Lost,
             end if end.torn_tail.is_some() => Verdict::Cut,
             _ => Verdict::Proved,
         };
@@ -346,6 +347,7 @@ fn reports<'a>(
             verdict: match found.verdict {
                 Recovered::Proved => Verdict::Proved,
                 Recovered::Cut => Verdict::Cut,
+                Recovered::Damaged => Verdict::Damaged,
                 Recovered::Lost(loss) => {
                     tracing::warn!(%partition, "replica may lack records: {loss:?}");
                     Verdict::Lost

@@ -95,7 +95,7 @@ pub(super) fn open<'a>(
     at: usize,
 ) -> Result<Option<VerifiedSegment<'a>>, Fault> {
     let source = job.sources[at];
-    VerifiedSegment::open(access, source.id(job.replica.partition), source, true)
+    VerifiedSegment::open(access, source.id(job.replica.partition), source, true, &[])
 }
 
 /// One batch of a window, whose CRC fits.

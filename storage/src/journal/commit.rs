@@ -187,24 +187,24 @@ pub(super) fn decode_entries(peeked: &Peeked, commit: &Bytes) -> Option<Vec<Jour
     let mut entries = Vec::with_capacity(reader.remaining() / HEAD_BYTES);
     let mut payload_at = peeked.header_bytes;
     for _ in 0..peeked.entry_count {
-        let (entry, payload_bytes) = decode_head(&mut reader, commit, payload_at).ok()??;
+        let (entry, payload_bytes) = decode_head(&mut reader, Some(commit), payload_at).ok()??;
         payload_at += payload_bytes;
         entries.push(entry);
     }
     (payload_at == peeked.header_bytes + peeked.header.payload_bytes as usize).then_some(entries)
 }
 
-/// The replicas an intact header names, each once, in order.
-pub(super) fn decode_replicas(peeked: &Peeked, header: &[u8]) -> Option<Vec<ReplicaKey>> {
+/// The entries of an intact header whose batches are damaged: appends carry none.
+pub(super) fn decode_heads(peeked: &Peeked, header: &Bytes) -> Option<Vec<JournalEntry>> {
     let mut reader = FieldReader::new(header.get(HEADER_FIXED_BYTES..peeked.header_bytes)?);
-    let mut replicas = Vec::with_capacity(reader.remaining() / HEAD_BYTES);
+    let mut entries = Vec::with_capacity(reader.remaining() / HEAD_BYTES);
+    let mut payload_bytes = 0;
     for _ in 0..peeked.entry_count {
-        replicas.push(decode_key(&mut reader).ok()?);
-        reader.bytes(HEAD_BYTES - 28).ok()?;
+        let (entry, bytes) = decode_head(&mut reader, None, 0).ok()??;
+        payload_bytes += bytes;
+        entries.push(entry);
     }
-    replicas.sort_unstable();
-    replicas.dedup();
-    Some(replicas)
+    (payload_bytes == peeked.header.payload_bytes as usize).then_some(entries)
 }
 
 fn decode_key(reader: &mut FieldReader<'_>) -> Result<ReplicaKey, Short> {
@@ -216,7 +216,7 @@ fn decode_key(reader: &mut FieldReader<'_>) -> Result<ReplicaKey, Short> {
 
 fn decode_head(
     reader: &mut FieldReader<'_>,
-    commit: &Bytes,
+    commit: Option<&Bytes>,
     payload_at: usize,
 ) -> Result<Option<(JournalEntry, usize)>, Short> {
     let replica = decode_key(reader)?;
@@ -226,8 +226,13 @@ fn decode_head(
     let payload_bytes = reader.u32()? as usize;
     let change = match kind {
         1 => {
-            let end = payload_at.checked_add(payload_bytes).filter(|end| *end <= commit.len()).ok_or(Short)?;
-            let batches = commit.slice(payload_at..end);
+            let batches = match commit {
+                Some(commit) => {
+                    let end = payload_at.checked_add(payload_bytes).filter(|end| *end <= commit.len()).ok_or(Short)?;
+                    commit.slice(payload_at..end)
+                }
+                None => Bytes::new(),
+            };
             Change::Append { base_offset: Offset(a), end_offset: Offset(b), batches }
         }
         2 => Change::Create { start: Offset(a), strict: flag == 1 },
@@ -297,7 +302,16 @@ mod tests {
         assert!(header_is_intact(&peeked, &bytes, 99));
         assert!(!header_is_intact(&peeked, &bytes, 98), "another file's seed");
         assert_eq!(decode_entries(&peeked, &bytes), Some(entries()));
-        assert_eq!(decode_replicas(&peeked, &bytes), Some(vec![key(1), key(2)]));
+        let without_batches: Vec<_> = entries()
+            .into_iter()
+            .map(|mut entry| {
+                if let Change::Append { batches, .. } = &mut entry.change {
+                    batches.clear();
+                }
+                entry
+            })
+            .collect();
+        assert_eq!(decode_heads(&peeked, &bytes), Some(without_batches));
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use stonelog_protocol::Offset;
+
 use super::commit::BLOCK_BYTES;
 use super::file::{ChainEnd, FILE_HEADER_BYTES, FileHeader, HeaderState, LiveFile, put_into_use, read_header};
 use super::flusher::{Durable, JournalFlusher};
@@ -41,6 +43,8 @@ pub struct ReplayedEntry {
     pub payload_position: JournalPosition,
     /// The entry. Its batches are a slice of a read buffer of some MiB: copy what is to be kept.
     pub entry: JournalEntry,
+    /// It is an append whose batches fail their checksum: none are given. What its head says is intact.
+    pub batches_damaged: bool,
 }
 
 /// How the journal that was found ended (rules 6 and 11). Neither: the chain is proved unbroken to its end.
@@ -53,6 +57,11 @@ pub struct RecoveryEnd {
 }
 
 impl RecoveryEnd {
+    /// Whether some damage does not say whose entries it held.
+    pub fn hurts_everyone(&self) -> bool {
+        self.damage.iter().any(|damage| damage.hurt == Hurt::All)
+    }
+
     /// Whether the chain is unbroken to its end.
     pub fn is_proved(&self) -> bool {
         self.damage.is_empty() && self.torn_tail.is_none()
@@ -64,15 +73,28 @@ impl RecoveryEnd {
 pub struct JournalDamage {
     /// Where the loss begins.
     pub position: JournalPosition,
+    /// The file it begins in, and the byte there; `None` when no file holds that position.
+    pub place: Option<(PathBuf, u64)>,
     /// Whose entries it held.
     pub hurt: Hurt,
+}
+
+/// The appends of one replica in a damaged commit: one range, since nothing lies between two appends of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HurtRange {
+    /// Whose, in which generation.
+    pub replica: ReplicaKey,
+    /// Its first offset.
+    pub start: Offset,
+    /// The first offset behind it.
+    pub end: Offset,
 }
 
 /// Whom damage concerns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hurt {
-    /// The replicas that the commit's intact header names.
-    Replicas(Vec<ReplicaKey>),
+    /// What the commit's intact header names: the appends of each replica, in order.
+    Ranges(Vec<HurtRange>),
     /// Nobody can say: every replica of the directory.
     All,
 }
@@ -107,9 +129,9 @@ pub struct Recovered {
 /// Opens the journal in `directory`, or makes a new one when there is none, visiting in order every entry at or after
 /// `replay_from`. One process at a time: the caller holds the directory's lock.
 ///
-/// What is visited is durable: each file is synced and then read past the page cache (rule 7). Entries of a replica
-/// that [`RecoveryEnd::damage`] names are visited too, as far as they are whole; the caller learns of the damage when
-/// this returns, before anything is published. Out of space for the new file is reported as such.
+/// What is visited is durable: each file is synced and then read past the page cache (rule 7). Entries of a damaged
+/// commit whose header is intact are visited too, appends without their batches; of damage that hurts everyone the
+/// caller learns when this returns, before anything is published. Out of space for the new file is reported as such.
 pub fn recover(
     disk: &Arc<dyn Disk>,
     directory: &Path,
@@ -127,7 +149,8 @@ pub fn recover(
     let (chain, mut ends) = Scan::run(&found.files, replay_from, visit)?;
     for path in &found.damaged {
         tracing::error!(path = %path.display(), "both copies of a journal file's header are damaged");
-        ends.damage.push(JournalDamage { position: chain.end, hurt: Hurt::All });
+        let place = Some((path.clone(), 0));
+        ends.damage.push(JournalDamage { position: chain.end, place, hurt: Hurt::All });
     }
     let current = Arc::new(begin_file(&**disk, directory, &options, replay_from, &mut found, chain)?);
     let recovery_epoch = current.header.recovery_epoch;

@@ -9,10 +9,10 @@ use bytes::Bytes;
 
 use super::commit::{self, BLOCK_BYTES, CommitHeader, Peeked};
 use super::file::{ChainEnd, FILE_HEADER_BYTES, LiveFile};
-use super::recover::{Hurt, JournalDamage, RecoveryEnd, ReplayFrom, ReplayedEntry, TornTail};
+use super::recover::{Hurt, HurtRange, JournalDamage, RecoveryEnd, ReplayFrom, ReplayedEntry, TornTail};
 use super::window::Window;
 use super::{Change, JournalEntry, JournalPosition};
-use crate::{Fault, ReplicaKey};
+use crate::Fault;
 
 /// The walk over all files.
 pub(super) struct Scan<'a, 'v> {
@@ -109,7 +109,7 @@ impl<'a, 'v> Scan<'a, 'v> {
                 && is_intact(live, offset, &peeked, &window.at(offset, peeked.header_bytes as u64)?)
                 && let Some(entries) = decode(&peeked, &window.at(offset, peeked.commit_bytes())?)
             {
-                self.visit_all(&peeked, entries);
+                self.visit_all(&peeked, entries, false);
                 self.accept(live, offset, &peeked);
                 offset += peeked.commit_bytes();
                 continue;
@@ -167,9 +167,17 @@ impl<'a, 'v> Scan<'a, 'v> {
             return Ok(Judged::GoOn(found.offset));
         }
         // It follows as it should, so only its batches are damaged.
-        let replicas = named(live, found)?;
         let next_offset = found.offset + found.peeked.commit_bytes();
-        self.hurt_between(position, JournalPosition(live.header.base.0 + next_offset), Hurt::Replicas(replicas));
+        let end = JournalPosition(live.header.base.0 + next_offset);
+        let header = Window::new(live).at(found.offset, found.peeked.header_bytes as u64)?;
+        match commit::decode_heads(&found.peeked, &header) {
+            Some(heads) => {
+                self.hurt_between(position, end, Hurt::Ranges(ranges(&heads)));
+                self.visit_all(&found.peeked, heads, true);
+            }
+            // Another release's.
+            None => self.hurt_between(position, end, Hurt::All),
+        }
         self.accept(live, found.offset, &found.peeked);
         Ok(Judged::GoOn(next_offset))
     }
@@ -210,7 +218,7 @@ impl<'a, 'v> Scan<'a, 'v> {
         self.chain = ChainEnd { sequence: peeked.header.sequence, checksum: peeked.checksum, end };
     }
 
-    fn visit_all(&mut self, peeked: &Peeked, entries: Vec<JournalEntry>) {
+    fn visit_all(&mut self, peeked: &Peeked, entries: Vec<JournalEntry>, damaged: bool) {
         let commit_position = peeked.header.position;
         let mut payload_position = JournalPosition(commit_position.0 + peeked.header_bytes as u64);
         for (index, entry) in entries.into_iter().enumerate() {
@@ -222,7 +230,15 @@ impl<'a, 'v> Scan<'a, 'v> {
             };
             if commit_position >= self.replay_from.position {
                 let sequence = peeked.header.sequence;
-                (self.visit)(ReplayedEntry { position, commit_position, sequence, payload_position, entry });
+                let batches_damaged = damaged && matches!(entry.change, Change::Append { .. });
+                (self.visit)(ReplayedEntry {
+                    position,
+                    commit_position,
+                    sequence,
+                    payload_position,
+                    entry,
+                    batches_damaged,
+                });
             }
             payload_position.0 += bytes;
         }
@@ -237,7 +253,9 @@ impl<'a, 'v> Scan<'a, 'v> {
 
     fn hurt(&mut self, position: JournalPosition, hurt: Hurt) {
         tracing::error!(position = position.0, ?hurt, "journal damaged");
-        self.ends.damage.push(JournalDamage { position, hurt });
+        let holds = |live: &&LiveFile| (live.header.base..live.header.end()).contains(&position);
+        let place = self.files.iter().find(holds).map(|live| (live.path.clone(), position.0 - live.header.base.0));
+        self.ends.damage.push(JournalDamage { position, place, hurt });
     }
 }
 
@@ -266,9 +284,18 @@ fn is_intact(live: &LiveFile, offset: u64, peeked: &Peeked, bytes: &[u8]) -> boo
         && commit::header_is_intact(peeked, bytes, live.header.seed())
 }
 
-fn named(live: &LiveFile, found: &Located) -> Result<Vec<ReplicaKey>, Fault> {
-    let header = Window::new(live).at(found.offset, found.peeked.header_bytes as u64)?;
-    Ok(commit::decode_replicas(&found.peeked, &header).unwrap_or_default())
+/// The ranges that appends without their batches name, one for each replica that has any.
+fn ranges(heads: &[JournalEntry]) -> Vec<HurtRange> {
+    let mut ranges: Vec<HurtRange> = Vec::new();
+    for head in heads {
+        let Change::Append { base_offset, end_offset, .. } = head.change else { continue };
+        match ranges.iter_mut().find(|range| range.replica == head.replica && range.end == base_offset) {
+            Some(range) => range.end = end_offset,
+            None => ranges.push(HurtRange { replica: head.replica, start: base_offset, end: end_offset }),
+        }
+    }
+    ranges.sort_by_key(|range| (range.replica, range.start));
+    ranges
 }
 
 /// The intact headers of a file from an offset on, with sequences in `from..=last`, in order.

@@ -50,6 +50,7 @@ impl Log {
         }
         self.log_start = to;
         self.epochs.truncate_from_start(to);
+        self.holes.cut_below(to);
         self.close_deleted_segment();
         Some(self.control(Change::LogStart { start: to }, ticket))
     }
@@ -75,6 +76,7 @@ impl Log {
         let end = self.tail.batch_end_at(end).max(self.log_start);
         self.key.generation = self.next_generation();
         self.tail.truncate(end, ticket);
+        self.holes.cut_from(end);
         self.rebuild_from_covered(end);
         self.changing = Some(ticket);
         Truncation::Done(self.control(Change::Truncate { end }, ticket))
@@ -89,8 +91,10 @@ impl Log {
         let Rebuilt { end, segments, producers, .. } = rebuilt;
         let mut epochs = self.epochs.clone();
         epochs.truncate_from_end(end);
-        let after =
-            CoveredState { end, producers, epochs, log_start: self.log_start, strict: self.strict, ..self.at_change() };
+        let mut holes = self.holes.clone();
+        holes.cut_from(end);
+        let (log_start, strict) = (self.log_start, self.strict);
+        let after = CoveredState { end, producers, epochs, holes, log_start, strict, ..self.at_change() };
         Some(self.begin_settling(Change::Truncate { end }, after, segments, ticket))
     }
 
@@ -118,7 +122,7 @@ impl Log {
                 .iter()
                 .enumerate()
                 .filter(|(_, segment)| segment.end > self.log_start)
-                .map(|(at, segment)| (*segment, at + 1 < list.len()))
+                .map(|(at, segment)| (*segment, at + 1 < list.len(), self.holes.in_segment(segment.name())))
                 .collect(),
             seen: list.last().map_or(stonelog_protocol::Timestamp::NONE, |last| last.created),
         }
@@ -141,6 +145,7 @@ impl Log {
         self.key.generation = after.generation;
         self.producers = after.producers.clone();
         self.epochs = after.epochs.clone();
+        self.holes = after.holes.clone();
         self.log_start = after.log_start;
         self.tail.reset(after.end);
         self.segments.cut_to(segments, after.end);

@@ -8,6 +8,7 @@ use super::{Epochs, Log, LogConfig, ProducedBatch, ProducerState, Producers, Seg
 use crate::checkpoint::{
     EpochStart, PartialBlock, ProducerBatch, ProducerSnapshot, ReplicaCheckpoint, SegmentCheckpoint,
 };
+use crate::holes::Holes;
 use crate::journal::JournalPosition;
 use crate::segment::sync::SyncJob;
 use crate::segment::{BLOCK_BYTES, Segment, SegmentName};
@@ -94,6 +95,7 @@ impl Log {
             last_block,
             epochs: state.epochs.entries().iter().map(|e| EpochStart { epoch: e.epoch, offset: e.start }).collect(),
             producers: producer_snapshots(&state.producers),
+            holes: state.holes.clone(),
         })
     }
 
@@ -116,6 +118,7 @@ impl Log {
             last_block: PartialBlock::default(),
             epochs: Vec::new(),
             producers: Vec::new(),
+            holes: Holes::default(),
         })
     }
 
@@ -145,6 +148,7 @@ impl Log {
             last_block: PartialBlock::default(),
             epochs: Vec::new(),
             producers: Vec::new(),
+            holes: Holes::default(),
             ..*state
         };
         Log::from_checkpoint(&bare, covered, config, Timestamp::NONE).expect("an empty log contradicts nothing")
@@ -199,6 +203,7 @@ impl Log {
             tail: Tail::starting_at(state.end),
             producers: producers.clone(),
             epochs: epochs.clone(),
+            holes: state.holes.clone(),
             covered: CoveredState {
                 exists: true,
                 generation: key.generation,
@@ -208,6 +213,7 @@ impl Log {
                 strict: state.strict,
                 producers,
                 epochs,
+                holes: state.holes.clone(),
             },
             segments: Segments {
                 cut_first: !segments.is_empty(),

@@ -18,7 +18,8 @@ impl Log {
         let segments = &self.segments;
         // What was replaced last, or cut off, is still in the checkpoint.
         let is_waiting = self.is_changing() || self.settling.is_some() || !segments.doomed.is_empty();
-        if is_waiting || segments.compacting || segments.uncleanable {
+        // A hole may hold what another record's removal depends on: such a log is compacted when it is whole again.
+        if is_waiting || segments.compacting || segments.uncleanable || !self.holes.is_empty() {
             return None;
         }
         let bound = last_stable.min(segments.checkpointed_end);

@@ -3,11 +3,12 @@
 //! It follows the live state through the same changes, one flush behind. Recovery starts from it and replays the journal
 //! from [`CoveredState::position`] on, so nothing it covers is ever scanned.
 
-use stonelog_protocol::Offset;
+use stonelog_protocol::{Offset, Timestamp};
 
 use super::tail::{Chunk, Control, Covered};
 use super::{Epochs, Log, Producers};
 use crate::LogGeneration;
+use crate::holes::{Cause, Hole, Holes};
 use crate::journal::{Change, JournalPosition};
 
 /// See the module's comment.
@@ -25,6 +26,8 @@ pub(super) struct CoveredState {
     pub(super) strict: bool,
     pub(super) producers: Producers,
     pub(super) epochs: Epochs,
+    /// Those below `end`.
+    pub(super) holes: Holes,
 }
 
 impl CoveredState {
@@ -39,6 +42,7 @@ impl CoveredState {
             strict: false,
             producers: Producers::default(),
             epochs: Epochs::default(),
+            holes: Holes::default(),
         }
     }
 
@@ -68,7 +72,8 @@ impl CoveredState {
     fn apply_control(&mut self, control: &Control) {
         self.generation = control.generation;
         match control.change {
-            Change::Append { .. } => unreachable!("appends are chunks"),
+            // Its batches are lost, and a hole says so: nothing of it goes to the segments.
+            Change::Append { end_offset, .. } => self.end = end_offset,
             Change::Create { start, strict } => {
                 self.exists = true;
                 self.strict = strict;
@@ -78,11 +83,13 @@ impl CoveredState {
                 // May lie above the last batch kept: a batch that straddles the log start goes as a whole.
                 self.end = end;
                 self.epochs.truncate_from_end(end);
+                self.holes.cut_from(end);
             }
             Change::Reset { .. } => unreachable!("a reset settles as a whole"),
             Change::LogStart { start } => {
                 self.log_start = self.log_start.max(start);
                 self.epochs.truncate_from_start(start);
+                self.holes.cut_below(start);
             }
             Change::EpochStart { epoch, offset } => self.epochs.assign(epoch, offset),
             Change::Mode { strict } => self.strict = strict,
@@ -95,8 +102,28 @@ impl Log {
     /// Moves everything up to `through` under cover.
     pub(super) fn cover(&mut self, through: u64) {
         while let Some(item) = self.tail.cover_next(through) {
+            if let Covered::Control(control) = &item
+                && let Change::Append { base_offset, end_offset, .. } = control.change
+            {
+                self.cover_lost(base_offset, end_offset);
+            }
             self.covered.apply(&item);
         }
+    }
+
+    /// A lost append comes under cover: from here on the checkpoint knows the hole.
+    fn cover_lost(&mut self, start: Offset, end: Offset) {
+        // What a log start has passed meanwhile stays a hole until that is covered too.
+        let known = self.holes.at_or_after(start).filter(|hole| hole.start < end);
+        let hole = known.copied().unwrap_or(Hole {
+            start,
+            end,
+            why: Cause::Journal,
+            newest: Timestamp(i64::MAX),
+            bytes: None,
+            epoch_unsure: false,
+        });
+        self.covered.holes.insert(Hole { start, end, ..hole });
     }
 
     /// Covers commits that hold nothing for the segments.

@@ -5,6 +5,7 @@ use stonelog_protocol::{Offset, Timestamp};
 
 use super::Log;
 use super::tail::{Chunk, Place};
+use crate::holes::Hole;
 use crate::segment::Segment;
 use crate::segment::read::{LookupJob, ReadJob, Source, first_batch};
 use crate::segment::walk::Batches;
@@ -21,6 +22,8 @@ pub enum Read {
     Job(ReadJob),
     /// Nothing to read there yet, or not even one batch fits.
     Empty,
+    /// The offset lies in a hole (CORRUPT_MESSAGE).
+    Damaged(Hole),
     /// The offset is below the log start or above the log's end (OFFSET_OUT_OF_RANGE).
     OutOfRange,
 }
@@ -32,6 +35,8 @@ pub enum Lookup {
     Ready(Option<Bytes>),
     /// It is on disk: run the job.
     Job(LookupJob),
+    /// There is none before a hole, which may hold it (CORRUPT_MESSAGE).
+    Damaged(Hole),
 }
 
 impl Log {
@@ -45,17 +50,23 @@ impl Log {
         if from >= up_to || (max_bytes == 0 && !at_least_one) {
             return Read::Empty;
         }
+        let hole = self.holes.at_or_after(from).filter(|hole| hole.start < up_to).copied();
+        let up_to = match hole {
+            Some(hole) if hole.start <= from => return Read::Damaged(hole),
+            Some(hole) => hole.start,
+            None => up_to,
+        };
+        let job = |source| {
+            let replica = self.key;
+            Read::Job(ReadJob { replica, source, from, up_to, max_bytes, at_least_one, hole })
+        };
         if from < self.tail.start() {
-            return match self.segment_source(from) {
-                Some(source) => Read::Job(self.read_job(source, from, up_to, max_bytes, at_least_one)),
-                None => Read::OutOfRange,
-            };
+            return self.segment_source(from).map_or(Read::OutOfRange, job);
         }
         let chunks = self.tail.chunks();
         let first = chunks.partition_point(|chunk| chunk.end <= from);
         if matches!(chunks[first].place, Place::Journal { .. }) {
-            let source = Source::Journal(journal_pieces(chunks.range(first..), up_to, max_bytes));
-            return Read::Job(self.read_job(source, from, up_to, max_bytes, at_least_one));
+            return job(Source::Journal(journal_pieces(chunks.range(first..), up_to, max_bytes)));
         }
         let mut batches = Vec::new();
         let mut total = 0;
@@ -83,11 +94,14 @@ impl Log {
     /// The first batch below `up_to` that holds a record at or after `timestamp` (ListOffsets by time). The record is
     /// found in the batch by whoever decodes it.
     pub fn lookup_timestamp(&self, timestamp: Timestamp, up_to: Offset) -> Lookup {
+        let hole = self.holes.list().iter().find(|hole| hole.newest >= timestamp && hole.start < up_to).copied();
+        let up_to = hole.map_or(up_to, |hole| hole.start);
         let mut sources: Vec<Source> = Vec::new();
         for (at, segment) in self.segments.list.iter().enumerate() {
             if segment.max_timestamp >= timestamp && segment.end > self.log_start && segment.base < up_to {
                 let start = self.active_start(at, |index| index.position_of_time(timestamp));
-                sources.push(Source::Segment { segment: *segment, closed: self.is_closed(at), start });
+                let skip = self.holes.in_segment(segment.name());
+                sources.push(Source::Segment { segment: *segment, closed: self.is_closed(at), start, skip });
             }
         }
         for chunk in self.tail.unflushed().filter(|chunk| chunk.max_timestamp >= timestamp && chunk.base < up_to) {
@@ -113,9 +127,9 @@ impl Log {
             }
         }
         if sources.is_empty() {
-            return Lookup::Ready(None);
+            return hole.map_or(Lookup::Ready(None), Lookup::Damaged);
         }
-        Lookup::Job(LookupJob { replica: self.key, sources, timestamp, from: self.log_start, up_to })
+        Lookup::Job(LookupJob { replica: self.key, sources, timestamp, from: self.log_start, up_to, hole })
     }
 
     /// The largest record timestamp of the log, by whole segments. [`Log::lookup_timestamp`] finds its first batch.
@@ -126,16 +140,13 @@ impl Log {
         segments.chain(tail).max().filter(|timestamp| timestamp.0 >= 0)
     }
 
-    fn read_job(&self, source: Source, from: Offset, up_to: Offset, max_bytes: usize, at_least_one: bool) -> ReadJob {
-        ReadJob { replica: self.key, source, from, up_to, max_bytes, at_least_one }
-    }
-
     fn segment_source(&self, from: Offset) -> Option<Source> {
         let list = &self.segments.list;
         let at = list.partition_point(|segment| segment.end <= from);
         let segment: Segment = *list.get(at)?;
         let start = if from <= segment.base { Some(0) } else { self.active_start(at, |index| index.position_of(from)) };
-        Some(Source::Segment { segment, closed: self.is_closed(at), start })
+        let skip = self.holes.in_segment(segment.name());
+        Some(Source::Segment { segment, closed: self.is_closed(at), start, skip })
     }
 
     fn active_start(&self, at: usize, find: impl Fn(&crate::index::SparseIndex) -> Option<u64>) -> Option<u64> {
@@ -145,7 +156,7 @@ impl Log {
         self.segments.active_index.as_ref().and_then(|index| find(index))
     }
 
-    fn is_closed(&self, at: usize) -> bool {
+    pub(super) fn is_closed(&self, at: usize) -> bool {
         // The last one's partial block is known here; its `.sum` file has it only after the next one was begun.
         at + 1 < self.segments.list.len()
     }

@@ -8,8 +8,10 @@ use stonelog_protocol::{Offset, Timestamp};
 
 use super::tail::{CommitSpan, Place};
 use super::{Log, LogConfig};
+use crate::holes::{Cause, Hole};
 use crate::job::FileAccess;
 use crate::journal::{Change, JournalEntry, JournalPosition};
+use crate::segment::SegmentId;
 use crate::segment::walk::Batches;
 use crate::{Fault, LogGeneration};
 
@@ -22,7 +24,9 @@ pub(crate) struct Replayed<'a> {
     pub(crate) entry: &'a JournalEntry,
     pub(crate) commit_position: JournalPosition,
     pub(crate) payload_position: JournalPosition,
-    /// Rises with every entry.
+    /// Its batches are damaged and not given.
+    pub(crate) batches_damaged: bool,
+    /// Rises with every entry by at least two: the one before it is for a gap that the entry shows.
     pub(crate) ticket: u64,
     pub(crate) now: Timestamp,
 }
@@ -39,13 +43,8 @@ pub enum Contradiction {
         /// Where the entry begins.
         begins: Offset,
     },
-    /// It begins above the log's end: what lies between is lost. It was appended behind the gap.
-    Gap {
-        /// The log's end before.
-        log_end: Offset,
-        /// Where the entry begins.
-        begins: Offset,
-    },
+    /// It belongs to a later generation, and the entry that began that one is missing.
+    GenerationMissing,
     /// Its bytes are not the batches it says.
     Batches,
     /// It cuts off what was deleted.
@@ -71,11 +70,18 @@ impl Log {
             return Ok(Err(Contradiction::Generation));
         }
         let mut result = Ok(());
+        let begins_generation = matches!(replayed.entry.change, Change::Truncate { .. } | Change::Reset { .. });
+        let expected = self.generation_after(generation, begins_generation);
+        if generation != expected {
+            result = Err(Contradiction::GenerationMissing);
+        }
         match &replayed.entry.change {
             Change::Append { base_offset, end_offset, batches } => {
-                result = self.replay_append(replayed, *base_offset, *end_offset, batches);
+                result = result.and(self.replay_append(replayed, *base_offset, *end_offset, batches));
             }
-            Change::Truncate { end } => return self.replay_truncate(replayed, *end, access),
+            Change::Truncate { end } => {
+                return Ok(self.replay_truncate(replayed, *end, access)?.and(result));
+            }
             Change::Reset { start } => {
                 // The generation is raised by one, then set to what the entry says.
                 self.reset(*start, replayed.ticket);
@@ -85,6 +91,8 @@ impl Log {
             }
             Change::LogStart { .. } => result = Err(Contradiction::BelowStart),
             Change::EpochStart { epoch, offset } => {
+                // It began at the log's end.
+                self.replay_gap(replayed, *offset);
                 self.epochs.assign(*epoch, *offset);
                 self.control(replayed.entry.change.clone(), replayed.ticket);
             }
@@ -132,6 +140,14 @@ impl Log {
         if begins < log_end {
             return Err(Contradiction::Overlap { log_end, begins });
         }
+        if replayed.batches_damaged {
+            if begins >= ends {
+                return Err(Contradiction::Batches);
+            }
+            self.replay_gap(replayed, begins);
+            self.replay_lost(replayed, begins, ends, replayed.ticket);
+            return Ok(());
+        }
         let mut end = begins;
         let mut walk = Batches::of(batches);
         let fits = walk.by_ref().all(|(_, header)| {
@@ -143,12 +159,46 @@ impl Log {
         if !fits || walk.rest() != (batches.len(), None) || end != ends || begins == ends {
             return Err(Contradiction::Batches);
         }
-        if begins > log_end {
-            self.tail.skip_to(begins);
+        self.replay_gap(replayed, begins);
+        let first_epoch = Batches::of(batches).next().map(|(_, header)| header.leader_epoch);
+        if first_epoch > self.latest_epoch() {
+            // Where nobody wrote down that the epoch began, its first batch says so; unless that is lost.
+            self.holes.doubt_epoch_at(begins);
         }
         let place = Place::Journal { position: replayed.payload_position, len };
         self.push_batches(begins, place, batches, replayed.now, replayed.ticket);
-        if begins > log_end { Err(Contradiction::Gap { log_end, begins }) } else { Ok(()) }
+        Ok(())
+    }
+
+    /// An entry that begins at `begins` shows that everything between is lost.
+    fn replay_gap(&mut self, replayed: &Replayed<'_>, begins: Offset) {
+        let log_end = self.log_end();
+        if begins > log_end {
+            self.replay_lost(replayed, log_end, begins, replayed.ticket - 1);
+        }
+    }
+
+    /// The log goes on behind what is lost.
+    fn replay_lost(&mut self, replayed: &Replayed<'_>, start: Offset, end: Offset, ticket: u64) {
+        self.tail.skip_to(end);
+        self.holes.insert(Hole {
+            start,
+            end,
+            why: Cause::Journal,
+            newest: replayed.now,
+            bytes: None,
+            epoch_unsure: false,
+        });
+        let change = Change::Append { base_offset: start, end_offset: end, batches: Bytes::new() };
+        self.tail.push_control(change, self.key.generation, ticket);
+    }
+
+    /// The generation an entry should carry.
+    fn generation_after(&self, found: LogGeneration, begins_one: bool) -> LogGeneration {
+        let last = self.key.generation;
+        // A start begins a generation and writes nothing.
+        let counter = if found.recovery_epoch > last.recovery_epoch { 0 } else { last.counter };
+        LogGeneration { recovery_epoch: found.recovery_epoch, counter: counter + u32::from(begins_one) }
     }
 
     fn replay_truncate(
@@ -160,20 +210,39 @@ impl Log {
         if end < self.log_start {
             return Ok(Err(Contradiction::BelowStart));
         }
-        match self.truncate_to(end, replayed.ticket) {
-            // It was cut to here and then lost what the entry cut off; the generation is what counts.
-            super::Truncation::Nothing => {
-                self.control(replayed.entry.change.clone(), replayed.ticket);
-            }
-            super::Truncation::Done(_) => {}
-            super::Truncation::Rebuild(job) => {
-                let rebuilt = job.run(access)?;
-                self.truncate_into_segments(rebuilt, replayed.ticket).expect("nothing else changes a log in replay");
+        self.replay_gap(replayed, end);
+        loop {
+            let job = match self.truncate_to(end, replayed.ticket) {
+                // It was cut to here and then lost what the entry cut off; the generation is what counts.
+                super::Truncation::Nothing => {
+                    self.control(replayed.entry.change.clone(), replayed.ticket);
+                    break;
+                }
+                super::Truncation::Done(_) => break,
+                super::Truncation::Rebuild(job) => job,
+            };
+            match job.run(access) {
+                Ok(rebuilt) => {
+                    let done = self.truncate_into_segments(rebuilt, replayed.ticket);
+                    done.expect("nothing else changes a log in replay");
+                    break;
+                }
+                // Nobody had read those bytes before: what is damaged is quarantined, and the cut is tried again.
+                Err(fault) if self.look_at(&fault, access)? => {}
+                Err(fault) => return Err(fault),
             }
         }
         self.replay_generation(replayed.entry.replica.generation);
         self.replay_durable(replayed);
         Ok(Ok(()))
+    }
+
+    /// Quarantines what is damaged in the segment that a fault names; whether anything is known now that was not.
+    fn look_at(&mut self, fault: &Fault, access: &FileAccess) -> Result<bool, Fault> {
+        let (Fault::Damage { path, .. } | Fault::Foreign { path, .. }) = fault else { return Ok(false) };
+        let Some(survey) = SegmentId::of_log(path).and_then(|id| self.plan_survey(id.base)) else { return Ok(false) };
+        let surveyed = survey.run(access)?;
+        Ok(!self.on_surveyed(&surveyed).is_empty() || surveyed.sums_rewritten > 0)
     }
 
     fn replay_generation(&mut self, generation: LogGeneration) {

@@ -50,6 +50,8 @@ impl Log {
         let mut gone: Vec<SegmentName> = segments.list.drain(..count).map(|segment| segment.name()).collect();
         segments.dirty.retain(|name| !gone.contains(name));
         gone.extend(segments.deletable.drain(..).filter(|name| segments.list.iter().all(|kept| kept.name() != *name)));
+        self.holes.forget_passed(|name| gone.contains(&name));
+        self.covered.holes.forget_passed(|name| gone.contains(&name));
         (!gone.is_empty()).then_some(DeleteJob { partition: self.key.partition, segments: gone })
     }
 

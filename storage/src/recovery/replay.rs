@@ -25,10 +25,21 @@ pub(super) struct Replay<'a> {
     fault: Option<Fault>,
 }
 
+/// A log as replay left it.
+pub(super) struct Found {
+    pub(super) log: Log,
+    /// Why it may lack something that no hole names.
+    pub(super) loss: Option<Loss>,
+    /// The last entry that said where the log ended; nothing that was lost before it can have been behind its end.
+    pub(super) end_known_at: JournalPosition,
+}
+
 struct Building {
     log: Log,
     covered: JournalPosition,
     loss: Option<Loss>,
+    /// The last entry that said where the log ended.
+    end_known_at: JournalPosition,
 }
 
 impl<'a> Replay<'a> {
@@ -49,7 +60,8 @@ impl<'a> Replay<'a> {
                     (Log::unusable(state, covered, config.clone()), Some(Loss::Checkpoint))
                 }
             };
-            logs.insert(state.replica.partition, Building { log, covered, loss });
+            let end_known_at = JournalPosition::default();
+            logs.insert(state.replica.partition, Building { log, covered, loss, end_known_at });
         }
         Replay { config, now, access, logs, dropped: HashMap::new(), commits: Vec::new(), ticket: 0, fault: None }
     }
@@ -72,19 +84,21 @@ impl<'a> Replay<'a> {
         if self.commits.last() != Some(&found.commit_position) {
             self.commits.push(found.commit_position);
         }
-        self.ticket += 1;
+        self.ticket += 2;
         assert!(self.ticket < FIRST_TICKET, "a journal holds fewer entries than that");
         let replayed = Replayed {
             entry: &found.entry,
             commit_position: found.commit_position,
             payload_position: found.payload_position,
+            batches_damaged: found.batches_damaged,
             ticket: self.ticket,
             now: self.now,
         };
         match (&found.entry.change, known) {
             (Change::Create { start, strict }, _) => {
                 let log = Log::replay_create(&replayed, self.config.clone(), *start, *strict);
-                self.logs.insert(partition, Building { log, covered, loss: None });
+                let end_known_at = found.position;
+                self.logs.insert(partition, Building { log, covered, loss: None, end_known_at });
             }
             (Change::Drop, _) => {
                 self.logs.remove(&partition);
@@ -93,6 +107,7 @@ impl<'a> Replay<'a> {
             // The rest of a log whose drop or creation lies in a covered part.
             (_, None) => {}
             (_, Some(building)) => match building.log.replay(&replayed, self.access) {
+                Ok(Ok(())) if says_where_the_log_ends(&found.entry.change) => building.end_known_at = found.position,
                 Ok(Ok(())) => {}
                 Ok(Err(contradiction)) => {
                     tracing::error!(%partition, position = found.position.0, ?contradiction, "replay");
@@ -109,12 +124,11 @@ impl<'a> Replay<'a> {
 
     /// Ends the replay of a journal whose last commit ends at `journal_end`.
     /// The logs, which of them have lost something, the dropped ones, and how many entries were applied.
-    #[expect(clippy::type_complexity, reason = "taken apart at once by the one caller")]
     pub(super) fn finish(
         self,
         recovery_epoch: u32,
         journal_end: JournalPosition,
-    ) -> Result<(Vec<(Log, Option<Loss>)>, Vec<TopicPartition>, u64), Fault> {
+    ) -> Result<(Vec<Found>, Vec<TopicPartition>, u64), Fault> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
@@ -122,8 +136,19 @@ impl<'a> Replay<'a> {
         let mut logs = Vec::with_capacity(self.logs.len());
         for mut building in self.logs.into_values() {
             building.log.finish_replay(recovery_epoch, &self.commits, journal_end);
-            logs.push((building.log, building.loss));
+            logs.push(Found { log: building.log, loss: building.loss, end_known_at: building.end_known_at });
         }
-        Ok((logs, gone, self.ticket))
+        Ok((logs, gone, self.ticket / 2))
+    }
+}
+
+fn says_where_the_log_ends(change: &Change) -> bool {
+    match change {
+        Change::Append { .. }
+        | Change::Truncate { .. }
+        | Change::Reset { .. }
+        | Change::Create { .. }
+        | Change::EpochStart { .. } => true,
+        Change::LogStart { .. } | Change::Mode { .. } | Change::Drop => false,
     }
 }

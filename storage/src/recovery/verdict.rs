@@ -10,6 +10,8 @@ pub enum Verdict {
     Proved,
     /// The same, but the journal ends in a commit that was being written: what it held was not acknowledged.
     Cut,
+    /// Everything is here but what its holes name: where it ends, and all else, is certain (rule 9).
+    Damaged,
     /// Something that was durable may be missing.
     Lost(Loss),
 }
@@ -19,12 +21,10 @@ pub enum Verdict {
 pub enum Loss {
     /// Its topic is relaxed, and more than the process may have died since it was written.
     Relaxed,
-    /// The journal is damaged where its entries were.
+    /// The journal is damaged where its newest entries may have been, and nothing says whose were there.
     JournalDamage,
     /// The journal and the checkpoint contradict each other.
     Contradiction(Contradiction),
-    /// The checkpoint names files that are not there.
-    FilesMissing,
     /// Its line in the checkpoint makes no sense.
     Checkpoint,
     /// Segments needed to replay a truncation are damaged.
@@ -33,10 +33,11 @@ pub enum Loss {
 
 impl Verdict {
     /// The verdict on a replica, from what recovery found.
-    pub fn of(loss: Option<Loss>, strict: bool, relaxed_survived: bool, torn_tail: bool) -> Verdict {
+    pub fn of(loss: Option<Loss>, holes: bool, strict: bool, relaxed_survived: bool, torn_tail: bool) -> Verdict {
         match loss {
             Some(loss) => Verdict::Lost(loss),
             None if !strict && !relaxed_survived => Verdict::Lost(Loss::Relaxed),
+            None if holes => Verdict::Damaged,
             None if torn_tail => Verdict::Cut,
             None => Verdict::Proved,
         }
@@ -49,14 +50,22 @@ mod tests {
 
     #[test]
     fn a_relaxed_replica_is_proved_only_when_no_more_than_the_process_died() {
-        assert_eq!(Verdict::of(None, false, false, false), Verdict::Lost(Loss::Relaxed));
-        assert_eq!(Verdict::of(None, false, true, false), Verdict::Proved);
-        assert_eq!(Verdict::of(None, true, false, false), Verdict::Proved);
+        assert_eq!(Verdict::of(None, false, false, false, false), Verdict::Lost(Loss::Relaxed));
+        assert_eq!(Verdict::of(None, false, false, true, false), Verdict::Proved);
+        assert_eq!(Verdict::of(None, false, true, false, false), Verdict::Proved);
     }
 
     #[test]
     fn a_torn_tail_cuts_and_a_loss_outweighs_it() {
-        assert_eq!(Verdict::of(None, true, false, true), Verdict::Cut);
-        assert_eq!(Verdict::of(Some(Loss::JournalDamage), true, true, true), Verdict::Lost(Loss::JournalDamage));
+        let damage = Some(Loss::JournalDamage);
+        assert_eq!(Verdict::of(None, false, true, false, true), Verdict::Cut);
+        assert_eq!(Verdict::of(damage, false, true, true, true), Verdict::Lost(Loss::JournalDamage));
+    }
+
+    #[test]
+    fn holes_outweigh_a_torn_tail_and_less_than_a_loss() {
+        assert_eq!(Verdict::of(None, true, true, false, true), Verdict::Damaged);
+        assert_eq!(Verdict::of(Some(Loss::Checkpoint), true, true, false, true), Verdict::Lost(Loss::Checkpoint));
+        assert_eq!(Verdict::of(None, true, false, false, false), Verdict::Lost(Loss::Relaxed));
     }
 }

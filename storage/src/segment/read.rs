@@ -11,6 +11,7 @@ use stonelog_protocol::{Offset, Timestamp};
 use super::Segment;
 use super::verified::VerifiedSegment;
 use super::walk::Batches;
+use crate::holes::{Hole, HoleBytes};
 use crate::job::FileAccess;
 use crate::journal::JournalPosition;
 use crate::{Fault, ReplicaKey};
@@ -28,6 +29,8 @@ pub struct ReadJob {
     pub(crate) up_to: Offset,
     pub(crate) max_bytes: usize,
     pub(crate) at_least_one: bool,
+    /// Ends the range, when `up_to` is its start.
+    pub(crate) hole: Option<Hole>,
 }
 
 /// Where a job reads from.
@@ -39,6 +42,8 @@ pub(crate) enum Source {
         closed: bool,
         /// Where to begin looking, when the log knows.
         start: Option<u64>,
+        /// What is damaged in it, rising.
+        skip: Vec<HoleBytes>,
     },
     /// Chunks one after the other, each within one commit.
     Journal(Vec<(JournalPosition, u32)>),
@@ -57,6 +62,8 @@ pub enum ReadDone {
         /// The offset to go on from.
         next: Offset,
     },
+    /// Nothing before a hole: what follows is damaged or missing.
+    Damaged(Hole),
     /// What was to be read is elsewhere by now, or deleted: ask the log again.
     Moved,
 }
@@ -74,9 +81,9 @@ impl ReadJob {
             next: self.from,
         };
         match self.source {
-            Source::Segment { segment, closed, start } => {
+            Source::Segment { segment, closed, start, skip } => {
                 let id = segment.id(self.replica.partition);
-                let Some(file) = VerifiedSegment::open(access, id, segment, closed)? else {
+                let Some(file) = VerifiedSegment::open(access, id, segment, closed, &skip)? else {
                     return Ok(ReadDone::Moved);
                 };
                 let start = match start {
@@ -90,6 +97,9 @@ impl ReadJob {
                 })?;
                 if found.batches.is_empty() && found.up_to >= segment.end {
                     found.next = segment.end;
+                }
+                if let Some(hole) = self.hole.filter(|hole| found.batches.is_empty() && hole.start < segment.end) {
+                    return Ok(ReadDone::Damaged(hole));
                 }
             }
             Source::Journal(pieces) => {
@@ -162,6 +172,8 @@ pub struct LookupJob {
     pub(crate) timestamp: Timestamp,
     pub(crate) from: Offset,
     pub(crate) up_to: Offset,
+    /// Ends the range, when `up_to` is its start, and may hold what is looked for.
+    pub(crate) hole: Option<Hole>,
 }
 
 /// What a [`LookupJob`] found.
@@ -171,6 +183,8 @@ pub enum LookupDone {
     Found(Bytes),
     /// There is none.
     NotFound,
+    /// There is none before a hole, which may hold it.
+    Damaged(Hole),
     /// Files have moved: ask the log again.
     Moved,
 }
@@ -188,9 +202,9 @@ impl LookupJob {
         for source in &self.sources {
             let mut found = None;
             match source {
-                Source::Segment { segment, closed, start } => {
+                Source::Segment { segment, closed, start, skip } => {
                     let id = segment.id(self.replica.partition);
-                    let Some(file) = VerifiedSegment::open(access, id, *segment, *closed)? else {
+                    let Some(file) = VerifiedSegment::open(access, id, *segment, *closed, skip)? else {
                         return Ok(LookupDone::Moved);
                     };
                     let start = match start {
@@ -220,7 +234,7 @@ impl LookupJob {
                 return Ok(LookupDone::Found(batch));
             }
         }
-        Ok(LookupDone::NotFound)
+        Ok(self.hole.map_or(LookupDone::NotFound, LookupDone::Damaged))
     }
 }
 
@@ -251,9 +265,13 @@ impl VerifiedSegment<'_> {
         window_bytes: u64,
         mut visit: impl FnMut(u64, Bytes) -> Result<bool, Fault>,
     ) -> Result<(), Fault> {
-        let end = self.bytes();
         let mut want = window_bytes;
-        while position < end {
+        loop {
+            let (at, end) = self.stretch(position);
+            position = at;
+            if position == end {
+                return Ok(());
+            }
             let window = self.read(position, want.min(end - position))?;
             let mut walk = Batches::of(&window);
             walk.by_ref().for_each(drop);
@@ -277,7 +295,6 @@ impl VerifiedSegment<'_> {
                 _ => return Err(self.damage("batch", position, "no batch begins here")),
             }
         }
-        Ok(())
     }
 }
 

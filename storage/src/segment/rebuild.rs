@@ -8,6 +8,7 @@ use stonelog_protocol::{Offset, Timestamp};
 use super::verified::VerifiedSegment;
 use super::walk::Batches;
 use super::{BLOCK_BYTES, Segment};
+use crate::holes::HoleBytes;
 use crate::job::FileAccess;
 use crate::log::Producers;
 use crate::{Fault, ReplicaKey};
@@ -22,8 +23,8 @@ pub struct RebuildJob {
     pub replica: ReplicaKey,
     pub(crate) end: Offset,
     pub(crate) log_start: Offset,
-    /// The segments with anything from the log start on, each with whether it is closed.
-    pub(crate) segments: Vec<(Segment, bool)>,
+    /// The segments with anything from the log start on, each with whether it is closed and what is damaged in it.
+    pub(crate) segments: Vec<(Segment, bool, Vec<HoleBytes>)>,
     /// When producers count as last seen.
     pub(crate) seen: Timestamp,
 }
@@ -47,18 +48,26 @@ impl RebuildJob {
             segments: Vec::new(),
             producers: Producers::default(),
         };
-        for (segment, closed) in self.segments {
+        for (segment, closed, skip) in &self.segments {
             if segment.base >= self.end {
                 break;
             }
             let id = segment.id(self.replica.partition);
-            let Some(file) = VerifiedSegment::open(access, id, segment, closed)? else {
+            let is_known_missing = skip.iter().any(|hole| hole.from == 0 && u64::from(hole.to) >= segment.bytes);
+            if is_known_missing && segment.end <= self.end {
+                rebuilt.segments.push(*segment);
+                continue;
+            }
+            let Some(file) = VerifiedSegment::open(access, id, *segment, *closed, skip)? else {
+                if is_known_missing {
+                    break;
+                }
                 return Err(Fault::Foreign {
                     path: access.path(&id.path(super::SegmentFile::Log)),
                     detail: "a segment that the log names is missing".to_owned(),
                 });
             };
-            let mut cut = Segment { bytes: 0, end: segment.base, max_timestamp: Timestamp::NONE, ..segment };
+            let mut cut = Segment { bytes: 0, end: segment.base, max_timestamp: Timestamp::NONE, ..*segment };
             file.for_each_window(0, SCAN_BYTES, |position, window| {
                 for (at, header) in Batches::of(&window) {
                     if header.next_offset() > self.end {
@@ -71,10 +80,21 @@ impl RebuildJob {
                 }
                 Ok(true)
             })?;
+            let is_cut = segment.end > self.end;
+            if !is_cut {
+                // Kept whole, also what is damaged at its end.
+                cut = Segment { partial_crc: 0, ..*segment };
+            }
             let block = cut.bytes / BLOCK_BYTES * BLOCK_BYTES;
             let partial = cut.bytes - block;
-            cut.partial_crc = if partial == 0 { 0 } else { crc32c::crc32c(&file.read(block, partial)?) };
-            let is_cut = cut.bytes < segment.bytes;
+            if partial > 0 {
+                cut.partial_crc = match file.read(block, partial) {
+                    Ok(bytes) => crc32c::crc32c(&bytes),
+                    // All of it is in a hole, and nobody reads it.
+                    Err(Fault::Damage { .. }) if skip.iter().any(|hole| u64::from(hole.to) >= cut.bytes) => 0,
+                    Err(fault) => return Err(fault),
+                };
+            }
             if cut.bytes > 0 {
                 rebuilt.segments.push(cut);
             }

@@ -10,6 +10,7 @@ use super::walk::Batches;
 use super::{BLOCK_BYTES, Segment, SegmentFile, SegmentId};
 use crate::Fault;
 use crate::disk::DiskFile;
+use crate::holes::HoleBytes;
 use crate::index::{SparseIndex, file as index_file};
 use crate::job::FileAccess;
 
@@ -25,6 +26,8 @@ pub(crate) struct VerifiedSegment<'a> {
     id: SegmentId,
     segment: Segment,
     closed: bool,
+    /// Rising. What lies in them is not looked at.
+    skip: &'a [HoleBytes],
     log: Arc<dyn DiskFile>,
     sums: Option<Arc<dyn DiskFile>>,
 }
@@ -36,6 +39,7 @@ impl<'a> VerifiedSegment<'a> {
         id: SegmentId,
         segment: Segment,
         closed: bool,
+        skip: &'a [HoleBytes],
     ) -> Result<Option<VerifiedSegment<'a>>, Fault> {
         let Some(log) = access.files().open_existing(access, id, SegmentFile::Log)? else { return Ok(None) };
         let sums = match closed || segment.bytes >= BLOCK_BYTES {
@@ -48,12 +52,25 @@ impl<'a> VerifiedSegment<'a> {
         if closed && sums.is_none() && !is_there().map_err(|source| access.fault("stat", &path, None, source))? {
             return Ok(None);
         }
-        Ok(Some(VerifiedSegment { access, id, segment, closed, log, sums }))
+        Ok(Some(VerifiedSegment { access, id, segment, closed, skip, log, sums }))
     }
 
     /// Bytes that may be read.
     pub(crate) fn bytes(&self) -> u64 {
         self.segment.bytes
+    }
+
+    /// Where whole batches end that begin at `position`: at the next hole, or with the segment. A position in a hole is
+    /// moved behind it first.
+    pub(super) fn stretch(&self, position: u64) -> (u64, u64) {
+        let mut position = position;
+        for hole in self.skip {
+            if position < u64::from(hole.from) {
+                return (position, u64::from(hole.from).min(self.segment.bytes));
+            }
+            position = position.max(u64::from(hole.to));
+        }
+        (position.min(self.segment.bytes), self.segment.bytes)
     }
 
     /// Bytes from `position` on, checked block by block. `position + len` is within the segment.

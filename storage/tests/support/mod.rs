@@ -300,7 +300,7 @@ impl Lane {
                 }
                 Read::Job(job) => match job.run(&self.access)? {
                     ReadDone::Batches { batches, .. } => batches,
-                    ReadDone::Moved => panic!("nothing moves here"),
+                    other => panic!("{other:?} at {next} of {}", log.log_end()),
                 },
                 other => panic!("{other:?} at {next} of {}", log.log_end()),
             };
