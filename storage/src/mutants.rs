@@ -3,6 +3,7 @@
 //! Only with the feature `mutants`; a release build holds neither the switches nor this file. A guard is switched off by
 //! naming it in `STONELOG_MUTANT`.
 
+use std::path::Path;
 use std::sync::OnceLock;
 
 /// The environment variable that names the guard to switch off.
@@ -11,7 +12,8 @@ pub const VARIABLE: &str = "STONELOG_MUTANT";
 /// A guard with a switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
-    /// `journal-fdatasync`: a commit is durable only after an fdatasync.
+    /// `journal-fdatasync`: a commit is durable only after an fdatasync. The metadata log's journal keeps its own, so that
+    /// what a test notices is the loss of records.
     JournalFdatasync,
     /// `compaction-sync`: a rewritten segment is durable before the log names it.
     CompactionSync,
@@ -33,6 +35,11 @@ impl Guard {
             Guard::CompactionBound => "compaction-bound",
             Guard::CompactionMarkerHorizon => "compaction-marker-horizon",
         }
+    }
+
+    /// Whether this process runs without it in the journal of this directory.
+    pub(crate) fn is_off_for(self, journal: &Path) -> bool {
+        self.is_off() && !journal.ends_with("metadata")
     }
 
     /// Whether this process runs without it.

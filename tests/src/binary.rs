@@ -31,6 +31,24 @@ pub fn mutant_binary() -> Result<PathBuf> {
     Ok(binary)
 }
 
+/// The writer that power is taken from, built with these tests.
+pub fn writer() -> Result<PathBuf> {
+    built("power-writer", "cargo build -p stonelog-tests --bin power-writer")
+}
+
+/// The same with guards that can be switched off.
+pub fn mutant_writer() -> Result<PathBuf> {
+    built("power-writer-mutant", "cargo build -p stonelog-tests --features mutants --bin power-writer-mutant")
+}
+
+fn built(name: &str, build: &str) -> Result<PathBuf> {
+    let binary = target_directory().join("debug").join(name);
+    if !binary.is_file() {
+        bail!("no {name} at {}: {build}", binary.display());
+    }
+    Ok(binary)
+}
+
 fn target_directory() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from)
 }

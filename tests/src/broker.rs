@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::clock;
+use crate::power::sandbox::bound_to_us;
 
 /// A broker that says neither `ready` nor goodbye for this long is stuck.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -33,13 +34,15 @@ pub struct Spec {
     pub settings: Vec<String>,
     /// Environment variables on top of the harness's own.
     pub environment: Vec<(String, String)>,
+    /// Whether the kernel kills it when the harness ends, however that ends.
+    pub dies_with_us: bool,
 }
 
 impl Spec {
     /// A broker on a port that is free now, and stays its own over restarts.
     pub fn new(binary: PathBuf, data_dir: PathBuf) -> Result<Spec> {
         let port = TcpListener::bind("127.0.0.1:0").context("no free port")?.local_addr()?.port();
-        Ok(Spec { binary, data_dir, port, settings: Vec::new(), environment: Vec::new() })
+        Ok(Spec { binary, data_dir, port, settings: Vec::new(), environment: Vec::new(), dies_with_us: false })
     }
 
     /// Address for clients.
@@ -61,7 +64,7 @@ type Output = Arc<Mutex<Vec<String>>>;
 impl Broker {
     /// Starts the process and does not wait for it.
     pub fn spawn(spec: &Spec) -> Result<Broker> {
-        let mut command = Command::new(&spec.binary);
+        let mut command = if spec.dies_with_us { bound_to_us(&spec.binary) } else { Command::new(&spec.binary) };
         command.arg("serve").arg("--data-dir").arg(&spec.data_dir);
         command.arg("--set").arg(format!("listeners=PLAINTEXT://{}", spec.address()));
         for setting in &spec.settings {
@@ -122,6 +125,28 @@ impl Broker {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
+    }
+
+    /// SIGKILL, if it has not ended by itself, and waits until the process is gone.
+    pub fn end(mut self) -> Result<()> {
+        // It may have ended already.
+        let _ = self.child.kill();
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait_ended(&mut self, within: Duration) -> Result<ExitStatus> {
+        let deadline = clock::now() + within;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if clock::now() > deadline {
+                bail!("still running after {within:?}:\n{}", self.output());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// SIGTERM, and waits for a clean end.

@@ -52,6 +52,8 @@ pub struct Verdict {
     pub lost: u64,
     /// Offset commits acknowledged.
     pub commits: u64,
+    /// What was found wrong: the checker's names.
+    pub anomalies: Vec<String>,
     /// The report, for people.
     pub report: String,
 }
@@ -97,10 +99,16 @@ impl Load {
 }
 
 impl Load {
-    /// Ends the load at once, whatever state it is in, and judges what its history tells so far. The broker is up.
-    pub fn judge_now(mut self) -> Result<Verdict> {
+    /// Ends the load at once, whatever state it is in. Its history stays as it is.
+    pub fn freeze(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
+        Ok(())
+    }
+
+    /// Ends the load at once, whatever state it is in, and judges what its history tells so far. The broker is up.
+    pub fn judge_now(mut self) -> Result<Verdict> {
+        self.freeze()?;
         let mut command = Command::new(&self.spec.binary);
         command.args(["verify", "--output", "json", "--brokers", &self.spec.brokers]);
         let output = command.args(["--patience", "10s", "--check"]).arg(&self.history).output()?;
@@ -131,7 +139,8 @@ pub(crate) fn judge(name: &str, output: &Output, with_groups: bool, history: &Pa
     }
     let lost = verdict["anomalies"]["lost"]["count"].as_u64().unwrap_or(0);
     let report = format!("{name}\n{report}{errors}history: {}", history.display());
-    Ok(Verdict { name: name.to_owned(), is_sound, acknowledged, lost, commits, report })
+    let anomalies = anomalies.keys().cloned().collect();
+    Ok(Verdict { name: name.to_owned(), is_sound, acknowledged, lost, commits, anomalies, report })
 }
 
 /// Both streams to their ends, then the status. They are small: one JSON document and some notes.

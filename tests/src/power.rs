@@ -1,29 +1,97 @@
-//! Power cuts on a real file system: a loop image that drops every byte that was not fsynced.
+//! Power cuts on real file systems that lose what was not fsynced, and the faults of real devices.
 //!
-//! The order of a cut matters: the broker is stopped and all its threads stand still ([`standstill`]), then the file
-//! system is shut down without flushing ([`shutdown`]), then the process is killed and the image is mounted anew. With
-//! the shutdown first, an fdatasync in flight may say OK for bytes that are gone, and a correct broker would be blamed.
-//! A cut counts only if it lost what it should and kept what it must ([`canary`]).
+//! Two rigs. [`Rig::Shutdown`]: the victim is stopped and all its threads stand still ([`standstill`]), then the file
+//! system is shut down without flushing ([`shutdown`]), then the process is killed and the image is mounted anew. The
+//! order matters: with the shutdown first, an fdatasync in flight may say OK for bytes that are gone, and a correct
+//! broker would be blamed. [`Rig::Device`]: the file system lies on a device of ours ([`device`], [`fuse`]) that dies in
+//! the middle of whatever goes on, and forgets a part of what was not flushed; the victim sees I/O errors until it is
+//! killed. A cut counts only if it lost what it should and kept what it must ([`canary`]).
+//!
+//! Two victims: a broker under the load of clients, and a small process with the storage crate alone ([`writer`]), whose
+//! promises are held against what it finds ([`promises`]).
 
+pub mod campaign;
 pub mod canary;
+pub mod device;
+pub mod fuse;
 pub mod image;
+pub mod ledger;
+mod loop_device;
+pub mod process;
+pub mod promises;
+pub mod sandbox;
 mod shutdown;
 mod standstill;
+pub mod writer;
 
 use anyhow::Result;
+use clap::ValueEnum;
+use rustix::process::Pid;
 
-use crate::broker::Broker;
 use canary::Canary;
 use image::Image;
 
-/// Takes the power away from `broker` and from the file system under its directory, and gives the latter back.
+/// How the power goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Rig {
+    /// The file system's shutdown ioctl: what only the page cache held is gone.
+    Shutdown,
+    /// A device with a volatile write cache: a part of what it was not told to flush is gone as well.
+    Device,
+}
+
+impl Rig {
+    /// For messages and the ledger.
+    pub fn name(self) -> &'static str {
+        match self {
+            Rig::Shutdown => "shutdown",
+            Rig::Device => "device",
+        }
+    }
+}
+
+/// Who uses the file system, and must be dead before it is mounted again.
+pub trait Victim {
+    /// The process.
+    fn pid(&self) -> Pid;
+    /// Kills it, if it has not ended by itself, and waits until it is gone.
+    fn kill(self) -> Result<()>;
+}
+
+/// What a cut came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CutOutcome {
+    /// Something that was not synced was lost.
+    pub counts: bool,
+    /// Blocks that the device lost.
+    pub blocks_dropped: u64,
+    /// The canary lost bytes.
+    pub canary_lost: bool,
+}
+
+/// Takes the power away from `victim` and from the file system under its directory, and gives the latter back.
 ///
-/// Returns whether the cut counts. Whatever `canary` says, the file system is mounted again and the broker is gone.
-pub fn cut(broker: Broker, image: &mut Image, canary: Canary) -> Result<bool> {
-    standstill::stop(broker.pid())?;
-    let canary = canary.expose(image.mount_point())?;
-    shutdown::without_flush(image.mount_point())?;
-    broker.kill9()?;
-    image.remount()?;
-    canary.judge(image.mount_point())
+/// Whatever the canary says, the file system is mounted again and the victim is gone.
+pub fn cut(rig: Rig, victim: impl Victim, image: &mut Image, canary: Canary) -> Result<CutOutcome> {
+    let (canary, blocks_dropped) = match rig {
+        Rig::Shutdown => {
+            standstill::stop(victim.pid())?;
+            let canary = canary.expose(image.mount_point())?;
+            shutdown::without_flush(image.mount_point())?;
+            victim.kill()?;
+            image.unmount()?;
+            (canary, 0)
+        }
+        Rig::Device => {
+            let canary = canary.expose(image.mount_point())?;
+            let cut = image.device().cut();
+            victim.kill()?;
+            image.unmount()?;
+            image.device().revive();
+            (canary, cut.dropped)
+        }
+    };
+    image.mount()?;
+    let canary_lost = canary.judge(image.mount_point())?;
+    Ok(CutOutcome { counts: canary_lost || blocks_dropped > 0, blocks_dropped, canary_lost })
 }

@@ -37,7 +37,7 @@ impl JournalFlusher {
         }
         for live in &files {
             #[cfg(feature = "mutants")]
-            if crate::mutants::Guard::JournalFdatasync.is_off() {
+            if crate::mutants::Guard::JournalFdatasync.is_off_for(&self.shared.directory) {
                 continue;
             }
             let synced = live.file.sync_data().map_err(|e| Fault::io("fdatasync", &live.path, e));

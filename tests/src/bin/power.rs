@@ -1,65 +1,78 @@
-//! Power cuts under load, on a real file system that drops what was not fsynced: nothing acknowledged may be lost.
+//! Power cuts on real file systems that drop what was not fsynced: nothing acknowledged may be lost.
 //!
-//! A cut falls under load, just after a SIGKILL and a restart (when recovered bytes may be in the page cache only), or
-//! while the broker starts. The negative control runs a broker that acknowledges without fdatasync: the same checker
-//! must find its losses, else this test proves nothing.
+//! Cuts fall under load, just after a SIGKILL and a restart (when recovered bytes may be in the page cache only), and
+//! while the victim starts. The negative control runs a victim that acknowledges without fdatasync: the same checks must
+//! find its losses, else they prove nothing. See `stonelog_tests::power`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use clap::Parser;
-use stonelog_tests::broker::{Broker, Spec};
-use stonelog_tests::load::{self, Load};
-use stonelog_tests::power::canary::Canary;
-use stonelog_tests::power::cut;
-use stonelog_tests::power::image::{FileSystem, Image, obstacle};
+use clap::{Parser, ValueEnum};
+use stonelog_tests::power::Rig;
+use stonelog_tests::power::campaign::{Place, broker, storage};
+use stonelog_tests::power::image::{FileSystem, obstacle};
+use stonelog_tests::power::ledger::{Ledger, Part, Series};
+use stonelog_tests::power::process::WriterSpec;
+use stonelog_tests::power::sandbox::Sandbox;
 use stonelog_tests::random::Random;
 use stonelog_tests::{binary, clock};
 
-/// Takes the power away from a broker under load and checks that nothing acknowledged is lost.
+/// Takes the power away from a victim at work and checks that nothing acknowledged is lost.
 #[derive(Debug, Parser)]
 struct Options {
     /// Cuts that count, on each file system.
     #[arg(long, default_value_t = 20)]
     cuts: u32,
-    /// File systems [default: those whose mkfs is installed].
+    /// Who is cut.
+    #[arg(long, value_enum, default_value = "broker")]
+    victim: VictimKind,
+    /// How the power goes.
+    #[arg(long, value_enum, default_value = "shutdown")]
+    rig: Rig,
+    /// File systems [default: ext4 and xfs].
     #[arg(long, value_enum)]
     fs: Vec<FileSystem>,
     /// Chooses the moments; a fresh one if not given.
     #[arg(long)]
     seed: Option<u64>,
-    /// Consumer groups of the load.
+    /// Consumer groups of a broker's load.
     #[arg(long, default_value_t = 1)]
     groups: u32,
-    /// Switch the fsync guard off, in a build that has the switch, and expect losses.
+    /// Switch the fsync guard off, in a build that has the switch, and expect losses within ten cuts.
     #[arg(long)]
     without_fsync: bool,
+    /// Counts what was done here on the same code before, and adds what is done now.
+    #[arg(long)]
+    ledger: Option<PathBuf>,
+    /// Begin no further part after so many minutes.
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// Keep the histories of a broker's clients.
+    #[arg(long)]
+    keep: bool,
     /// Fail, instead of saying so, where no image can be mounted.
     #[arg(long)]
     required: bool,
 }
 
-/// Batches that must be acknowledged after a restart before the next cut under load.
-const BATCHES_PER_CUT: u64 = 20;
-/// Longest time under load after those.
-const UNDER_LOAD_MS: u64 = 800;
-/// A start takes a few tens of milliseconds; the cut falls somewhere into it.
-const WHILE_STARTING_MS: u64 = 80;
-/// Just after `ready`.
-const JUST_STARTED_MS: u64 = 50;
-/// Cuts that did not count, at most, per cut that did.
-const VOID_CUTS_MAX: u32 = 1;
-
-/// What the banner calls a partition that it does not serve because records of it may be gone.
-const REPLICA_LOST: &str = "OFFLINE";
-
-/// When a cut falls.
-#[derive(Clone, Copy, Debug)]
-enum Moment {
-    UnderLoad,
-    AfterKill,
-    WhileStarting,
+/// Who is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum VictimKind {
+    /// A broker under the load of clients.
+    Broker,
+    /// A process with the storage crate alone.
+    Storage,
 }
+
+/// The guard that the negative control switches off.
+const FSYNC_GUARD: &str = "journal-fdatasync";
+/// The negative control must lose something within these.
+const CONTROL_CUTS: u32 = 10;
+/// A part has an image of its own, and the ledger a line for it.
+const STORAGE_CUTS_PER_PART: u32 = 100;
+const BROKER_CUTS_PER_PART: u32 = 25;
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -74,17 +87,30 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<()> {
     let seed = options.seed.unwrap_or_else(|| u64::from(std::process::id()) ^ (clock::seed() << 16));
+    if !rustix::process::geteuid().is_root() {
+        return skip(options, "loop devices and mounts need root");
+    }
+    let mut sandbox = match Sandbox::enter() {
+        Ok(sandbox) => sandbox,
+        Err(error) => return skip(options, &format!("this machine cannot mount: {error:#}")),
+    };
     let chosen = if options.fs.is_empty() { vec![FileSystem::Ext4, FileSystem::Xfs] } else { options.fs.clone() };
     let mut ran = 0;
     for file_system in chosen {
-        match obstacle(file_system) {
+        match obstacle(file_system, &sandbox.fresh()?, options.rig == Rig::Device) {
             None => {
-                on(file_system, options, seed).with_context(|| format!("{file_system:?}, seed {seed}"))?;
+                if let Err(error) = on(file_system, options, seed, &sandbox) {
+                    let kept = sandbox.keep().display().to_string();
+                    return Err(error.context(format!("{}, seed {seed}; histories in {kept}", file_system.name())));
+                }
                 ran += 1;
             }
-            Some(why) if options.fs.contains(&file_system) => bail!("{file_system:?}: {why}"),
-            Some(why) => println!("******** SKIPPED: no power cuts on {file_system:?}: {why} ********"),
+            Some(why) if options.fs.contains(&file_system) => bail!("{}: {why}", file_system.name()),
+            Some(why) => skip_one(&format!("{}: {why}", file_system.name())),
         }
+    }
+    if options.keep {
+        println!("histories in {}", sandbox.keep().display());
     }
     if ran == 0 && options.required {
         bail!("no file system could be cut");
@@ -92,97 +118,179 @@ fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn on(file_system: FileSystem, options: &Options, seed: u64) -> Result<()> {
-    let mut random = Random::new(seed);
-    let directory = tempfile::Builder::new().prefix("stonelog-power-").tempdir()?;
-    let mut image = Image::create(directory.path(), file_system)?;
-    let binary = if options.without_fsync { binary::mutant_binary()? } else { binary::release_binary()? };
-    println!("power: {} cuts on {file_system:?}, seed {seed}, {}", options.cuts, binary.display());
-    let mut spec = Spec::new(binary.clone(), image.mount_point().join("data"))?;
+fn skip(options: &Options, why: &str) -> Result<()> {
+    if options.required {
+        bail!("no power cuts: {why}");
+    }
+    skip_one(why);
+    Ok(())
+}
+
+fn skip_one(why: &str) {
+    println!("******** SKIPPED: no power cuts: {why} ********");
+}
+
+fn on(file_system: FileSystem, options: &Options, seed: u64, sandbox: &Sandbox) -> Result<()> {
+    let ledger = Ledger::open(options.ledger.clone())?;
+    let victim = options.victim.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+    let name = format!("{} {victim} {}", options.rig.name(), file_system.name());
+    let series = Series { name: name.clone() };
     if options.without_fsync {
-        spec.environment.push(("STONELOG_MUTANT".to_owned(), "journal-fdatasync".to_owned()));
+        let place = Place { sandbox, rig: options.rig, file_system, seed };
+        return control(&place, options, &name);
     }
-    // Without fdatasync the groups' own topic is hurt as well, and the checker could not ask for their commits.
-    let groups = if options.without_fsync { 0 } else { options.groups };
-    let mut broker = Broker::start(&spec)?;
-    let mut load = Load::start(load::Spec {
-        name: format!("{file_system:?}").to_lowercase(),
-        binary,
-        brokers: spec.address(),
-        topic_settings: Vec::new(),
-        partitions: 6,
-        producers: 4,
-        groups,
-        directory: directory.path().to_owned(),
-    })?;
-    load.wait_for(1, u64::from(groups > 0))?;
-    let (mut counted, mut void, mut number) = ([0u32; 3], 0, 0);
-    while counted.iter().sum::<u32>() < options.cuts {
-        number += 1;
-        let canary = Canary::plant(image.mount_point(), number)?;
-        match load.wait_for(BATCHES_PER_CUT, 0) {
-            Ok(_) => {}
-            // Clients that find their past gone may be unable to go on: then enough has been lost.
-            Err(_) if options.without_fsync && number > 1 => break,
-            Err(error) => return Err(error),
+    let begun = clock::now();
+    let done = ledger.done(&series)?;
+    println!("{name}: {} cuts, {done} of them done, seed {seed}, commit {}", options.cuts, ledger.commit());
+    let mut left = options.cuts.saturating_sub(done);
+    let mut seeds = Random::new(seed);
+    let per_part = match options.victim {
+        VictimKind::Broker => BROKER_CUTS_PER_PART,
+        VictimKind::Storage => STORAGE_CUTS_PER_PART,
+    };
+    let mut total = Total::default();
+    while left > 0 {
+        if options.minutes.is_some_and(|minutes| begun.elapsed() > Duration::from_secs(60 * minutes)) {
+            println!("{name}: time is up, {left} cuts were not reached");
+            break;
         }
-        std::thread::sleep(random.millis_below(UNDER_LOAD_MS));
-        let moment = match random.below(4) {
-            // What the page cache alone holds at this moment has been acknowledged a moment ago.
-            _ if options.without_fsync => Moment::UnderLoad,
-            0 => Moment::AfterKill,
-            1 => Moment::WhileStarting,
-            _ => Moment::UnderLoad,
-        };
-        match moment {
-            Moment::UnderLoad => {}
-            Moment::AfterKill => {
-                broker.kill9()?;
-                broker = Broker::start(&spec)?;
-                std::thread::sleep(random.millis_below(JUST_STARTED_MS));
-            }
-            Moment::WhileStarting => {
-                broker.kill9()?;
-                broker = Broker::spawn(&spec)?;
-                std::thread::sleep(random.millis_below(WHILE_STARTING_MS));
-            }
-        }
-        if cut(broker, &mut image, canary)? {
-            counted[moment as usize] += 1;
-        } else {
-            void += 1;
-        }
-        if void > options.cuts * VOID_CUTS_MAX {
-            bail!("{void} of {number} cuts kept what was not synced: this machine cannot run this test");
-        }
-        broker = Broker::start(&spec).with_context(|| format!("after cut {number}"))?;
+        let cuts = left.min(per_part);
+        // The first part's seed is the one that was given.
+        let part_seed = if total.cuts == 0 { seed } else { seeds.next_number() >> 16 };
+        let place = Place { sandbox, rig: options.rig, file_system, seed: part_seed };
+        let part = part(&place, options, cuts).with_context(|| format!("part with seed {part_seed}"))?;
+        ledger.add(&series, Part { seed: part_seed, count: part.cuts, acknowledged: part.acknowledged })?;
+        left = left.saturating_sub(part.cuts);
+        total.add(&part);
     }
-    if options.without_fsync && broker.output().contains(REPLICA_LOST) {
-        println!("without fdatasync the broker itself found that acknowledged records may be gone, as it must");
-        return Ok(());
+    let seconds = begun.elapsed().as_secs_f64();
+    println!("{name}: {total}; {:.2} s for a cut", seconds / f64::from(total.cuts.max(1)));
+    if total.cuts > 0 && total.canary_lost == 0 {
+        bail!("no cut lost what was not synced: this test proves nothing here");
     }
-    let verdict = if options.without_fsync { load.judge_now()? } else { load.finish()? };
-    broker.stop()?;
-    let [under_load, after_kill, while_starting] = counted;
-    println!(
-        "{under_load} cuts under load, {after_kill} just after a SIGKILL and a start, {while_starting} while starting; \
-         {void} more did not count; {} records acknowledged, {} commits",
-        verdict.acknowledged, verdict.commits
-    );
-    match (verdict.is_sound, options.without_fsync) {
-        (true, false) => println!("sound: nothing acknowledged was lost"),
-        (false, true) if verdict.lost > 0 => {
-            println!(
-                "without fdatasync {} acknowledged records were lost, and found lost, as they must be",
-                verdict.lost
-            );
+    println!("sound: nothing acknowledged was lost");
+    Ok(())
+}
+
+/// What parts came to together.
+#[derive(Debug, Default)]
+struct Total {
+    cuts: u32,
+    moments: [u32; 3],
+    void: u32,
+    canary_lost: u32,
+    blocks_dropped: u64,
+    acknowledged: u64,
+    commits: u64,
+    relaxed: (u64, u64),
+    verdicts: String,
+}
+
+impl Total {
+    fn add(&mut self, part: &Total) {
+        self.cuts += part.cuts;
+        (0..3).for_each(|at| self.moments[at] += part.moments[at]);
+        self.void += part.void;
+        self.canary_lost += part.canary_lost;
+        self.blocks_dropped += part.blocks_dropped;
+        self.acknowledged += part.acknowledged;
+        self.commits += part.commits;
+        self.relaxed = (self.relaxed.0 + part.relaxed.0, self.relaxed.1 + part.relaxed.1);
+        self.verdicts.clone_from(&part.verdicts);
+    }
+}
+
+impl std::fmt::Display for Total {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [under_load, after_kill, while_starting] = self.moments;
+        write!(
+            f,
+            "{} cuts ({under_load} under load, {after_kill} just after a SIGKILL and a start, {while_starting} while \
+             starting), {} more lost nothing and did not count; {} acknowledgements",
+            self.cuts, self.void, self.acknowledged
+        )?;
+        write!(f, "; the canary lost bytes {} times", self.canary_lost)?;
+        if self.blocks_dropped > 0 {
+            write!(f, ", the device {} blocks", self.blocks_dropped)?;
         }
-        (_, true) => bail!("a broker without fdatasync lost nothing that was noticed: this test proves nothing"),
-        (false, false) => {
-            println!("{}", verdict.report);
-            drop(image);
-            bail!("acknowledged records or commits were lost; everything is kept in {}", directory.keep().display());
+        if self.commits > 0 {
+            let (relaxed, lost) = self.relaxed;
+            write!(f, "; {} commits; relaxed: {relaxed} records acknowledged, {lost} of them lost", self.commits)?;
         }
+        if !self.verdicts.is_empty() {
+            write!(f, "; verdicts: {}", self.verdicts)?;
+        }
+        Ok(())
+    }
+}
+
+fn part(place: &Place<'_>, options: &Options, cuts: u32) -> Result<Total> {
+    let (broken, total) = match options.victim {
+        VictimKind::Storage => {
+            let outcome = storage::run(place, writer_spec(binary::writer()?, place.seed, None), cuts)?;
+            let total = Total {
+                cuts: outcome.cuts(),
+                moments: outcome.counted,
+                void: outcome.void,
+                canary_lost: outcome.canary_lost,
+                blocks_dropped: outcome.blocks_dropped,
+                acknowledged: outcome.acknowledged,
+                verdicts: outcome.verdicts,
+                ..Total::default()
+            };
+            (outcome.broken, total)
+        }
+        VictimKind::Broker => {
+            let outcome = broker::run(place, &plan(binary::release_binary()?, None, options, place), cuts)?;
+            let total = Total {
+                cuts: outcome.cuts(),
+                moments: outcome.counted,
+                void: outcome.void,
+                canary_lost: outcome.canary_lost,
+                blocks_dropped: outcome.blocks_dropped,
+                acknowledged: outcome.acknowledged,
+                commits: outcome.commits,
+                relaxed: outcome.relaxed,
+                ..Total::default()
+            };
+            (outcome.broken, total)
+        }
+    };
+    if !broken.is_empty() {
+        bail!("promises were broken:\n{}", broken.join("\n"));
+    }
+    Ok(total)
+}
+
+/// The same against a victim without the guard, which must be found out.
+fn control(place: &Place<'_>, options: &Options, name: &str) -> Result<()> {
+    println!("{name}: without fdatasync, at most {CONTROL_CUTS} cuts, seed {}", place.seed);
+    let (lost, cuts) = match options.victim {
+        VictimKind::Storage => {
+            let spec = writer_spec(binary::mutant_writer()?, place.seed, Some(FSYNC_GUARD));
+            let outcome = storage::run(place, spec, CONTROL_CUTS)?;
+            (outcome.broken.iter().find(|what| what.contains("offsets lost")).cloned(), outcome.cuts())
+        }
+        VictimKind::Broker => {
+            let plan = plan(binary::mutant_binary()?, Some(FSYNC_GUARD), options, place);
+            // The groups' own topic is hurt as well, and the checker could not ask for their commits.
+            let outcome = broker::control(place, &broker::Plan { groups: 0, ..plan }, CONTROL_CUTS)?;
+            let text =
+                format!("{} acknowledged records; {} times the broker itself refused", outcome.lost, outcome.refused);
+            ((outcome.lost > 0).then_some(text), outcome.cuts)
+        }
+    };
+    match lost {
+        Some(lost) => println!("{name}: without fdatasync lost within {cuts} cuts, as it must be: {lost}"),
+        None => bail!("without fdatasync {cuts} cuts lost no acknowledged record: this test proves nothing"),
     }
     Ok(())
+}
+
+fn writer_spec(binary: PathBuf, seed: u64, mutant: Option<&'static str>) -> impl Fn(PathBuf) -> WriterSpec {
+    move |directory| WriterSpec { binary: binary.clone(), directory, seed, mutant }
+}
+
+fn plan(binary: PathBuf, mutant: Option<&'static str>, options: &Options, place: &Place<'_>) -> broker::Plan {
+    broker::Plan { binary, mutant, groups: options.groups, histories: place.sandbox.outside().to_owned() }
 }

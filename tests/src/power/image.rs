@@ -1,4 +1,6 @@
-//! A file that holds a file system, attached to a loop device and mounted. Dropping it detaches both, also in a panic.
+//! A file system on a loop device, on a plain file or on a device that forgets what was not flushed.
+//!
+//! Dropping it unmounts, also in a panic; the loop device detaches with the unmount.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -7,9 +9,16 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-/// Sparse; a journal of its default size and some segments fit.
-const IMAGE_BYTES: u64 = 3 << 30;
+use super::device::Device;
+use super::fuse::FuseFile;
+use super::loop_device::LoopDevice;
+use crate::clock;
+
+/// A process that was killed lets go of its files a moment later.
+const UNMOUNTED_WITHIN: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// File systems that know the shutdown ioctl.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -21,35 +30,74 @@ pub enum FileSystem {
 }
 
 impl FileSystem {
-    fn make_command(self) -> [&'static str; 2] {
+    /// Its name, as `mount` knows it.
+    pub fn name(self) -> &'static str {
         match self {
-            FileSystem::Ext4 => ["mkfs.ext4", "-qF"],
-            FileSystem::Xfs => ["mkfs.xfs", "-qf"],
+            FileSystem::Ext4 => "ext4",
+            FileSystem::Xfs => "xfs",
         }
     }
+
+    fn make(self, file: &Path) -> Result<()> {
+        let (program, options): (_, &[&str]) = match self {
+            // Everything is written now, so that nothing is written behind the back of a cut.
+            FileSystem::Ext4 => (
+                "mkfs.ext4",
+                &["-qF", "-b", "4096", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0", "-m", "0"],
+            ),
+            FileSystem::Xfs => ("mkfs.xfs", &["-qfK", "-s", "size=4096"]),
+        };
+        run(program, options.iter().map(OsStr::new).chain([file.as_os_str()])).map(drop)
+    }
+}
+
+/// What the loop device is attached to.
+#[derive(Debug)]
+enum Backing {
+    Plain(PathBuf),
+    Volatile(FuseFile),
 }
 
 /// A mounted image.
 #[derive(Debug)]
 pub struct Image {
-    device: PathBuf,
+    // The order of the fields is that of dropping; see `Drop`.
+    file_system: FileSystem,
     mount_point: PathBuf,
     is_mounted: bool,
+    backing: Backing,
 }
 
 impl Image {
-    /// Makes an image of its own in `directory` and mounts it there.
-    pub fn create(directory: &Path, file_system: FileSystem) -> Result<Image> {
+    /// Makes an image of `bytes` in `directory` and mounts it there. It keeps whatever was written to it.
+    pub fn create(directory: &Path, file_system: FileSystem, bytes: u64) -> Result<Image> {
         let file = directory.join("disk.image");
-        File::create_new(&file)?.set_len(IMAGE_BYTES)?;
-        let [program, options] = file_system.make_command();
-        run(program, [OsStr::new(options), file.as_os_str()])?;
+        File::create_new(&file)?.set_len(bytes)?;
+        Image::format(directory, file_system, Backing::Plain(file))
+    }
+
+    /// Makes an image of `bytes` on a device with a volatile cache, and mounts it in `directory`.
+    pub fn create_volatile(directory: &Path, file_system: FileSystem, bytes: u64, seed: u64) -> Result<Image> {
+        let file = directory.join("device");
+        File::create_new(&file)?;
+        let device = FuseFile::serve(&file, Device::new(usize::try_from(bytes)?, seed))?;
+        Image::format(directory, file_system, Backing::Volatile(device))
+    }
+
+    fn format(directory: &Path, file_system: FileSystem, backing: Backing) -> Result<Image> {
         let mount_point = directory.join("mounted");
         fs::create_dir(&mount_point)?;
-        let device = run("losetup", [OsStr::new("--find"), OsStr::new("--show"), file.as_os_str()])?;
-        let mut image = Image { device: PathBuf::from(device.trim()), mount_point, is_mounted: false };
+        let mut image = Image { file_system, mount_point, is_mounted: false, backing };
+        file_system.make(image.file())?;
         image.mount()?;
         Ok(image)
+    }
+
+    fn file(&self) -> &Path {
+        match &self.backing {
+            Backing::Plain(file) => file,
+            Backing::Volatile(file) => file.path(),
+        }
     }
 
     /// Where it is mounted.
@@ -57,15 +105,39 @@ impl Image {
         &self.mount_point
     }
 
-    /// Unmounts and mounts again, which replays the file system's log. Nobody has a file open there.
+    /// The device with the volatile cache. Panics for an image that has none.
+    pub fn device(&self) -> std::sync::MutexGuard<'_, Device> {
+        match &self.backing {
+            Backing::Plain(_) => panic!("an image on a plain file has no device"),
+            Backing::Volatile(file) => file.device(),
+        }
+    }
+
+    /// Unmounts and mounts again, which replays the file system's log. Whoever had a file open there is dead.
     pub fn remount(&mut self) -> Result<()> {
-        run("umount", [&self.mount_point])?;
-        self.is_mounted = false;
+        self.unmount()?;
         self.mount()
     }
 
-    fn mount(&mut self) -> Result<()> {
-        run("mount", [&self.device, &self.mount_point])?;
+    /// Unmounts; the loop device detaches. Whoever had a file open there is dead.
+    pub fn unmount(&mut self) -> Result<()> {
+        let deadline = clock::now() + UNMOUNTED_WITHIN;
+        loop {
+            match unmount(&self.mount_point, UnmountFlags::empty()) {
+                Ok(()) => break,
+                Err(Errno::BUSY) if clock::now() < deadline => std::thread::sleep(std::time::Duration::from_millis(1)),
+                Err(error) => return Err(error).context("cannot unmount"),
+            }
+        }
+        self.is_mounted = false;
+        Ok(())
+    }
+
+    /// Mounts.
+    pub fn mount(&mut self) -> Result<()> {
+        let device = LoopDevice::attach(self.file())?;
+        mount(device.path(), &self.mount_point, self.file_system.name(), MountFlags::empty(), None)
+            .with_context(|| format!("cannot mount {} on {}", self.file_system.name(), device.path().display()))?;
         self.is_mounted = true;
         Ok(())
     }
@@ -73,35 +145,29 @@ impl Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        // Lazily: a panic may come while a broker still has files open. The device goes when its last user does.
+        // Lazily: a panic may come while a process still has files open. The device goes when its last user does.
         if self.is_mounted
-            && let Err(error) = run("umount", [OsStr::new("--lazy"), self.mount_point.as_os_str()])
+            && let Err(error) = unmount(&self.mount_point, UnmountFlags::DETACH)
         {
-            eprintln!("{error:#}");
-        }
-        if let Err(error) = run("losetup", [OsStr::new("--detach"), self.device.as_os_str()]) {
-            eprintln!("{error:#}");
+            eprintln!("cannot unmount {}: {error}", self.mount_point.display());
         }
     }
 }
 
 /// Why no image can be made here, if none can.
-pub fn obstacle(file_system: FileSystem) -> Option<String> {
-    if !rustix::process::geteuid().is_root() {
-        return Some("loop devices and mounts need root".to_owned());
-    }
-    let [program, _] = file_system.make_command();
-    if !Command::new(program).arg("-V").output().is_ok_and(|output| output.status.success()) {
-        return Some(format!("{program} is not installed"));
-    }
-    if !Path::new("/dev/loop-control").exists() {
-        return Some("there are no loop devices".to_owned());
-    }
+pub fn obstacle(file_system: FileSystem, directory: &Path, volatile: bool) -> Option<String> {
     let try_one = || -> Result<()> {
-        let directory = tempfile::tempdir()?;
-        Image::create(directory.path(), file_system).map(drop)
+        fs::create_dir_all(directory)?;
+        let bytes = 320 << 20;
+        if volatile {
+            Image::create_volatile(directory, file_system, bytes, 1).map(drop)
+        } else {
+            Image::create(directory, file_system, bytes).map(drop)
+        }
     };
-    try_one().err().map(|error| format!("an image cannot be mounted: {error:#}"))
+    let found = try_one().err().map(|error| format!("an image cannot be mounted: {error:#}"));
+    let _ = fs::remove_dir_all(directory);
+    found
 }
 
 fn run<A: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = A>) -> Result<String> {
