@@ -73,7 +73,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Fault> {
     let mut directory = Directory::open(&arguments.directory, &STRICT)?;
     let mut out = Output::default();
     for at in 0..directory.logs.len() {
-        look(&directory, at, arguments, &mut out);
+        look(&mut directory, at, arguments, &mut out);
     }
     out.line("ready");
     out.send();
@@ -127,8 +127,9 @@ impl Output {
 }
 
 /// Reads a log back and says what it holds.
-fn look(directory: &Directory, at: usize, arguments: &Arguments, out: &mut Output) {
-    let log = &directory.logs[at];
+fn look(directory: &mut Directory, at: usize, arguments: &Arguments, out: &mut Output) {
+    let Directory { logs, access, .. } = directory;
+    let log = &mut logs[at];
     let promised = arguments.promised.get(at).copied();
     let (mut next, mut life, mut stamp) = (log.log_start(), 0, -1);
     let mut promised_stamp = None;
@@ -136,17 +137,32 @@ fn look(directory: &Directory, at: usize, arguments: &Arguments, out: &mut Outpu
     'reading: while next < log.log_end() {
         let batches = match log.read(next, log.log_end(), 256 << 10, true) {
             Read::Ready(batches, _) => batches.concat(),
-            Read::Job(job) => match job.run(&directory.access) {
+            Read::Job(job) => match job.run(access) {
                 Ok(ReadDone::Batches { batches, .. }) => batches.concat(),
+                Ok(ReadDone::Damaged(hole)) => {
+                    out.line(&format!("damage partition {at} at {next}: {hole:?}"));
+                    next = hole.end;
+                    continue;
+                }
                 Ok(ReadDone::Moved) => {
                     wrong.push(format!("offset {next} is said to be elsewhere"));
                     break;
                 }
                 Err(fault) => {
                     out.line(&format!("damage partition {at} at {next}: {fault}"));
+                    // As the broker does: the rest of the segment is served around the damage.
+                    let surveyed = log.plan_survey(next).and_then(|job| job.run(access).ok());
+                    if surveyed.is_some_and(|surveyed| !log.on_surveyed(&surveyed).is_empty()) {
+                        continue;
+                    }
                     break;
                 }
             },
+            Read::Damaged(hole) => {
+                out.line(&format!("damage partition {at} at {next}: {hole:?}"));
+                next = hole.end;
+                continue;
+            }
             other => {
                 wrong.push(format!("offset {next} of {}: {other:?}", log.log_end()));
                 break;
@@ -201,6 +217,7 @@ fn look(directory: &Directory, at: usize, arguments: &Arguments, out: &mut Outpu
     let verdict = match directory.verdicts[at] {
         Verdict::Proved => "proved".to_owned(),
         Verdict::Cut => "cut".to_owned(),
+        Verdict::Damaged => "damaged".to_owned(),
         Verdict::Lost(loss) => format!("lost:{loss:?}").replace(' ', ""),
     };
     out.line(&format!("log {at} {mode} {} {} {stamps} {verdict}", log.log_start(), log.log_end()));
