@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub use descriptors::raise_descriptor_limit;
 pub use filesystem::{FileSystem, filesystem_of, probe_fsync};
 pub use real::RealDisk;
-pub use sim::{SimDisk, SimFault, SimOperation, Tearing};
+pub use sim::{SimDisk, SimFault, SimImage, SimOperation, Survival, Tearing};
 
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

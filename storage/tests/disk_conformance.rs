@@ -166,3 +166,70 @@ fn a_file_opened_for_reading_refuses_writes() {
         assert_eq!(read(disk, &directory.join("f")), b"abc");
     });
 }
+
+#[test]
+fn what_was_synced_survives_the_cache() {
+    on_each(|disk, directory| {
+        let path = directory.join("f");
+        let file = disk.open(&path, Open::CreateNew).unwrap();
+        file.write_at(100, &[IoSlice::new(&[7; 9000])]).unwrap();
+        file.sync_data().unwrap();
+        disk.sync_dir(directory).unwrap();
+        file.write_at(4096, &[IoSlice::new(&[8; 10])]).unwrap();
+        let mut device = vec![0; 9100];
+        assert_eq!(file.read_device_at(0, &mut device).unwrap(), 9100);
+        assert_eq!((device[0], device[99], device[100], device[9099]), (0, 0, 7, 7));
+        assert_eq!((device[4096], device[4106]), (8, 7), "a device read sees what was written before it");
+    });
+}
+
+#[test]
+fn overlapping_writes_leave_the_newest_bytes() {
+    on_each(|disk, directory| {
+        let path = directory.join("f");
+        let file = disk.open(&path, Open::CreateNew).unwrap();
+        let mut expected = vec![0; 3 * 4096];
+        for (round, (at, len)) in
+            [(0, 3 * 4096), (4000, 200), (4095, 2), (1, 1), (8191, 4096), (512, 512), (0, 0)].into_iter().enumerate()
+        {
+            let bytes = vec![round as u8 + 1; len];
+            expected[at..at + len].copy_from_slice(&bytes);
+            file.write_at(at as u64, &[IoSlice::new(&bytes)]).unwrap();
+            if round % 2 == 0 {
+                file.sync_data().unwrap();
+            }
+        }
+        assert_eq!(read(disk, &path), expected);
+    });
+}
+
+#[test]
+fn a_removed_file_is_read_by_those_who_have_it_open() {
+    on_each(|disk, directory| {
+        let path = directory.join("f");
+        write(disk, &path, b"abc");
+        let file = disk.open(&path, Open::ReadWrite).unwrap();
+        disk.remove_file(&path).unwrap();
+        disk.sync_dir(directory).unwrap();
+        write(disk, &path, b"other");
+        file.write_at(1, &[IoSlice::new(b"x")]).unwrap();
+        file.sync_data().unwrap();
+        let mut bytes = [0; 3];
+        assert_eq!(file.read_at(0, &mut bytes).unwrap(), 3);
+        assert_eq!(bytes, *b"axc");
+        assert_eq!(read(disk, &path), b"other");
+    });
+}
+
+#[test]
+fn a_renamed_directory_takes_its_files_along() {
+    on_each(|disk, directory| {
+        let (from, to) = (directory.join("from"), directory.join("to"));
+        disk.create_dir(&from).unwrap();
+        write(disk, &from.join("f"), b"abc");
+        disk.rename(&from, &to).unwrap();
+        disk.sync_dir(directory).unwrap();
+        assert_eq!(read(disk, &to.join("f")), b"abc");
+        assert!(!disk.exists(&from).unwrap());
+    });
+}

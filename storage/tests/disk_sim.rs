@@ -5,7 +5,7 @@
 use std::io::{ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
 
-use stonelog_storage::disk::{Disk, Open, SimDisk, SimFault, SimOperation, Tearing};
+use stonelog_storage::disk::{Disk, Open, SimDisk, SimFault, SimOperation, Survival, Tearing};
 
 fn read(disk: &SimDisk, path: &str) -> Vec<u8> {
     disk.contents(Path::new(path))
@@ -120,4 +120,110 @@ fn the_power_goes_at_the_chosen_change_and_stays_away() {
         })
         .collect();
     assert!(survived.contains(&true) && survived.contains(&false), "the interrupted sync decided nothing");
+}
+
+#[test]
+fn what_survives_can_be_chosen() {
+    let made = || {
+        let disk = SimDisk::new();
+        synced_file(&disk, "/old", &[1; 4096]);
+        disk.open(Path::new("/old"), Open::ReadWrite).unwrap().write_at(0, &[IoSlice::new(&[2; 4096])]).unwrap();
+        disk.rename(Path::new("/old"), Path::new("/new")).unwrap();
+        disk
+    };
+    let after = |survival| {
+        let disk = made();
+        disk.crash_to(survival);
+        let is_renamed = disk.exists(Path::new("/new")).unwrap();
+        (is_renamed, read(&disk, if is_renamed { "/new" } else { "/old" })[0])
+    };
+    assert_eq!(after(Survival::Nothing), (false, 1));
+    assert_eq!(after(Survival::Everything), (true, 2));
+    assert_eq!(after(Survival::Names), (true, 1));
+    assert_eq!(after(Survival::Bytes), (false, 2));
+}
+
+#[test]
+fn an_image_shows_the_disk_as_it_was_in_each_change() {
+    let disk = SimDisk::new();
+    disk.record_images();
+    synced_file(&disk, "/f", &[1; 4096]);
+    disk.open(Path::new("/f"), Open::ReadWrite).unwrap().write_at(0, &[IoSlice::new(&[2; 4096])]).unwrap();
+    let images = disk.take_images();
+    let seen: Vec<_> = images.iter().map(|image| (image.change, image.operation)).collect();
+    use SimOperation::{Create, SyncData, SyncDir, Write};
+    assert_eq!(seen, [(0, Create), (1, Write), (2, SyncData), (3, SyncDir), (4, Write)]);
+    let first = |at: usize, survival| {
+        let disk = images[at].after(survival);
+        disk.exists(Path::new("/f")).unwrap().then(|| read(&disk, "/f").first().copied())
+    };
+    assert_eq!(first(0, Survival::Everything), Some(None), "created, and nothing in it yet");
+    assert_eq!(first(2, Survival::Everything), Some(Some(1)));
+    assert_eq!(first(3, Survival::Nothing), None, "the interrupted sync of the directory decided nothing");
+    assert_eq!((first(4, Survival::Nothing), first(4, Survival::Everything)), (Some(Some(1)), Some(Some(2))));
+    assert_eq!(read(&disk, "/f"), [2; 4096], "the disk itself went on");
+}
+
+#[test]
+fn a_fork_goes_its_own_way() {
+    let disk = SimDisk::new();
+    synced_file(&disk, "/f", &[1; 4096]);
+    let fork = disk.fork();
+    fork.flip_bit(Path::new("/f"), 0, 1);
+    assert_eq!((read(&disk, "/f")[0], read(&fork, "/f")[0]), (1, 3));
+}
+
+#[test]
+fn a_lost_write_is_seen_until_the_cache_is_dropped() {
+    let disk = SimDisk::new();
+    synced_file(&disk, "/f", &[1; 2 * 4096]);
+    disk.fail(SimOperation::Write, "f", 0, SimFault::Lost);
+    let file = disk.open(Path::new("/f"), Open::ReadWrite).unwrap();
+    file.write_at(0, &[IoSlice::new(&[2; 4096])]).unwrap();
+    file.sync_data().unwrap();
+    assert_eq!(read(&disk, "/f")[0], 2);
+    let mut device = [0; 1];
+    file.read_device_at(0, &mut device).unwrap();
+    assert_eq!(device, [1]);
+    disk.drop_caches();
+    assert_eq!(read(&disk, "/f")[0], 1);
+}
+
+#[test]
+fn a_misdirected_write_hits_another_block() {
+    let disk = SimDisk::new();
+    synced_file(&disk, "/f", &[1; 3 * 4096]);
+    disk.fail(SimOperation::Write, "f", 0, SimFault::Misdirected { blocks: 2 });
+    let file = disk.open(Path::new("/f"), Open::ReadWrite).unwrap();
+    file.write_at(0, &[IoSlice::new(&[2; 4096])]).unwrap();
+    file.sync_data().unwrap();
+    disk.crash_to(Survival::Nothing);
+    let bytes = read(&disk, "/f");
+    assert_eq!((bytes.len(), bytes[0], bytes[4096], bytes[2 * 4096]), (3 * 4096, 1, 1, 2));
+}
+
+#[test]
+fn a_short_write_leaves_its_first_half() {
+    let disk = SimDisk::new();
+    synced_file(&disk, "/f", &[1; 4096]);
+    disk.fail(SimOperation::Write, "f", 0, SimFault::Short);
+    let file = disk.open(Path::new("/f"), Open::ReadWrite).unwrap();
+    assert!(file.write_at(0, &[IoSlice::new(&[2; 4096])]).is_err());
+    let bytes = read(&disk, "/f");
+    assert!(bytes[..2048] == [2; 2048] && bytes[2048..] == [1; 2048]);
+}
+
+#[test]
+fn a_sync_that_is_ignored_says_ok_and_keeps_nothing() {
+    let disk = SimDisk::new();
+    synced_file(&disk, "/f", &[1; 4096]);
+    disk.fail(SimOperation::SyncData, "f", 0, SimFault::Ignored);
+    disk.fail(SimOperation::SyncDir, "", 0, SimFault::Ignored);
+    let file = disk.open(Path::new("/f"), Open::ReadWrite).unwrap();
+    file.write_at(0, &[IoSlice::new(&[2; 4096])]).unwrap();
+    file.sync_data().unwrap();
+    disk.rename(Path::new("/f"), Path::new("/g")).unwrap();
+    disk.sync_dir(Path::new("/")).unwrap();
+    disk.crash_to(Survival::Nothing);
+    assert_eq!(read(&disk, "/f"), [1; 4096]);
 }

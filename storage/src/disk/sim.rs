@@ -3,21 +3,25 @@
 //! It promises no more than POSIX does: a written 4 KiB block is durable once [`DiskFile::sync_data`] returned, a name
 //! once [`Disk::sync_dir`] did. [`SimDisk::crash`] keeps a seeded subset of what was not: any un-synced version of each
 //! block, a prefix of each directory's changes. Everything is deterministic: same calls and seeds, same bytes.
-//! Not here: time. No operation takes any.
+//! [`SimDisk::record_images`] keeps the disk as it is in each change, so that one run shows every place to crash.
+//! Not here: time. Slow operations are jobs that whoever runs them begins and ends at different moments.
 
 mod fault_plan;
 mod inode;
 mod names;
+mod survival;
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{DirEntry, DirLock, Disk, DiskFile, Open, Space};
-use fault_plan::{FaultPlan, Permit};
+use fault_plan::{EIO, FaultPlan, Permit, power_is_cut};
 pub use fault_plan::{SimFault, SimOperation};
 use inode::Inode;
 use names::{Directory, World};
+use survival::Fate;
+pub use survival::Survival;
 
 /// A simulated file system; clones share it.
 #[derive(Clone)]
@@ -31,6 +35,65 @@ struct Inner {
     /// Raised by each crash: files and locks opened before it are dead.
     incarnation: u64,
     locked: std::collections::BTreeSet<PathBuf>,
+    /// One per change since they are recorded.
+    images: Option<Vec<SimImage>>,
+}
+
+impl Inner {
+    fn over(world: World) -> Inner {
+        Inner {
+            world,
+            plan: FaultPlan::default(),
+            incarnation: 0,
+            locked: std::collections::BTreeSet::new(),
+            images: None,
+        }
+    }
+}
+
+impl Inner {
+    /// Whether an operation may begin.
+    fn begin(&mut self, operation: SimOperation, path: &Path) -> io::Result<Permit> {
+        self.plan.enter(operation, path)
+    }
+
+    /// The same of an operation that changes nothing, and has no end of its own.
+    fn look(&mut self, operation: SimOperation, path: &Path) -> io::Result<()> {
+        self.begin(operation, path).map(|_| ())
+    }
+
+    /// Ends a change: called when an un-synced change has been made, and before a sync takes effect.
+    fn end(&mut self, permit: Permit, operation: SimOperation, path: &Path) -> io::Result<()> {
+        if let Some(images) = &mut self.images {
+            let change = self.plan.changes - 1;
+            images.push(SimImage { change, operation, path: path.to_owned(), world: self.world.clone() });
+        }
+        match permit {
+            Permit::PowerCut => Err(power_is_cut()),
+            Permit::Fails(SimFault::LosesBytes | SimFault::Short) => Err(io::Error::from_raw_os_error(EIO)),
+            Permit::Granted | Permit::Fails(_) => Ok(()),
+        }
+    }
+}
+
+/// The disk as it was in the middle of one change.
+pub struct SimImage {
+    /// The change's number, as [`SimDisk::changes`] counts.
+    pub change: u64,
+    /// What was being done.
+    pub operation: SimOperation,
+    /// To which file or directory.
+    pub path: PathBuf,
+    world: World,
+}
+
+impl SimImage {
+    /// A disk of its own that went on as [`Survival`] says after a power cut there.
+    pub fn after(&self, survival: Survival) -> SimDisk {
+        let mut world = self.world.clone();
+        world.crash(&mut Fate::new(survival));
+        SimDisk { shared: Arc::new(Mutex::new(Inner::over(world))) }
+    }
 }
 
 /// How a power cut treats blocks that were being written.
@@ -51,13 +114,24 @@ impl Default for SimDisk {
 impl SimDisk {
     /// An empty file system of unlimited size with nothing but a root directory.
     pub fn new() -> SimDisk {
-        let inner = Inner {
-            world: World::new(),
-            plan: FaultPlan::default(),
-            incarnation: 0,
-            locked: std::collections::BTreeSet::new(),
-        };
-        SimDisk { shared: Arc::new(Mutex::new(inner)) }
+        SimDisk { shared: Arc::new(Mutex::new(Inner::over(World::new()))) }
+    }
+
+    /// A disk of its own with the same contents, synced and not; nothing is open on it.
+    pub fn fork(&self) -> SimDisk {
+        let mut world = self.inner().world.clone();
+        world.files().for_each(|inode| inode.open_count = 0);
+        SimDisk { shared: Arc::new(Mutex::new(Inner::over(world))) }
+    }
+
+    /// From here on keeps an image of the disk in every change.
+    pub fn record_images(&self) {
+        self.inner().images = Some(Vec::new());
+    }
+
+    /// The images since [`SimDisk::record_images`], and no more of them.
+    pub fn take_images(&self) -> Vec<SimImage> {
+        self.inner().images.take().unwrap_or_default()
     }
 
     /// Limits the blocks that files may hold together; what would exceed it fails with `StorageFull`.
@@ -86,14 +160,29 @@ impl SimDisk {
         self.inner().plan.add(operation, path_contains, skip, fault);
     }
 
+    /// Planned faults that have not struck yet.
+    pub fn waiting_faults(&self) -> usize {
+        self.inner().plan.waiting_count()
+    }
+
     /// A power cut and the start after it: un-synced writes and names survive as the seed says; open files and locks
     /// are gone; planned faults are forgotten.
     pub fn crash(&self, seed: u64, tearing: Tearing) {
+        self.crash_to(Survival::Some { seed, tearing });
+    }
+
+    /// A power cut after which exactly this is left.
+    pub fn crash_to(&self, survival: Survival) {
         let mut inner = self.inner();
         inner.incarnation += 1;
         inner.locked.clear();
         inner.plan.reset();
-        inner.world.crash(&mut Seeded(seed), tearing);
+        inner.world.crash(&mut Fate::new(survival));
+    }
+
+    /// Memory pressure, or an administrator: clean pages go, and with them what only the cache showed.
+    pub fn drop_caches(&self) {
+        self.inner().world.files().for_each(inode::Inode::drop_cache);
     }
 
     /// The death of the process alone: everything written survives in the page cache; open files and locks are gone.
@@ -140,13 +229,13 @@ impl Disk for SimDisk {
         let mut inner = self.inner();
         let id = match how {
             Open::Read | Open::ReadWrite => {
-                inner.plan.enter(SimOperation::Open, path)?.finish()?;
+                inner.look(SimOperation::Open, path)?;
                 inner.world.file_id(path)?
             }
             Open::CreateNew => {
-                let permit = inner.plan.enter(SimOperation::Create, path)?;
+                let permit = inner.begin(SimOperation::Create, path)?;
                 let id = inner.world.create(path)?;
-                permit.finish()?;
+                inner.end(permit, SimOperation::Create, path)?;
                 id
             }
         };
@@ -158,48 +247,51 @@ impl Disk for SimDisk {
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         let mut inner = self.inner();
-        let permit = inner.plan.enter(SimOperation::Create, path)?;
+        let permit = inner.begin(SimOperation::Create, path)?;
         inner.world.create_dir(path)?;
-        permit.finish()
+        inner.end(permit, SimOperation::Create, path)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
         let mut inner = self.inner();
-        inner.plan.enter(SimOperation::List, path)?.finish()?;
+        inner.look(SimOperation::List, path)?;
         inner.world.list(path)
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
         let mut inner = self.inner();
-        inner.plan.enter(SimOperation::List, path)?.finish()?;
+        inner.look(SimOperation::List, path)?;
         Ok(inner.world.exists(path))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut inner = self.inner();
-        let permit = inner.plan.enter(SimOperation::Rename, from)?;
+        let permit = inner.begin(SimOperation::Rename, from)?;
         inner.world.rename(from, to)?;
-        permit.finish()
+        inner.end(permit, SimOperation::Rename, from)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         let mut inner = self.inner();
-        let permit = inner.plan.enter(SimOperation::Remove, path)?;
+        let permit = inner.begin(SimOperation::Remove, path)?;
         inner.world.remove_file(path)?;
-        permit.finish()
+        inner.end(permit, SimOperation::Remove, path)
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         let mut inner = self.inner();
-        let permit = inner.plan.enter(SimOperation::Remove, path)?;
+        let permit = inner.begin(SimOperation::Remove, path)?;
         inner.world.remove_dir(path)?;
-        permit.finish()
+        inner.end(permit, SimOperation::Remove, path)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut inner = self.inner();
-        let permit = inner.plan.enter(SimOperation::SyncDir, path)?;
-        permit.finish()?;
+        let permit = inner.begin(SimOperation::SyncDir, path)?;
+        inner.end(permit, SimOperation::SyncDir, path)?;
+        if permit == Permit::Fails(SimFault::Ignored) {
+            return Ok(());
+        }
         inner.world.directory(path).map(Directory::sync)?;
         inner.world.collect_garbage();
         Ok(())
@@ -207,13 +299,13 @@ impl Disk for SimDisk {
 
     fn space(&self, path: &Path) -> io::Result<Space> {
         let mut inner = self.inner();
-        inner.plan.enter(SimOperation::List, path)?.finish()?;
+        inner.look(SimOperation::List, path)?;
         Ok(inner.world.space())
     }
 
     fn lock_dir(&self, path: &Path) -> io::Result<Box<dyn DirLock>> {
         let mut inner = self.inner();
-        inner.plan.enter(SimOperation::Open, path)?.finish()?;
+        inner.look(SimOperation::Open, path)?;
         inner.world.directory(path)?;
         let lock_path = path.join(super::real::LOCK_NAME);
         if !inner.world.exists(&lock_path) {
@@ -258,7 +350,7 @@ impl SimFile {
         if inner.incarnation != self.incarnation {
             return Err(io::Error::other("the process that opened this file is gone"));
         }
-        let permit = inner.plan.enter(operation, &self.path)?;
+        let permit = inner.begin(operation, &self.path)?;
         Ok((inner, permit))
     }
 
@@ -281,14 +373,19 @@ impl DiskFile for SimFile {
     fn write_at(&self, position: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
         self.require_writable()?;
         let (mut inner, permit) = self.enter(SimOperation::Write)?;
-        let len: usize = slices.iter().map(|slice| slice.len()).sum();
-        inner.world.claim(self.id, position, len as u64)?;
-        let mut position = position;
-        for slice in slices {
-            inner.world.inode(self.id).write(position, slice);
-            position += slice.len() as u64;
+        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        inner.world.claim(self.id, position, bytes.len() as u64)?;
+        let inode = inner.world.inode(self.id);
+        match permit {
+            Permit::Fails(SimFault::Short) => inode.write(position, &bytes[..bytes.len() / 2]),
+            Permit::Fails(SimFault::Lost) => inode.write_to_cache(position, &bytes),
+            Permit::Fails(SimFault::Misdirected { blocks }) => {
+                inode.write_to_cache(position, &bytes);
+                inode.write_to_device(position + blocks * inode::BLOCK as u64, &bytes);
+            }
+            _ => inode.write(position, &bytes),
         }
-        permit.finish()
+        inner.end(permit, SimOperation::Write, &self.path)
     }
 
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
@@ -309,23 +406,25 @@ impl DiskFile for SimFile {
         if inode.len() < position + len {
             inode.set_len(position + len);
         }
-        permit.finish()
+        inner.end(permit, SimOperation::Allocate, &self.path)
     }
 
     fn reserve(&self, position: u64, len: u64) -> io::Result<()> {
         self.require_writable()?;
         let (mut inner, permit) = self.enter(SimOperation::Allocate)?;
         inner.world.claim(self.id, position, len)?;
-        permit.finish()
+        inner.end(permit, SimOperation::Allocate, &self.path)
     }
 
     fn sync_data(&self) -> io::Result<()> {
         let (mut inner, permit) = self.enter(SimOperation::SyncData)?;
-        if permit.loses_bytes() {
+        if permit == Permit::Fails(SimFault::LosesBytes) {
             inner.world.inode(self.id).fail_sync();
         }
-        permit.finish()?;
-        inner.world.inode(self.id).sync();
+        inner.end(permit, SimOperation::SyncData, &self.path)?;
+        if permit != Permit::Fails(SimFault::Ignored) {
+            inner.world.inode(self.id).sync();
+        }
         Ok(())
     }
 
@@ -335,7 +434,7 @@ impl DiskFile for SimFile {
         self.require_writable()?;
         let (mut inner, permit) = self.enter(SimOperation::SetLen)?;
         inner.world.inode(self.id).set_len(len);
-        permit.finish()
+        inner.end(permit, SimOperation::SetLen, &self.path)
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -48,8 +48,20 @@ pub enum SimFault {
     /// EIO from a sync, after which the kernel takes the un-synced pages for clean: the cache shows the new bytes, the
     /// device keeps the old ones, and the next sync says OK (fsyncgate).
     LosesBytes,
+    /// A write that is done up to a block within it, then EIO.
+    Short,
+    /// A write that says OK, and so will its sync, and never reaches the device; the cache shows it until it is dropped.
+    Lost,
+    /// The same, and the device writes the bytes so many blocks further on in the file, as far as the file reaches.
+    Misdirected {
+        /// How far off.
+        blocks: u64,
+    },
+    /// A sync that says OK and does nothing: a disk that lies.
+    Ignored,
 }
 
+#[derive(Clone)]
 struct Rule {
     operation: SimOperation,
     path_contains: String,
@@ -57,7 +69,7 @@ struct Rule {
     fault: SimFault,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct FaultPlan {
     rules: Vec<Rule>,
     pub(super) changes: u64,
@@ -65,36 +77,27 @@ pub(super) struct FaultPlan {
     pub(super) is_dead: bool,
 }
 
-/// What an operation that may begin has to do at its end.
+/// How an operation that may begin ends.
 #[must_use]
-pub(super) struct Permit {
-    end: Result<(), End>,
-}
-
-enum End {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Permit {
+    /// As asked.
+    Granted,
+    /// The power goes while it is done.
     PowerCut,
-    LosesBytes,
+    /// In one of the ways that need the operation's own help.
+    Fails(SimFault),
 }
 
-const EIO: i32 = 5;
+pub(super) const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 
-impl Permit {
-    /// To be called when an un-synced change has been made, and before a sync takes effect.
-    pub(super) fn finish(self) -> io::Result<()> {
-        match self.end {
-            Ok(()) => Ok(()),
-            Err(End::PowerCut) => Err(power_is_cut()),
-            Err(End::LosesBytes) => Err(io::Error::from_raw_os_error(EIO)),
-        }
-    }
-
-    pub(super) fn loses_bytes(&self) -> bool {
-        matches!(self.end, Err(End::LosesBytes))
-    }
-}
-
 impl FaultPlan {
+    /// Rules that have not struck yet.
+    pub(super) fn waiting_count(&self) -> usize {
+        self.rules.len()
+    }
+
     pub(super) fn add(&mut self, operation: SimOperation, path_contains: &str, skip: u32, fault: SimFault) {
         self.rules.push(Rule { operation, path_contains: path_contains.to_owned(), skip, fault });
     }
@@ -115,14 +118,14 @@ impl FaultPlan {
             self.changes += 1;
             if self.cut_power_at == Some(number) {
                 self.is_dead = true;
-                return Ok(Permit { end: Err(End::PowerCut) });
+                return Ok(Permit::PowerCut);
             }
         }
         match self.matching(operation, path) {
-            None => Ok(Permit { end: Ok(()) }),
+            None => Ok(Permit::Granted),
             Some(SimFault::InputOutput) => Err(io::Error::from_raw_os_error(EIO)),
             Some(SimFault::StorageFull) => Err(io::Error::from_raw_os_error(ENOSPC)),
-            Some(SimFault::LosesBytes) => Ok(Permit { end: Err(End::LosesBytes) }),
+            Some(fault) => Ok(Permit::Fails(fault)),
         }
     }
 
@@ -143,6 +146,6 @@ impl FaultPlan {
     }
 }
 
-fn power_is_cut() -> io::Error {
+pub(super) fn power_is_cut() -> io::Error {
     io::Error::other("the power is cut")
 }

@@ -1,18 +1,21 @@
 //! One simulated file: what the device holds, what the cache shows, and the writes in between.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::{Seeded, Tearing};
+use super::Tearing;
+use super::survival::Fate;
 
 pub(super) const BLOCK: usize = 4096;
 const SECTOR: usize = 512;
 
-type Block = Box<[u8; BLOCK]>;
+/// Shared between versions and forks; copied when it changes.
+type Block = Arc<[u8; BLOCK]>;
 
 /// Un-synced versions of one block that a crash chooses from; older ones are forgotten.
 const VERSIONS_MAX: usize = 4;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Inode {
     durable: BTreeMap<u64, Block>,
     durable_len: u64,
@@ -36,9 +39,33 @@ impl Inode {
     pub(super) fn write(&mut self, position: u64, bytes: &[u8]) {
         for (block, range, bytes) in pieces(position, bytes) {
             let mut new = self.view(block);
-            new[range].copy_from_slice(bytes);
+            Arc::make_mut(&mut new)[range].copy_from_slice(bytes);
             self.put(block, new);
         }
+        self.grow_to(position, bytes);
+    }
+
+    /// A write that the device confirms and never does: the cache shows it, and no sync will find it.
+    pub(super) fn write_to_cache(&mut self, position: u64, bytes: &[u8]) {
+        for (block, range, bytes) in pieces(position, bytes) {
+            let mut new = self.view(block);
+            Arc::make_mut(&mut new)[range].copy_from_slice(bytes);
+            self.cached.insert(block, new);
+        }
+        self.grow_to(position, bytes);
+    }
+
+    /// What a write to another place leaves here: on the device alone, as far as the file reaches.
+    pub(super) fn write_to_device(&mut self, position: u64, bytes: &[u8]) {
+        for (block, range, bytes) in pieces(position, bytes) {
+            if block < self.durable_len.div_ceil(BLOCK as u64) {
+                let durable = self.durable.entry(block).or_insert_with(|| Arc::new([0; BLOCK]));
+                Arc::make_mut(durable)[range].copy_from_slice(bytes);
+            }
+        }
+    }
+
+    fn grow_to(&mut self, position: u64, bytes: &[u8]) {
         let end = position + bytes.len() as u64;
         if end > self.len && !bytes.is_empty() {
             self.len = end;
@@ -85,7 +112,7 @@ impl Inode {
             for block in blocks {
                 let mut new = self.view(block);
                 let kept = if block == first { (len % BLOCK as u64) as usize } else { 0 };
-                new[kept..].fill(0);
+                Arc::make_mut(&mut new)[kept..].fill(0);
                 self.put(block, new);
             }
         }
@@ -112,20 +139,26 @@ impl Inode {
         self.pending_lens.clear();
     }
 
-    pub(super) fn crash(&mut self, seeded: &mut Seeded, tearing: Tearing) {
+    /// The cache forgets what it may: pages that are, or that it takes for, clean.
+    pub(super) fn drop_cache(&mut self) {
+        let pending = &self.pending;
+        self.cached.retain(|block, _| pending.contains_key(block));
+    }
+
+    pub(super) fn crash(&mut self, fate: &mut Fate) {
         for (block, versions) in std::mem::take(&mut self.pending) {
-            let old = self.durable.get(&block).cloned().unwrap_or_else(|| Box::new([0; BLOCK]));
-            let kept = match seeded.below(versions.len() + 1) {
+            let old = self.durable.get(&block).cloned().unwrap_or_else(|| Arc::new([0; BLOCK]));
+            let kept = match fate.kept_bytes(versions.len()) {
                 0 => old.clone(),
                 n => versions[n - 1].clone(),
             };
-            let kept = match tearing {
+            let kept = match fate.tearing() {
                 Tearing::Blocks => kept,
-                Tearing::Sectors => tear(seeded, &old, &versions, kept),
+                Tearing::Sectors => tear(fate, &old, &versions, kept),
             };
             self.durable.insert(block, kept);
         }
-        let choice = seeded.below(self.pending_lens.len() + 1);
+        let choice = fate.kept_bytes(self.pending_lens.len());
         if choice > 0 {
             self.durable_len = self.pending_lens[choice - 1];
         }
@@ -141,19 +174,19 @@ impl Inode {
     pub(super) fn edit(&mut self, position: u64, len: usize, change: &dyn Fn(&mut [u8])) {
         assert!(position / BLOCK as u64 == (position + len as u64 - 1) / BLOCK as u64, "an edit lies within one block");
         let (block, at) = (position / BLOCK as u64, (position % BLOCK as u64) as usize);
-        let durable = self.durable.entry(block).or_insert_with(|| Box::new([0; BLOCK]));
-        change(&mut durable[at..at + len]);
+        let durable = self.durable.entry(block).or_insert_with(|| Arc::new([0; BLOCK]));
+        change(&mut Arc::make_mut(durable)[at..at + len]);
         if let Some(cached) = self.cached.get_mut(&block) {
-            change(&mut cached[at..at + len]);
+            change(&mut Arc::make_mut(cached)[at..at + len]);
         }
         for version in self.pending.get_mut(&block).into_iter().flatten() {
-            change(&mut version[at..at + len]);
+            change(&mut Arc::make_mut(version)[at..at + len]);
         }
     }
 
     fn view(&self, block: u64) -> Block {
         let found = self.cached.get(&block).or_else(|| self.durable.get(&block));
-        found.cloned().unwrap_or_else(|| Box::new([0; BLOCK]))
+        found.cloned().unwrap_or_else(|| Arc::new([0; BLOCK]))
     }
 
     fn put(&mut self, block: u64, new: Block) {
@@ -166,17 +199,17 @@ impl Inode {
     }
 }
 
-fn tear(seeded: &mut Seeded, old: &Block, versions: &[Block], kept: Block) -> Block {
-    let mut torn = kept;
+fn tear(fate: &mut Fate, old: &Block, versions: &[Block], kept: Block) -> Block {
+    let mut torn = *kept;
     for sector in 0..BLOCK / SECTOR {
         let range = sector * SECTOR..(sector + 1) * SECTOR;
-        let source = match seeded.below(versions.len() + 1) {
+        let source = match fate.kept_bytes(versions.len()) {
             0 => old,
             n => &versions[n - 1],
         };
         torn[range.clone()].copy_from_slice(&source[range]);
     }
-    torn
+    Arc::new(torn)
 }
 
 /// Cuts bytes at block boundaries: block number, range within it, bytes.

@@ -5,22 +5,25 @@ use std::io;
 use std::path::{Component, Path};
 
 use super::inode::BLOCK;
-use super::{DirEntry, Inode, Seeded, Space, Tearing};
+use super::survival::Fate;
+use super::{DirEntry, Inode, Space};
 
 const ROOT: u64 = 0;
 
+#[derive(Clone)]
 pub(super) struct World {
     nodes: BTreeMap<u64, Node>,
     next_id: u64,
     pub(super) capacity_bytes: Option<u64>,
 }
 
+#[derive(Clone)]
 enum Node {
     File(Inode),
     Directory(Directory),
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Directory {
     durable: BTreeMap<String, u64>,
     current: BTreeMap<String, u64>,
@@ -64,8 +67,8 @@ impl Directory {
         self.durable.clone_from(&self.current);
     }
 
-    fn crash(&mut self, seeded: &mut Seeded) {
-        let kept = seeded.below(self.pending.len() + 1);
+    fn crash(&mut self, fate: &mut Fate) {
+        let kept = fate.kept_names(self.pending.len());
         for change in self.pending.drain(..).take(kept) {
             change.apply(&mut self.durable);
         }
@@ -199,14 +202,22 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn crash(&mut self, seeded: &mut Seeded, tearing: Tearing) {
+    pub(super) fn crash(&mut self, fate: &mut Fate) {
         for node in self.nodes.values_mut() {
             match node {
-                Node::File(inode) => inode.crash(seeded, tearing),
-                Node::Directory(directory) => directory.crash(seeded),
+                Node::File(inode) => inode.crash(fate),
+                Node::Directory(directory) => directory.crash(fate),
             }
         }
         self.collect_garbage();
+    }
+
+    /// All files, open or named.
+    pub(super) fn files(&mut self) -> impl Iterator<Item = &mut Inode> {
+        self.nodes.values_mut().filter_map(|node| match node {
+            Node::File(inode) => Some(inode),
+            Node::Directory(_) => None,
+        })
     }
 
     /// Forgets files that no name, durable or current, and no process refers to.
