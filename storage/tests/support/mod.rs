@@ -113,6 +113,8 @@ pub(crate) struct Lane {
     pub(crate) recovery_epoch: u32,
     /// How the journal was found.
     pub(crate) journal_end: RecoveryEnd,
+    /// Replicas whose drop was replayed.
+    pub(crate) dropped: Vec<TopicPartition>,
     checkpoint_version: u64,
     ticket: u64,
     queue: Vec<(u64, JournalEntry)>,
@@ -153,6 +155,7 @@ impl Lane {
             maintenance: found.maintenance,
             recovery_epoch: found.recovery_epoch,
             journal_end: found.journal_end,
+            dropped: found.dropped,
             checkpoint_version: found.checkpoint_version,
             ticket: FIRST_TICKET,
             queue: Vec::new(),
@@ -240,7 +243,16 @@ impl Lane {
 
     /// A checkpoint of all logs, and what it allows: recycling and deleting.
     pub(crate) fn checkpoint(&mut self) -> Result<(), Fault> {
-        let durable = self.durable;
+        self.checkpoint_at(self.durable)
+    }
+
+    /// Where the last durable commit ends.
+    pub(crate) fn durable(&self) -> JournalPosition {
+        self.durable
+    }
+
+    /// A checkpoint whose round noted how far the journal had reported a while ago.
+    pub(crate) fn checkpoint_at(&mut self, durable: JournalPosition) -> Result<(), Fault> {
         let mut replicas = Vec::new();
         for log in &mut self.logs {
             let Some((state, sync)) = log.plan_checkpoint(durable) else { continue };

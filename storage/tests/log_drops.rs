@@ -1,0 +1,79 @@
+//! Replicas that leave the directory, and what a crash makes of them.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::sync::Arc;
+
+use stonelog_protocol::{LeaderEpoch, Offset};
+use stonelog_storage::disk::Survival;
+use stonelog_storage::log::LogConfig;
+use stonelog_storage::recovery::Verdict;
+
+use support::{Batch, Lane, new_disk, partition};
+
+#[test]
+fn a_drop_behind_the_checkpoint_ends_what_lies_before_it_and_touches_nothing_else() {
+    // What the dropped replica went through between the checkpoint's position and its drop: all of it is replayed
+    // without a base to stand on, or with its creation alone.
+    for created_before in [true, false] {
+        for flushed in [true, false] {
+            let disk = new_disk();
+            let mut lane = Lane::start(Arc::new(disk.clone()), LogConfig::default()).unwrap();
+            let other = lane.create(0);
+            lane.commit().unwrap();
+            let kept = lane.append(other, &Batch::of(3), 1);
+            if created_before {
+                lane.create(1);
+                lane.append(1, &Batch::of(2), 1);
+                lane.commit().unwrap();
+                lane.flush(1).unwrap();
+                lane.checkpoint().unwrap();
+            }
+            lane.commit().unwrap();
+            let reported = lane.durable();
+            if !created_before {
+                lane.create(1);
+                lane.commit().unwrap();
+            }
+            lane.append(1, &Batch::of(2), 1);
+            let ticket = lane.next_ticket();
+            let epoch = lane.logs[1].begin_epoch(LeaderEpoch(2), ticket);
+            lane.push(ticket, epoch);
+            lane.append(1, &Batch::of(4), 2);
+            let more = lane.append(other, &Batch::of(1), 1);
+            lane.commit().unwrap();
+            let end = Offset(lane.logs[1].log_end().0 - 4);
+            lane.truncate(1, end).unwrap();
+            lane.commit().unwrap();
+            let ticket = lane.next_ticket();
+            if let Some(entry) = lane.logs[1].advance_log_start(Offset(1), ticket) {
+                lane.push(ticket, entry);
+            }
+            let ticket = lane.next_ticket();
+            let mode = lane.logs[1].set_mode(false, ticket).unwrap();
+            lane.push(ticket, mode);
+            lane.commit().unwrap();
+            if flushed {
+                lane.flush(1).unwrap();
+                lane.flush(other).unwrap();
+            }
+            let ticket = lane.next_ticket();
+            let entry = lane.logs[1].drop_log(ticket);
+            lane.push(ticket, entry);
+            lane.commit().unwrap();
+            assert!(lane.logs[1].is_gone());
+            lane.checkpoint_at(reported).unwrap();
+            drop(lane);
+            disk.crash_to(Survival::Nothing);
+            let lane = Lane::start(Arc::new(disk.clone()), LogConfig::default()).unwrap();
+            let what = format!("created before {created_before}, flushed {flushed}");
+            assert_eq!(lane.dropped, [partition(1)], "{what}");
+            assert_eq!(lane.logs.len(), 1, "{what}");
+            assert_eq!((lane.logs[0].key().partition, lane.verdicts[0]), (partition(0), Verdict::Proved), "{what}");
+            assert!(lane.journal_end.is_proved(), "{what}");
+            assert_eq!(lane.read_all(0, Offset(0), 1000).unwrap(), [&kept[..], &more[..]].concat(), "{what}");
+        }
+    }
+}
