@@ -1,4 +1,4 @@
-//! Replicas that leave the directory, and what a crash makes of them.
+//! Replicas that come to the directory or leave it, and what a crash makes of them.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -75,5 +75,71 @@ fn a_drop_behind_the_checkpoint_ends_what_lies_before_it_and_touches_nothing_els
             assert!(lane.journal_end.is_proved(), "{what}");
             assert_eq!(lane.read_all(0, Offset(0), 1000).unwrap(), [&kept[..], &more[..]].concat(), "{what}");
         }
+    }
+}
+
+#[test]
+fn a_log_that_is_cut_before_it_hears_of_its_creation_is_named_by_the_checkpoint() {
+    // Simulation seed 52: the report of the creation was of an older generation, and the log was left out.
+    let disk = new_disk();
+    let mut lane = Lane::start(Arc::new(disk.clone()), LogConfig::default()).unwrap();
+    let other = lane.create(0);
+    lane.commit().unwrap();
+    lane.append(other, &Batch::of(1), 0);
+    let at = lane.create(1);
+    let kept = lane.append(at, &Batch::of(2), 0);
+    lane.append(at, &Batch::of(2), 0);
+    let unheard = lane.write_unheard().unwrap().unwrap();
+    lane.truncate(at, Offset(2)).unwrap();
+    lane.hear(unheard);
+    lane.sync().unwrap();
+    lane.checkpoint().unwrap();
+    lane.commit().unwrap();
+    lane.checkpoint_at(lane.durable()).unwrap();
+    disk.crash_to(Survival::Nothing);
+    let lane = Lane::start(Arc::new(disk.clone()), LogConfig::default()).unwrap();
+    assert_eq!(lane.logs.len(), 2);
+    assert_eq!(lane.read_all(1, Offset(0), 1000).unwrap(), kept[..]);
+}
+
+#[test]
+fn a_log_may_be_dropped_while_a_reset_or_a_cut_is_on_its_way() {
+    // Simulation seeds 11 and 21: the reset settled with the drop, or was covered as if it were small change.
+    for (is_reset, together) in [(true, true), (true, false), (false, true), (false, false)] {
+        let disk = new_disk();
+        let mut lane = Lane::start(Arc::new(disk.clone()), LogConfig::default()).unwrap();
+        let other = lane.create(0);
+        let at = lane.create(1);
+        let kept = lane.append(other, &Batch::of(1), 0);
+        for _ in 0..3 {
+            lane.append(at, &Batch::of(2), 0);
+        }
+        lane.commit().unwrap();
+        lane.flush(at).unwrap();
+        let ticket = lane.next_ticket();
+        if is_reset {
+            let entry = lane.logs[at].reset(Offset(9), ticket);
+            lane.push(ticket, entry);
+        } else {
+            lane.truncate(at, Offset(3)).unwrap();
+        }
+        if !together {
+            lane.write().unwrap();
+        }
+        let ticket = lane.next_ticket();
+        let entry = lane.logs[at].drop_log(ticket);
+        lane.push(ticket, entry);
+        if !together {
+            // The reset alone is durable.
+            lane.sync().unwrap();
+            lane.checkpoint().unwrap();
+        }
+        lane.commit().unwrap();
+        assert!(lane.logs[at].is_gone(), "reset {is_reset}, together {together}");
+        lane.remove(at).unwrap();
+        disk.crash_to(Survival::Nothing);
+        let lane = Lane::start(Arc::new(disk.clone()), LogConfig::default()).unwrap();
+        assert_eq!(lane.logs.len(), 1);
+        assert_eq!(lane.read_all(0, Offset(0), 1000).unwrap(), kept[..]);
     }
 }

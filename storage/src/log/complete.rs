@@ -9,6 +9,8 @@ impl Log {
     /// each write of the journal by itself and in order. Returns whether the report was of this generation.
     pub fn on_written(&mut self, generation: LogGeneration, ticket: u64, span: CommitSpan) -> bool {
         if generation != self.key.generation {
+            // A checkpoint must know where the creation lies all the same, or it would leave the log out.
+            self.tail.on_creation_written(ticket, span);
             return false;
         }
         self.tail.on_written(ticket, span);
@@ -22,11 +24,16 @@ impl Log {
             return false;
         }
         self.tail.on_durable(ticket);
-        if self.changing.is_some_and(|changing| changing <= ticket) {
+        let is_changed = self.changing.is_some_and(|changing| changing <= ticket);
+        if is_changed {
             self.changing = None;
-            if let Some(settling) = self.settling.take() {
-                self.settle(*settling);
-            }
+        }
+        if self.dropped {
+            // Whatever it was that was not covered, the drop ends it; until then the checkpoint says what it said.
+            return true;
+        }
+        if is_changed && let Some(settling) = self.settling.take() {
+            self.settle(*settling);
         }
         self.cover_controls();
         true

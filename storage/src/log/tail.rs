@@ -130,6 +130,13 @@ pub(crate) struct Control {
     pub(crate) generation: LogGeneration,
 }
 
+impl Control {
+    /// Whether it is known where in the journal it lies.
+    fn is_placed(&self) -> bool {
+        self.span != CommitSpan::default()
+    }
+}
+
 /// Chunks and controls of one commit, next to be covered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Group {
@@ -266,11 +273,22 @@ impl Tail {
             if control.ticket <= self.written_ticket {
                 break;
             }
-            if control.ticket <= ticket {
+            if control.ticket <= ticket && !control.is_placed() {
                 control.span = span;
             }
         }
         self.written_ticket = ticket;
+    }
+
+    /// The write at `span` ends with `ticket`, of an older generation; the log's creation may be in it.
+    pub(crate) fn on_creation_written(&mut self, ticket: u64, span: CommitSpan) {
+        if let Some(first) = self.controls.front_mut()
+            && matches!(first.change, Change::Create { .. })
+            && first.ticket <= ticket
+            && !first.is_placed()
+        {
+            first.span = span;
+        }
     }
 
     /// Everything up to `ticket` is durable, which was reported written before.
@@ -396,7 +414,7 @@ impl Tail {
 
     /// Where the log's creation is written, while it is the first item not covered.
     pub(crate) fn creation(&self) -> Option<JournalPosition> {
-        let first = self.controls.front().filter(|control| control.ticket <= self.written_ticket)?;
+        let first = self.controls.front().filter(|control| control.is_placed())?;
         matches!(first.change, Change::Create { .. }).then_some(first.span.start)
     }
 

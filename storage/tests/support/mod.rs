@@ -123,6 +123,12 @@ pub(crate) struct Lane {
     durable: JournalPosition,
 }
 
+/// A write that the logs have not heard of.
+pub(crate) struct Unheard {
+    queue: Vec<(u64, JournalEntry)>,
+    span: CommitSpan,
+}
+
 pub(crate) const ROOT: &str = "/data";
 
 pub(crate) fn new_disk() -> SimDisk {
@@ -200,13 +206,26 @@ impl Lane {
 
     /// Writes what is queued.
     pub(crate) fn write(&mut self) -> Result<(), Fault> {
+        if let Some(unheard) = self.write_unheard()? {
+            self.hear(unheard);
+        }
+        Ok(())
+    }
+
+    /// Writes what is queued, and the logs have not heard of it yet.
+    pub(crate) fn write_unheard(&mut self) -> Result<Option<Unheard>, Fault> {
         if self.queue.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let queue = std::mem::take(&mut self.queue);
         let entries: Vec<JournalEntry> = queue.iter().map(|(_, entry)| entry.clone()).collect();
         let receipt = self.writer.write(&entries)?;
-        let span = CommitSpan { start: receipt.start, end: receipt.end };
+        Ok(Some(Unheard { queue, span: CommitSpan { start: receipt.start, end: receipt.end } }))
+    }
+
+    /// The logs hear that something is written.
+    pub(crate) fn hear(&mut self, unheard: Unheard) {
+        let Unheard { queue, span } = unheard;
         for log in &mut self.logs {
             let key = log.key();
             let newest = queue.iter().filter(|(_, e)| e.replica.partition == key.partition).max_by_key(|(t, _)| *t);
@@ -216,7 +235,6 @@ impl Lane {
                 self.written.push((key.partition, generation, *ticket));
             }
         }
-        Ok(())
     }
 
     /// Makes what is written durable.
