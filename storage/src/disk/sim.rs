@@ -139,6 +139,11 @@ impl SimDisk {
         self.inner().world.capacity_bytes = bytes;
     }
 
+    /// The blocks that files hold together, in bytes.
+    pub fn used_bytes(&self) -> u64 {
+        self.inner().world.used_bytes()
+    }
+
     /// Operations so far that change something (see [`SimDisk::cut_power_at`]).
     pub fn changes(&self) -> u64 {
         self.inner().plan.changes
@@ -191,6 +196,8 @@ impl SimDisk {
         inner.incarnation += 1;
         inner.locked.clear();
         inner.plan.reset();
+        inner.world.files().for_each(|inode| inode.open_count = 0);
+        inner.world.collect_garbage();
     }
 
     /// Flips one bit of a file, on the device and in the cache, as decay does. Panics when there is no such file.

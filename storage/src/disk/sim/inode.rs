@@ -167,6 +167,8 @@ impl Inode {
         self.len = self.durable_len;
         let blocks = self.len.div_ceil(BLOCK as u64);
         self.durable.split_off(&blocks);
+        // Also of a file whose removal was undone.
+        self.claimed = (0..blocks).collect();
         self.open_count = 0;
     }
 

@@ -173,18 +173,19 @@ impl World {
         Ok(())
     }
 
-    fn used_blocks(&self) -> u64 {
+    /// What counts against the capacity.
+    pub(super) fn used_bytes(&self) -> u64 {
         let claimed = |node: &Node| match node {
             Node::File(inode) => inode.claimed.len() as u64,
             Node::Directory(_) => 0,
         };
-        self.nodes.values().map(claimed).sum()
+        self.nodes.values().map(claimed).sum::<u64>() * BLOCK as u64
     }
 
     /// What is left of the capacity.
     pub(super) fn space(&self) -> Space {
         let total_bytes = self.capacity_bytes.unwrap_or(u64::MAX);
-        let used = self.capacity_bytes.map_or(0, |_| self.used_blocks() * BLOCK as u64);
+        let used = self.capacity_bytes.map_or(0, |_| self.used_bytes());
         Space { total_bytes, usable_bytes: total_bytes.saturating_sub(used) }
     }
 
@@ -192,9 +193,9 @@ impl World {
     pub(super) fn claim(&mut self, id: u64, position: u64, len: u64) -> io::Result<()> {
         let blocks = position / BLOCK as u64..(position + len).div_ceil(BLOCK as u64);
         if let Some(capacity) = self.capacity_bytes {
-            let used = self.used_blocks();
+            let used = self.used_bytes();
             let new = blocks.clone().filter(|block| !self.inode(id).claimed.contains(block)).count() as u64;
-            if new > 0 && (used + new) * BLOCK as u64 > capacity {
+            if new > 0 && used + new * BLOCK as u64 > capacity {
                 return Err(io::Error::from_raw_os_error(28));
             }
         }
