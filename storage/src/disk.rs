@@ -84,6 +84,10 @@ pub trait DiskFile: Send + Sync {
     fn write_at(&self, position: u64, slices: &[IoSlice<'_>]) -> io::Result<()>;
     /// Fills the buffer from `position`; fewer bytes only at the end of the file.
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize>;
+    /// Fills the whole buffer from `position` if that needs no wait for the device; `WouldBlock` if it does, if the file
+    /// ends before, or if the file system cannot tell. Whoever gets it reads with [`DiskFile::read_at`], where waiting
+    /// hurts nobody.
+    fn read_now_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<()>;
     /// Like [`DiskFile::read_at`], but from the device, not from the page cache: what a power cut would leave.
     /// Where the file system has no direct reads: sync, drop the cache, read.
     fn read_device_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize>;

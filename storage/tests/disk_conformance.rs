@@ -60,6 +60,42 @@ fn reads_are_short_only_at_the_end() {
 }
 
 #[test]
+fn reads_that_do_not_wait_bring_everything_or_nothing() {
+    on_each(|disk, directory| {
+        let bytes: Vec<u8> = (0..10_000_u32).map(|n| n as u8).collect();
+        write(disk, &directory.join("f"), &bytes);
+        let file = disk.open(&directory.join("f"), Open::Read).unwrap();
+        for (position, len) in [(0, 4096), (1, 5000), (8192, 1808)] {
+            let mut now = vec![0xee; len];
+            // A file system may not be able to tell what is in memory.
+            match file.read_now_at(position as u64, &mut now) {
+                Ok(()) => assert_eq!(now, bytes[position..position + len]),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+        }
+        for (position, len) in [(9_000, 5000), (10_000, 10), (20_000, 1)] {
+            let beyond = file.read_now_at(position, &mut vec![0; len]).unwrap_err();
+            assert_eq!(beyond.kind(), ErrorKind::WouldBlock, "{position}+{len}");
+        }
+    });
+}
+
+#[test]
+fn seed_says_which_simulated_reads_do_not_wait() {
+    let answers = |seed: Option<u64>| {
+        let disk = SimDisk::new();
+        write(&disk, Path::new("/f"), &[7; 100]);
+        seed.into_iter().for_each(|seed| disk.seed_page_cache(seed));
+        let file = disk.open(Path::new("/f"), Open::Read).unwrap();
+        (0..64).map(|_| file.read_now_at(0, &mut [0; 100]).is_ok()).collect::<Vec<_>>()
+    };
+    assert!(answers(None).into_iter().all(|now| now));
+    assert!(answers(Some(1)).contains(&true) && answers(Some(1)).contains(&false));
+    assert_eq!(answers(Some(1)), answers(Some(1)));
+    assert_ne!(answers(Some(1)), answers(Some(2)));
+}
+
+#[test]
 fn large_device_reads_go_through_whole() {
     on_each(|disk, directory| {
         let bytes: Vec<u8> = (0..(3 << 20) + 123_u32).map(|n| (n / 7) as u8).collect();

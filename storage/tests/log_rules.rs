@@ -248,6 +248,22 @@ fn what_is_evicted_is_read_from_segments_and_what_was_recovered_from_the_journal
 }
 
 #[test]
+fn largest_time_is_that_of_what_may_be_read() {
+    let (_, mut lane) = lane();
+    for time in [10, 90, 50] {
+        lane.append(0, &Batch { max_timestamp: time, ..Batch::of(1) }, 0);
+    }
+    let largest = |lane: &Lane, up_to| lane.logs[0].max_timestamp(Offset(up_to));
+    assert_eq!(
+        [0, 1, 2, 3].map(|up_to| largest(&lane, up_to)),
+        [None, Some(10), Some(90), Some(90)].map(|time| time.map(Timestamp))
+    );
+    lane.commit().unwrap();
+    lane.flush(0).unwrap();
+    assert_eq!(largest(&lane, 3), Some(Timestamp(90)));
+}
+
+#[test]
 fn a_time_is_found_in_memory_in_segments_and_after_a_restart() {
     let (disk, mut lane) = lane_with(LogConfig { segment_bytes: 250, ..LogConfig::default() });
     let times = [10, 50, 20, 60, 30, 90];
@@ -271,7 +287,7 @@ fn a_time_is_found_in_memory_in_segments_and_after_a_restart() {
         assert_eq!(find(lane, 61, 6).as_ref(), Some(&batches[5]));
         assert_eq!(find(lane, 61, 5), None, "not above the limit");
         assert_eq!(find(lane, 91, 6), None);
-        assert_eq!(lane.logs[0].max_timestamp(), Some(Timestamp(90)));
+        assert_eq!(lane.logs[0].max_timestamp(Offset(6)), Some(Timestamp(90)));
     };
     check(&lane);
     lane.flush(0).unwrap();
@@ -416,8 +432,31 @@ fn a_flipped_bit_in_a_segment_is_found_when_it_is_read() {
         lane.logs[0].evict(0);
         disk.flip_bit(&log_file(0), byte, 2);
         let Read::Job(job) = lane.logs[0].read(Offset(0), Offset(2), 1_000, true) else { panic!("on disk") };
+        assert_eq!(job.try_now(&lane.access), None, "what is wrong is for the job to say");
         assert!(matches!(job.run(&lane.access), Err(Fault::Damage { what: "segment block", position: 0, .. })));
     }
+}
+
+#[test]
+fn segment_in_the_page_cache_is_read_without_waiting_and_one_that_is_not_by_a_job() {
+    let (disk, mut lane) = lane_with(LogConfig { segment_bytes: 300, ..LogConfig::default() });
+    let batches: Vec<Bytes> = (0..6).map(|_| lane.append(0, &Batch::of(1), 0)).collect();
+    lane.commit().unwrap();
+    lane.flush(0).unwrap();
+    lane.logs[0].evict(0);
+    let read = |lane: &Lane| match lane.logs[0].read(Offset(1), Offset(6), 10_000, true) {
+        Read::Job(job) => job,
+        other => panic!("on disk: {other:?}"),
+    };
+    let done = read(&lane).run(&lane.access).unwrap();
+    let ReadDone::Batches { batches: found, .. } = &done else { panic!("it is there") };
+    assert_eq!(found.concat(), batches[1], "one segment at a time");
+    assert_eq!(read(&lane).try_now(&lane.access), Some(done.clone()));
+    disk.seed_page_cache(3);
+    let answers: Vec<_> = (0..32).map(|_| read(&lane).try_now(&lane.access)).collect();
+    assert!(answers.contains(&None) && answers.contains(&Some(done)));
+    lane.access.files().forget_all(lane.logs[0].key().partition);
+    assert_eq!(read(&lane).try_now(&lane.access), None, "opening a file is a job's work");
 }
 
 #[test]

@@ -74,7 +74,7 @@ impl Lane {
                 Ok((start, Timestamp::NONE, epoch))
             }
             OffsetQuery::MaxTimestamp => {
-                let largest = partition.replica().log.max_timestamp();
+                let largest = partition.replica().log.max_timestamp(end);
                 match largest {
                     Some(timestamp) => self.first_at_or_after(&partition, timestamp, end).await,
                     None => Ok((Offset::NONE, Timestamp::NONE, LeaderEpoch::NONE)),

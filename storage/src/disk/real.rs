@@ -3,13 +3,13 @@
 //! Errors come back verbatim. Nothing is retried except interrupted calls and short writes, and `fdatasync` never is:
 //! after a failed one the kernel forgets the bytes and says OK the second time.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{Advice, AtFlags, Dir, FallocateFlags, FileType, FlockOperation, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::aligned::{ALIGNMENT, AlignedBuffer, is_aligned};
 use super::writeback;
@@ -196,6 +196,19 @@ impl DiskFile for RealFile {
 
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
         read_full(&self.fd, position, buffer)
+    }
+
+    fn read_now_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let wanted = buffer.len();
+        let mut slices = [IoSliceMut::new(buffer)];
+        // One call: a short read has met the first page that is not in memory, or the end.
+        match rustix::io::preadv2(&self.fd, &mut slices, position, ReadWriteFlags::NOWAIT) {
+            Ok(read) if read == wanted => Ok(()),
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn read_device_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {

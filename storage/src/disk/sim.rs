@@ -37,6 +37,8 @@ struct Inner {
     locked: std::collections::BTreeSet<PathBuf>,
     /// One per change since they are recorded.
     images: Option<Vec<SimImage>>,
+    /// Which reads find all their bytes in the page cache; all do without it.
+    cached: Option<Seeded>,
 }
 
 impl Inner {
@@ -47,6 +49,7 @@ impl Inner {
             incarnation: 0,
             locked: std::collections::BTreeSet::new(),
             images: None,
+            cached: None,
         }
     }
 }
@@ -142,6 +145,11 @@ impl SimDisk {
     /// The blocks that files hold together, in bytes.
     pub fn used_bytes(&self) -> u64 {
         self.inner().world.used_bytes()
+    }
+
+    /// From now on the seed says which of the reads that do not wait find their bytes in the page cache.
+    pub fn seed_page_cache(&self, seed: u64) {
+        self.inner().cached = Some(Seeded(seed));
     }
 
     /// Operations so far that change something (see [`SimDisk::cut_power_at`]).
@@ -398,6 +406,15 @@ impl DiskFile for SimFile {
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let (mut inner, _) = self.enter(SimOperation::Read)?;
         Ok(inner.world.inode(self.id).read(position, buffer))
+    }
+
+    fn read_now_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let (mut inner, _) = self.enter(SimOperation::Read)?;
+        let is_cached = inner.cached.as_mut().is_none_or(|seeded| seeded.below(2) == 0);
+        if is_cached && inner.world.inode(self.id).read(position, buffer) == buffer.len() {
+            return Ok(());
+        }
+        Err(io::ErrorKind::WouldBlock.into())
     }
 
     fn read_device_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {

@@ -132,12 +132,13 @@ impl Log {
         Lookup::Job(LookupJob { replica: self.key, sources, timestamp, from: self.log_start, up_to, hole })
     }
 
-    /// The largest record timestamp of the log, by whole segments. [`Log::lookup_timestamp`] finds its first batch.
-    pub fn max_timestamp(&self) -> Option<Timestamp> {
-        let live = self.segments.list.iter().filter(|segment| segment.end > self.log_start);
+    /// The largest record timestamp below `up_to`, by whole segments and batches. [`Log::lookup_timestamp`] finds its
+    /// first batch, unless it lies in a segment that reaches beyond `up_to`, behind it.
+    pub fn max_timestamp(&self, up_to: Offset) -> Option<Timestamp> {
+        let live = self.segments.list.iter().filter(|segment| segment.end > self.log_start && segment.base < up_to);
         let segments = live.map(|segment| segment.max_timestamp);
-        let tail = self.tail.unflushed().filter(|chunk| chunk.end > self.log_start).map(|chunk| chunk.max_timestamp);
-        segments.chain(tail).max().filter(|timestamp| timestamp.0 >= 0)
+        let tail = self.tail.unflushed().filter(|chunk| chunk.end > self.log_start && chunk.end <= up_to);
+        segments.chain(tail.map(|chunk| chunk.max_timestamp)).max().filter(|timestamp| timestamp.0 >= 0)
     }
 
     fn segment_source(&self, from: Offset) -> Option<Source> {

@@ -48,7 +48,7 @@ impl FileCache {
         id: SegmentId,
         file: SegmentFile,
     ) -> Result<Option<Arc<dyn DiskFile>>, Fault> {
-        if let Some(open) = lock(&self.files).get(&(id, file as u8)) {
+        if let Some(open) = self.opened(id, file) {
             return Ok(Some(open));
         }
         let path = id.path(file);
@@ -60,6 +60,11 @@ impl FileCache {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(access.fault("open", &path, None, source)),
         }
+    }
+
+    /// A file, if it is open already.
+    pub(super) fn opened(&self, id: SegmentId, file: SegmentFile) -> Option<Arc<dyn DiskFile>> {
+        lock(&self.files).get(&(id, file as u8))
     }
 
     /// A file that is made, with its directory, where it does not exist. Says whether it existed.

@@ -71,33 +71,14 @@ pub enum ReadDone {
 impl ReadJob {
     /// Reads and checks. [`Fault::Damage`] names bytes that fail their check.
     pub fn run(self, access: &FileAccess) -> Result<ReadDone, Fault> {
-        let mut found = Found {
-            from: self.from,
-            up_to: self.up_to,
-            max_bytes: self.max_bytes,
-            at_least_one: self.at_least_one,
-            batches: Vec::new(),
-            bytes: 0,
-            next: self.from,
-        };
+        let mut found = self.begin();
         match self.source {
             Source::Segment { segment, closed, start, skip } => {
                 let id = segment.id(self.replica.partition);
                 let Some(file) = VerifiedSegment::open(access, id, segment, closed, &skip)? else {
                     return Ok(ReadDone::Moved);
                 };
-                let start = match start {
-                    Some(start) => start,
-                    None => file.index()?.position_of(self.from).unwrap_or(0),
-                };
-                file.for_each_window(start, (self.max_bytes as u64).max(WINDOW_BYTES_MIN), |position, window| {
-                    found
-                        .take(&window)
-                        .map_err(|at| file.damage("batch", position + at as u64, "its CRC does not match"))
-                })?;
-                if found.batches.is_empty() && found.up_to >= segment.end {
-                    found.next = segment.end;
-                }
+                found.read_segment(&file, segment, start)?;
                 if let Some(hole) = self.hole.filter(|hole| found.batches.is_empty() && hole.start < segment.end) {
                     return Ok(ReadDone::Damaged(hole));
                 }
@@ -119,7 +100,38 @@ impl ReadJob {
                 found.take(&bytes).expect("batches in memory were checked when they came");
             }
         }
-        Ok(ReadDone::Batches { batches: found.batches, bytes: found.bytes, next: found.next })
+        Ok(found.done())
+    }
+
+    /// The same without waiting for the device, checked just so: `None` when something is not in memory, and when
+    /// anything is wrong or known to be, which is for [`ReadJob::run`] to find out and say.
+    pub fn try_now(&self, access: &FileAccess) -> Option<ReadDone> {
+        let Source::Segment { segment, closed, start, skip } = &self.source else { return None };
+        if self.hole.is_some() || !skip.is_empty() {
+            return None;
+        }
+        let id = segment.id(self.replica.partition);
+        let file = VerifiedSegment::already_open(access, id, *segment, *closed)?;
+        let mut found = self.begin();
+        found.read_segment(&file, *segment, *start).ok()?;
+        Some(found.done())
+    }
+
+    /// About how many bytes it reads.
+    pub fn bytes_max(&self) -> usize {
+        self.max_bytes.max(WINDOW_BYTES_MIN as usize)
+    }
+
+    fn begin(&self) -> Found {
+        Found {
+            from: self.from,
+            up_to: self.up_to,
+            max_bytes: self.max_bytes,
+            at_least_one: self.at_least_one,
+            batches: Vec::new(),
+            bytes: 0,
+            next: self.from,
+        }
     }
 }
 
@@ -135,6 +147,25 @@ struct Found {
 }
 
 impl Found {
+    /// Takes what was asked for out of one segment. `start` is where to begin looking, when that is known.
+    fn read_segment(&mut self, file: &VerifiedSegment<'_>, segment: Segment, start: Option<u64>) -> Result<(), Fault> {
+        let start = match start {
+            Some(start) => start,
+            None => file.index()?.position_of(self.from).unwrap_or(0),
+        };
+        file.for_each_window(start, (self.max_bytes as u64).max(WINDOW_BYTES_MIN), |position, window| {
+            self.take(&window).map_err(|at| file.damage("batch", position + at as u64, "its CRC does not match"))
+        })?;
+        if self.batches.is_empty() && self.up_to >= segment.end {
+            self.next = segment.end;
+        }
+        Ok(())
+    }
+
+    fn done(self) -> ReadDone {
+        ReadDone::Batches { batches: self.batches, bytes: self.bytes, next: self.next }
+    }
+
     /// Takes what fits of a run of whole batches. Whether more may follow, or where a batch is damaged.
     fn take(&mut self, window: &Bytes) -> Result<bool, usize> {
         let mut run: Option<(usize, usize)> = None;

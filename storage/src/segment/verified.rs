@@ -30,6 +30,16 @@ pub(crate) struct VerifiedSegment<'a> {
     skip: &'a [HoleBytes],
     log: Arc<dyn DiskFile>,
     sums: Option<Arc<dyn DiskFile>>,
+    patience: Patience,
+}
+
+/// Whether a read may wait for the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// It is a job.
+    Waits,
+    /// It runs on a lane: what would wait fails with `WouldBlock`.
+    DoesNotWait,
 }
 
 impl<'a> VerifiedSegment<'a> {
@@ -52,7 +62,27 @@ impl<'a> VerifiedSegment<'a> {
         if closed && sums.is_none() && !is_there().map_err(|source| access.fault("stat", &path, None, source))? {
             return Ok(None);
         }
-        Ok(Some(VerifiedSegment { access, id, segment, closed, skip, log, sums }))
+        Ok(Some(VerifiedSegment { access, id, segment, closed, skip, log, sums, patience: Patience::Waits }))
+    }
+
+    /// A segment without holes whose files are open already, for reads that do not wait.
+    pub(super) fn already_open(
+        access: &'a FileAccess,
+        id: SegmentId,
+        segment: Segment,
+        closed: bool,
+    ) -> Option<VerifiedSegment<'a>> {
+        let log = access.files().opened(id, SegmentFile::Log)?;
+        let sums = access.files().opened(id, SegmentFile::Sums);
+        Some(VerifiedSegment { access, id, segment, closed, skip: &[], log, sums, patience: Patience::DoesNotWait })
+    }
+
+    /// Fills the buffer; fewer bytes only at the end of the file.
+    fn read_file(&self, file: &dyn DiskFile, position: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self.patience {
+            Patience::Waits => file.read_at(position, buffer),
+            Patience::DoesNotWait => file.read_now_at(position, buffer).map(|()| buffer.len()),
+        }
     }
 
     /// Bytes that may be read.
@@ -80,8 +110,7 @@ impl<'a> VerifiedSegment<'a> {
         let end = (position + len).next_multiple_of(BLOCK_BYTES).min(self.segment.bytes);
         let mut bytes = buffer(end - start);
         let read = self
-            .log
-            .read_at(start, &mut bytes)
+            .read_file(&*self.log, start, &mut bytes)
             .map_err(|source| self.fault(SegmentFile::Log, "read", start, source))?;
         if read < bytes.len() {
             return Err(self.damage("segment", start + read as u64, "the file ends before its checkpointed end"));
@@ -108,8 +137,8 @@ impl<'a> VerifiedSegment<'a> {
         if stored > 0 {
             let mut bytes = buffer(stored * 4);
             let Some(file) = &self.sums else { return Err(self.damage("segment", 0, "its checksum file is missing")) };
-            let read = file
-                .read_at(first * 4, &mut bytes)
+            let read = self
+                .read_file(&**file, first * 4, &mut bytes)
                 .map_err(|source| self.fault(SegmentFile::Sums, "read", first * 4, source))?;
             if read < bytes.len() {
                 return Err(self.damage("segment", first * BLOCK_BYTES, "its checksum file is too short"));
@@ -134,6 +163,9 @@ impl<'a> VerifiedSegment<'a> {
             && (known == self.segment.bytes || (!self.closed && known < self.segment.bytes))
         {
             return Ok(index);
+        }
+        if self.patience == Patience::DoesNotWait {
+            return Err(self.fault(SegmentFile::Index, "read", 0, std::io::ErrorKind::WouldBlock.into()));
         }
         let stored = if self.closed { index_file::read(self.access, self.id, self.segment.bytes)? } else { None };
         let index = match stored {

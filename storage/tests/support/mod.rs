@@ -328,10 +328,15 @@ impl Lane {
                     assert_eq!(batches.iter().map(Bytes::len).sum::<usize>(), total);
                     batches
                 }
-                Read::Job(job) => match job.run(&self.access)? {
-                    ReadDone::Batches { batches, .. } => batches,
-                    other => panic!("{other:?} at {next} of {}", log.log_end()),
-                },
+                Read::Job(job) => {
+                    let now = job.try_now(&self.access);
+                    let done = job.run(&self.access)?;
+                    assert!(now.is_none_or(|now| now == done), "what is read without waiting is the same");
+                    match done {
+                        ReadDone::Batches { batches, .. } => batches,
+                        other => panic!("{other:?} at {next} of {}", log.log_end()),
+                    }
+                }
                 other => panic!("{other:?} at {next} of {}", log.log_end()),
             };
             let bytes = batches.concat();
