@@ -28,7 +28,9 @@ use super::limits::{Credit, FRAME_TIME_MAX, Limits, PIPELINE_MAX, Place, READ_BU
 const OWN_BUFFER_BYTES: usize = 4 << 10;
 /// The deadline of a connection that may idle for ever.
 const FAR_AWAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-/// A frame's buffer grows as its bytes arrive, by at most this much at a time.
+/// What a frame's buffer begins with: of most frames the whole.
+const FIRST_BYTES: usize = 64 << 10;
+/// A frame's buffer grows as its bytes arrive, by what is there already or, if that is less, by this much.
 const GROW_BYTES: usize = 1 << 20;
 
 /// What a request is answered with.
@@ -173,7 +175,7 @@ async fn read_body(
         return Ok(buffer.split_to(length).freeze());
     }
     // Never by the length alone: room is made as bytes arrive.
-    let mut frame = BytesMut::with_capacity(length.min(GROW_BYTES));
+    let mut frame = BytesMut::with_capacity(length.min(FIRST_BYTES));
     let here = buffer.len().min(length);
     frame.extend_from_slice(&buffer[..here]);
     buffer.advance(here);

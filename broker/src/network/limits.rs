@@ -18,7 +18,7 @@ pub const READ_BUFFER_BYTES: usize = 16 << 10;
 
 /// Credit that a frame takes before its first byte has arrived. The rest follows its bytes: a client that announces
 /// much and sends little holds no more than this.
-const CREDIT_AHEAD_BYTES: usize = 64 << 10;
+const CREDIT_AHEAD_BYTES: usize = 4 << 10;
 
 /// Limits and running accounts of all connections.
 pub struct Limits {
