@@ -19,6 +19,9 @@ use crate::producer_ids::ProducerIds;
 /// Fetch sessions are kept in this many independent caches, so that lanes seldom wait for each other
 /// (`FetchSessionCacheShard`).
 const SESSION_SHARDS: usize = 8;
+/// Partitions that the sessions of one such cache remember together, at some 300 bytes each. Kafka bounds the sessions
+/// alone, each of any size.
+const SESSION_PARTITIONS_MAX: usize = 128 << 10;
 
 /// The running broker.
 pub struct Broker {
@@ -57,7 +60,7 @@ impl Broker {
             metadata,
             producer_ids,
             validators,
-            sessions: std::array::from_fn(|_| Mutex::new(Sessions::new(slots))),
+            sessions: std::array::from_fn(|_| Mutex::new(Sessions::new(slots, SESSION_PARTITIONS_MAX))),
             next_session: AtomicI32::new((session_seed & 0x7fff_ffff) as i32),
         })
     }

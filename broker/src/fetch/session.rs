@@ -1,8 +1,8 @@
 //! Incremental fetch sessions (KIP-227): the broker remembers what a client fetches, so that a request names only what
 //! changed and an answer only what is new.
 //!
-//! Pure: time is an argument. A cache holds a bounded number of sessions; a client that gets no slot is answered with
-//! session id 0 and goes on with full requests. Source: `FetchManager`, `FetchContext`, `FetchSession`.
+//! Pure: time is an argument. A cache holds a bounded number of sessions, and of partitions over all of them; a client
+//! that gets no slot is answered with session id 0 and goes on with full requests. Source: `FetchManager`, `FetchContext`, `FetchSession`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -112,13 +112,18 @@ struct Remembered {
 /// A bounded cache of sessions.
 pub struct Sessions {
     slots: usize,
+    /// Partitions that all sessions may remember together.
+    partitions_max: usize,
+    /// How many they do.
+    partitions: usize,
     sessions: HashMap<i32, Session>,
 }
 
 impl Sessions {
-    /// A cache of at most `slots` sessions (`max.incremental.fetch.session.cache.slots`).
-    pub fn new(slots: usize) -> Sessions {
-        Sessions { slots, sessions: HashMap::new() }
+    /// A cache of at most `slots` sessions (`max.incremental.fetch.session.cache.slots`), which remember at most
+    /// `partitions_max` partitions together.
+    pub fn new(slots: usize, partitions_max: usize) -> Sessions {
+        Sessions { slots, partitions_max, partitions: 0, sessions: HashMap::new() }
     }
 
     /// How many sessions there are.
@@ -141,9 +146,7 @@ impl Sessions {
         now: Instant,
     ) -> Result<Begun, ErrorCode> {
         if epoch == INITIAL_EPOCH || epoch == FINAL_EPOCH {
-            if id != NO_SESSION {
-                self.sessions.remove(&id);
-            }
+            self.close(id);
             let mode = if epoch == FINAL_EPOCH { Mode::Sessionless } else { Mode::Full };
             return Ok(Begun { mode, wanted: named });
         }
@@ -157,11 +160,18 @@ impl Sessions {
         }
         session.epoch = next_epoch(epoch);
         session.last_used = now;
+        let before = session.partitions.len();
         for key in forgotten {
             session.forget(key);
         }
         for (key, wanted) in named {
             session.want(key, wanted);
+        }
+        self.partitions = self.partitions - before + session.partitions.len();
+        if self.partitions > self.partitions_max {
+            // The client begins anew, and is served without a session while there is no room for one.
+            self.close(id);
+            return Err(ErrorCode::FetchSessionIdNotFound);
         }
         let wanted = session.order.values().map(|key| (key.clone(), session.partitions[key].wanted)).collect();
         Ok(Begun { mode: Mode::Incremental { id }, wanted })
@@ -185,8 +195,15 @@ impl Sessions {
             session.want(key.clone(), *wanted);
             session.say(key, *said);
         }
+        self.partitions += session.partitions.len();
         self.sessions.insert(fresh_id, session);
         fresh_id
+    }
+
+    fn close(&mut self, id: i32) {
+        if let Some(session) = self.sessions.remove(&id) {
+            self.partitions -= session.partitions.len();
+        }
     }
 
     /// Which of the answers of an incremental request are worth saying; remembers them as said.
@@ -198,26 +215,28 @@ impl Sessions {
         }
     }
 
-    /// Frees a slot for a session of `partitions` if need be: of a session idle for long, or of a smaller one.
+    /// Frees a slot for a session of `partitions` if need be, of a session idle for long, or of a smaller one; and room
+    /// to remember them, of sessions idle for long.
     fn make_room(&mut self, partitions: usize, now: Instant) -> bool {
-        if self.sessions.len() < self.slots {
-            return true;
+        while self.sessions.len() >= self.slots || self.partitions + partitions > self.partitions_max {
+            let oldest = self.sessions.iter().min_by_key(|(id, session)| (session.last_used, **id));
+            let idle = oldest.filter(|(_, session)| now.saturating_duration_since(session.last_used) > EVICT_AFTER);
+            let smallest = || {
+                let smallest = self.sessions.iter().min_by_key(|(id, session)| (session.partitions.len(), **id));
+                smallest.filter(|(_, session)| session.partitions.len() < partitions)
+            };
+            let has_slot = self.sessions.len() < self.slots;
+            let goes = match idle {
+                Some((id, _)) => Some(*id),
+                None if has_slot => None,
+                None => smallest().map(|(id, _)| *id),
+            };
+            match goes {
+                Some(id) => self.close(id),
+                None => return false,
+            }
         }
-        let oldest = self.sessions.iter().min_by_key(|(id, session)| (session.last_used, **id));
-        if let Some((&id, session)) = oldest
-            && now.saturating_duration_since(session.last_used) > EVICT_AFTER
-        {
-            self.sessions.remove(&id);
-            return true;
-        }
-        let smallest = self.sessions.iter().min_by_key(|(id, session)| (session.partitions.len(), **id));
-        if let Some((&id, session)) = smallest
-            && session.partitions.len() < partitions
-        {
-            self.sessions.remove(&id);
-            return true;
-        }
-        false
+        true
     }
 }
 
@@ -296,7 +315,7 @@ mod tests {
     }
 
     fn established(slots: usize, partitions: i32) -> (Sessions, Instant) {
-        let (mut sessions, now) = (Sessions::new(slots), now());
+        let (mut sessions, now) = (Sessions::new(slots, 8), now());
         let answered: Vec<_> = (0..partitions).map(|p| (key(p), wanted(0), said(5))).collect();
         assert_eq!(sessions.establish(77, &answered, now), 77);
         (sessions, now)
@@ -357,6 +376,23 @@ mod tests {
         assert_eq!(sessions.establish(6, &three, start), 6);
         assert_eq!(sessions.establish(7, &one, start + EVICT_AFTER + Duration::from_secs(1)), 7);
         assert_eq!(sessions.len(), 1);
+    }
+
+    #[test]
+    fn sessions_remember_so_many_partitions_together_and_no_more() {
+        let (mut sessions, start) = established(10, 6);
+        let three: Vec<_> = (0..3).map(|p| (key(p), wanted(0), said(1))).collect();
+        assert_eq!(sessions.establish(5, &three, start), NO_SESSION, "nine are too many");
+        assert_eq!(sessions.establish(5, &three[..2], start), 5);
+        let more = vec![(key(100), wanted(0))];
+        assert_eq!(sessions.begin(5, 1, more.clone(), &[key(0)], start).map(|begun| begun.wanted.len()), Ok(2));
+        assert_eq!(sessions.begin(5, 2, more, &[], start).map(|begun| begun.wanted.len()), Ok(2), "known already");
+        let too_many = vec![(key(101), wanted(0))];
+        assert_eq!(sessions.begin(5, 3, too_many, &[], start), Err(ErrorCode::FetchSessionIdNotFound));
+        assert_eq!(sessions.len(), 1, "it is closed, and the client begins anew");
+        let later = start + EVICT_AFTER + Duration::from_secs(1);
+        assert_eq!(sessions.establish(6, &three, later), 6, "idle sessions make room");
+        assert_eq!((sessions.len(), sessions.partitions), (1, 3));
     }
 
     #[test]
