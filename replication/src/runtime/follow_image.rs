@@ -121,7 +121,10 @@ impl Lane {
             tracing::error!(topic = %topic.name, "settings do not hold together, defaults apply: {problems:?}");
             TopicConfig::defaults()
         }));
-        self.topic_configs.borrow_mut().insert(topic.id, Rc::clone(&config));
+        // A request may still hold a topic that is deleted by now; nobody would take its entry out again.
+        if image.topic_by_id(topic.id).is_some() {
+            self.topic_configs.borrow_mut().insert(topic.id, Rc::clone(&config));
+        }
         config
     }
 
