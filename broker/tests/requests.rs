@@ -1,5 +1,5 @@
-//! Produce against a real broker process: what one connection sends is appended and answered in its order, whatever
-//! each request costs.
+//! Requests against a real broker process: what one connection sends is done and answered in its order, whatever each
+//! request costs, and a short request gets no answer of any length.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,8 +12,14 @@ use std::time::Duration;
 use stonelog_protocol::batch::{BatchBuilder, Compression, NewRecord};
 use stonelog_protocol::codec::{decode_response, encode_request};
 use stonelog_protocol::messages::create_topics_request::CreatableTopic;
+use stonelog_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use stonelog_protocol::messages::metadata_request::MetadataRequestTopic;
+use stonelog_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use stonelog_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use stonelog_protocol::messages::{CreateTopicsRequest, ProduceRequest, TopicName};
+use stonelog_protocol::messages::{
+    CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest, DescribeGroupsRequest, FindCoordinatorRequest,
+    GroupId, ListOffsetsRequest, MetadataRequest, OffsetFetchRequest, ProduceRequest, TopicName,
+};
 use stonelog_protocol::{ProducerEpoch, ProducerId, Request, StrBytes, Timestamp};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -71,15 +77,23 @@ impl Client {
         decode_response::<R>(version, frame.into()).unwrap()
     }
 
+    fn ask<R: Request>(&mut self, version: i16, request: &R) -> R::Response {
+        self.0.write_all(&encode_request(version, 0, None, request).unwrap()).unwrap();
+        self.answer::<R>(version).1
+    }
+
     fn create_topic(&mut self, name: &str) {
         let topic = CreatableTopic::default()
             .with_name(TopicName(StrBytes::from_string(name.to_owned())))
             .with_num_partitions(1)
             .with_replication_factor(1);
         let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(10_000);
-        self.0.write_all(&encode_request(4, 0, None, &request).unwrap()).unwrap();
-        assert_eq!(self.answer::<CreateTopicsRequest>(4).1.topics[0].error_code, 0);
+        assert_eq!(self.ask(4, &request).topics[0].error_code, 0);
     }
+}
+
+fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
 }
 
 fn batch(sequence: i32, value_bytes: usize) -> Vec<u8> {
@@ -134,7 +148,69 @@ fn client_that_leaves_while_its_batch_is_validated_leaves_the_broker_serving() {
         builder.push(NewRecord::new(Timestamp(1), None, Some(b"v")));
         builder.build().unwrap()
     });
-    client.0.write_all(&encode_request(9, 2, None, &small).unwrap()).unwrap();
-    let (_, response) = client.answer::<ProduceRequest>(9);
+    let response = client.ask(9, &small);
     assert_eq!(response.responses[0].partition_responses[0].error_code, 0);
+}
+
+#[test]
+fn what_is_asked_for_many_times_is_answered_once() {
+    const TIMES: usize = 20_000;
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut client = broker.connect();
+    client.create_topic("t");
+
+    let topic = MetadataRequestTopic::default().with_name(Some(TopicName(text("t"))));
+    let response = client.ask(9, &MetadataRequest::default().with_topics(Some(vec![topic; TIMES])));
+    assert_eq!(response.topics.len(), 1);
+
+    let me = |name: &str| DescribeConfigsResource::default().with_resource_type(4).with_resource_name(text(name));
+    let node = response.brokers[0].node_id.0.to_string();
+    let resources = [vec![me(&node); TIMES], vec![me(&format!("+{node}")), me(&format!("00{node}"))]].concat();
+    let request = DescribeConfigsRequest::default()
+        .with_resources(resources.into_iter().map(|resource| resource.with_configuration_keys(None)).collect());
+    let response = client.ask(4, &request);
+    assert_eq!(response.results.len(), 1);
+    assert!(response.results[0].configs.len() > 100);
+
+    let find = FindCoordinatorRequest::default().with_coordinator_keys(vec![text("g")]);
+    assert_eq!(client.ask(4, &find).coordinators[0].error_code, 0);
+    let groups = vec![GroupId(text("g")); TIMES];
+    assert_eq!(client.ask(5, &DescribeGroupsRequest::default().with_groups(groups)).groups.len(), 1);
+    let everything = OffsetFetchRequestGroup::default().with_group_id(GroupId(text("g"))).with_topics(None);
+    let response = client.ask(8, &OffsetFetchRequest::default().with_groups(vec![everything; TIMES]));
+    assert_eq!(response.groups.len(), 1);
+}
+
+#[test]
+fn requests_that_name_very_many_things_are_answered() {
+    // What compares each with each, of so many, takes minutes.
+    const MANY: usize = 200_000;
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut client = broker.connect();
+    let names = || (0..MANY).map(|number| TopicName(text(&format!("!{}", number % (MANY / 2)))));
+
+    let topics = names().map(|name| CreatableTopic::default().with_name(name).with_replication_factor(1));
+    let response = client.ask(4, &CreateTopicsRequest::default().with_topics(topics.collect()).with_timeout_ms(50_000));
+    assert_eq!(response.topics.len(), MANY / 2);
+    let request = DeleteTopicsRequest::default().with_topic_names(names().collect()).with_timeout_ms(50_000);
+    assert_eq!(client.ask(4, &request).responses.len(), MANY / 2);
+    let topics = names().map(|name| MetadataRequestTopic::default().with_name(Some(name)));
+    let request = MetadataRequest::default().with_topics(Some(topics.collect())).with_allow_auto_topic_creation(true);
+    assert_eq!(client.ask(9, &request).topics.len(), MANY / 2);
+}
+
+#[test]
+fn partition_of_a_long_name_that_is_asked_for_many_times_is_refused() {
+    use stonelog_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let partitions = (0..200_000).map(|number| ListOffsetsPartition::default().with_partition_index(number / 2));
+    let topic = ListOffsetsTopic::default()
+        .with_name(TopicName(text(&"x".repeat(30_000))))
+        .with_partitions(partitions.collect());
+    let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]);
+    let response = broker.connect().ask(4, &request);
+    assert!(response.topics[0].partitions.iter().all(|partition| partition.error_code == 42));
 }

@@ -4,7 +4,7 @@
 //! *Differences from Kafka*: settings that weaken the promise are accepted where Kafka accepts them, and named in the
 //! broker's log; `unclean.leader.election.enable=true` on a strict topic is refused (DESIGN §1).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use stonelog_protocol::error_code::ErrorCode;
@@ -27,11 +27,12 @@ pub async fn handle(context: &RequestContext, request: CreateTopicsRequest) -> C
         *counts.entry(topic.name.to_string()).or_default() += 1;
     }
     let mut results: Vec<TopicResult> = Vec::new();
+    let mut refused: HashSet<String> = HashSet::new();
     let mut topics = Vec::new();
     for topic in request.topics {
         let name = topic.name.to_string();
         if counts[&name] > 1 {
-            if !results.iter().any(|result| result.name == name) {
+            if refused.insert(name.clone()) {
                 let reject = Reject::new(ErrorCode::InvalidRequest, "Duplicate topic name.");
                 results.push(TopicResult { name, result: Err(reject) });
             }

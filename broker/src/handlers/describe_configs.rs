@@ -1,9 +1,10 @@
 //! DescribeConfigs (key 32): every setting of a topic, a broker or a group, with where its value comes from.
 //!
 //! *Versions*: 1–4. Synonyms when asked for; types and documentation from 3 on.
-//! *Differences from Kafka*: broker loggers are refused (there is no log4j here); client-metrics resources are unknown.
+//! *Differences from Kafka*: broker loggers are refused (there is no log4j here); client-metrics resources are unknown;
+//! a resource that is named twice is answered once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use stonelog_protocol::error_code::ErrorCode;
@@ -31,9 +32,12 @@ pub const GROUP: i8 = 32;
 /// Answers a DescribeConfigs request.
 pub async fn handle(context: &RequestContext, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
     let image = context.image();
+    // Each resource is answered once: a broker's settings are a thousand times as long as its name.
+    let mut seen = HashSet::new();
     let results = request
         .resources
         .iter()
+        .filter(|resource| seen.insert((resource.resource_type, canonical(resource))))
         .map(|resource| {
             let result = DescribeConfigsResult::default()
                 .with_resource_type(resource.resource_type)
@@ -54,6 +58,14 @@ pub async fn handle(context: &RequestContext, request: DescribeConfigsRequest) -
         })
         .collect();
     DescribeConfigsResponse::default().with_results(results)
+}
+
+/// The name of a resource, one of all that mean the same.
+fn canonical(resource: &DescribeConfigsResource) -> String {
+    match resource.resource_name.parse::<i32>() {
+        Ok(id) if resource.resource_type == BROKER => id.to_string(),
+        _ => resource.resource_name.to_string(),
+    }
 }
 
 fn entries(

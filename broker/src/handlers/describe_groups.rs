@@ -2,7 +2,10 @@
 //!
 //! *Versions*: 0–6. From 4 on static members are named, from 6 on a group that does not exist is GROUP_ID_NOT_FOUND
 //! (KIP-1043); before it is `Dead`.
-//! *Differences from Kafka*: authorized operations are never filled in: there is no authorizer yet.
+//! *Differences from Kafka*: authorized operations are never filled in: there is no authorizer yet. A
+//! group that is named twice is answered once.
+
+use std::collections::HashSet;
 
 use stonelog_protocol::ErrorCode;
 use stonelog_protocol::messages::describe_groups_response::{DescribedGroup as WireGroup, DescribedGroupMember};
@@ -16,7 +19,9 @@ use crate::request::RequestContext;
 /// Answers a DescribeGroups request.
 pub async fn handle(context: &RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let mut groups = Vec::with_capacity(request.groups.len());
-    for name in request.groups {
+    // Each group is answered once: its members' metadata may be megabytes.
+    let mut seen = HashSet::new();
+    for name in request.groups.into_iter().filter(|name| seen.insert(name.clone())) {
         groups.push(match describe(context, &name).await {
             Ok(described) => answer(context.version(), described),
             Err(error) => WireGroup::default().with_group_id(name).with_error_code(error.code()),

@@ -6,7 +6,7 @@
 //! *Versions*: 1–4. Space from 4 on (KIP-827), a top-level error from 3 on.
 //! *Differences from Kafka*: future replicas do not exist.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use stonelog_protocol::StrBytes;
@@ -22,16 +22,20 @@ use crate::request::RequestContext;
 /// Answers a DescribeLogDirs request.
 pub async fn handle(context: &RequestContext, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
     let node = &context.broker.node;
-    let wanted: Option<BTreeMap<String, Vec<i32>>> = request
-        .topics
-        .map(|topics| topics.into_iter().map(|topic| (topic.topic.to_string(), topic.partitions)).collect());
+    let wanted: Option<HashMap<String, HashSet<i32>>> = request.topics.map(|topics| {
+        let mut wanted: HashMap<String, HashSet<i32>> = HashMap::new();
+        for topic in topics {
+            wanted.entry(topic.topic.to_string()).or_default().extend(topic.partitions);
+        }
+        wanted
+    });
     let mut sizes = Vec::new();
     let lanes = context.lane.lanes();
     for lane in 0..lanes.count() {
         sizes.extend(lanes.call(lane, |lane| std::future::ready(lane.replica_sizes())).await);
     }
     sizes.retain(|size| {
-        let asked = |wanted: &BTreeMap<String, Vec<i32>>| {
+        let asked = |wanted: &HashMap<String, HashSet<i32>>| {
             wanted.get(&*size.topic).is_some_and(|partitions| partitions.contains(&size.partition.0))
         };
         wanted.as_ref().is_none_or(asked)

@@ -2,6 +2,8 @@
 //!
 //! *Versions*: 0–5. From 4 on filtered by state (KIP-518), from 5 on by kind (KIP-848).
 
+use std::sync::Arc;
+
 use stonelog_protocol::StrBytes;
 use stonelog_protocol::messages::list_groups_response::ListedGroup as WireGroup;
 use stonelog_protocol::messages::{ListGroupsRequest, ListGroupsResponse};
@@ -13,7 +15,7 @@ use crate::request::RequestContext;
 
 /// Answers a ListGroups request.
 pub async fn handle(context: &RequestContext, request: ListGroupsRequest) -> ListGroupsResponse {
-    let texts = |filter: Vec<StrBytes>| filter.iter().map(|text| text.to_string()).collect::<Vec<String>>();
+    let texts = |filter: Vec<StrBytes>| filter.iter().map(|text| text.to_string()).collect::<Arc<[String]>>();
     let (states, types) = (texts(request.states_filter), texts(request.types_filter));
     let list = move |groups: &mut runtime::Groups, _| {
         let states: Vec<&str> = states.iter().map(String::as_str).collect();

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::messages::list_offsets_request::ListOffsetsPartition;
 use stonelog_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
-use stonelog_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
+use stonelog_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse, TopicName};
 use stonelog_protocol::{LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicPartition};
 use stonelog_replication::metadata::topic::TopicImage;
 use stonelog_replication::runtime::find_offset::OffsetQuery;
@@ -22,19 +22,23 @@ use crate::request::RequestContext;
 /// Answers a ListOffsets request.
 pub async fn handle(context: &RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let image = context.image();
-    let mut seen: HashMap<(String, i32), u32> = HashMap::new();
-    for topic in &request.topics {
+    // By the number of a topic's first place: its name may be long, and is looked at once.
+    let mut first: HashMap<TopicName, usize> = HashMap::new();
+    let places: Vec<usize> =
+        (0..).zip(&request.topics).map(|(place, topic)| *first.entry(topic.name.clone()).or_insert(place)).collect();
+    let mut asked: HashMap<(usize, i32), u32> = HashMap::new();
+    for (place, topic) in places.iter().zip(&request.topics) {
         for partition in &topic.partitions {
-            *seen.entry((topic.name.to_string(), partition.partition_index)).or_default() += 1;
+            *asked.entry((*place, partition.partition_index)).or_default() += 1;
         }
     }
     let mut topics = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
+    for (place, topic) in places.into_iter().zip(request.topics) {
         let found = image.topic_by_name(&topic.name);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in topic.partitions {
             let index = partition.partition_index;
-            let result = if request.replica_id.0 >= 0 || seen[&(topic.name.to_string(), index)] > 1 {
+            let result = if request.replica_id.0 >= 0 || asked[&(place, index)] > 1 {
                 Err(ErrorCode::InvalidRequest)
             } else {
                 look_up(context, found.map(|found| &**found), &partition, request.isolation_level == 1).await

@@ -7,6 +7,7 @@
 //! *Differences from Kafka*: authorized operations are never filled in: there is no authorizer yet. A topic created on
 //! demand is answered at once with its leaders, where Kafka first answers LEADER_NOT_AVAILABLE.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use stonelog_protocol::error_code::ErrorCode;
@@ -33,7 +34,10 @@ pub async fn handle(context: &RequestContext, request: MetadataRequest) -> Metad
     let topics = if everything {
         image.topics().map(|topic| describe(context, &image, topic)).collect()
     } else {
-        let asked = request.topics.unwrap_or_default();
+        let mut asked = request.topics.unwrap_or_default();
+        // As in Kafka, each is answered once: a few bytes asked over and over would make an answer of any size.
+        let mut seen = HashSet::new();
+        asked.retain(|topic| seen.insert((topic.topic_id, topic.name.clone())));
         // A topic asked for by id has no name, or an empty one: the Java client sends the latter.
         let by_id = |id: &uuid::Uuid| version >= 12 && !id.is_nil();
         let names: Vec<String> = asked
@@ -43,7 +47,7 @@ pub async fn handle(context: &RequestContext, request: MetadataRequest) -> Metad
             .map(|name| name.to_string())
             .collect();
         let may_create = context.broker.config.topics.auto_create && (version < 4 || request.allow_auto_topic_creation);
-        let refused = if may_create { create_missing(context, &mut image, &names).await } else { Vec::new() };
+        let refused = if may_create { create_missing(context, &mut image, &names).await } else { HashMap::new() };
         asked
             .into_iter()
             .map(|topic| match (topic.name, Uuid(*topic.topic_id.as_bytes())) {
@@ -73,13 +77,13 @@ async fn create_missing(
     context: &RequestContext,
     image: &mut Arc<MetadataImage>,
     names: &[String],
-) -> Vec<(String, ErrorCode)> {
+) -> HashMap<String, ErrorCode> {
     let mut missing: Vec<&String> =
         names.iter().filter(|name| image.topic_by_name(name).is_none() && context.broker.may_be_made(name)).collect();
     missing.sort();
     missing.dedup();
     if missing.is_empty() {
-        return Vec::new();
+        return HashMap::new();
     }
     let topics = missing.iter().map(|name| context.broker.new_topic(name)).collect::<Vec<NewTopic>>();
     let request = ControllerRequest::CreateTopics(CreateTopics { topics, validate_only: false });
@@ -106,12 +110,12 @@ fn by_name(
     context: &RequestContext,
     image: &MetadataImage,
     name: TopicName,
-    refused: &[(String, ErrorCode)],
+    refused: &HashMap<String, ErrorCode>,
 ) -> MetadataResponseTopic {
     if let Some(found) = image.topic_by_name(&name) {
         return describe(context, image, found);
     }
-    let refusal = refused.iter().find(|(refused, _)| **refused == **name).map(|(_, error)| *error);
+    let refusal = refused.get(&**name).copied();
     let error = refusal.unwrap_or_else(|| match context.broker.is_legal_topic_name(&name) {
         true => ErrorCode::UnknownTopicOrPartition,
         false => ErrorCode::InvalidTopicException,

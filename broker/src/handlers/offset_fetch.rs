@@ -5,6 +5,7 @@
 //! and null for all topics, from 7 on `require_stable`, from 8 on several groups, from 9 on the member's id and epoch,
 //! which mean nothing to a classic group.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use stonelog_protocol::messages::offset_fetch_response::{
@@ -34,7 +35,12 @@ pub async fn handle(context: &RequestContext, request: OffsetFetchRequest) -> Of
         return one_group(context, &request.group_id, topics).await;
     }
     let mut groups = Vec::with_capacity(request.groups.len());
+    // Everything of a group is answered once: it may be thousands of times as long as the group's name.
+    let mut seen = HashSet::new();
     for group in request.groups {
+        if group.topics.is_none() && !seen.insert(group.group_id.clone()) {
+            continue;
+        }
         let topics = group
             .topics
             .map(|topics| topics.iter().map(|topic| asked(&topic.name, &topic.partition_indexes)).collect());

@@ -1,6 +1,6 @@
 //! Dynamic settings: changed key by key (KIP-339) or replaced whole, always judged whole before they are written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stonelog_protocol::error_code::ErrorCode;
 
@@ -18,8 +18,9 @@ pub(super) fn decide_incremental(
     inputs: &Inputs<'_>,
 ) -> Result<Decision, Reject> {
     let mut change = Change::new(image, inputs);
-    for (place, (resource, edits)) in request.resources.iter().enumerate() {
-        if request.resources[..place].iter().any(|(other, _)| other == resource) {
+    let mut seen = BTreeSet::new();
+    for (resource, edits) in &request.resources {
+        if !seen.insert(resource) {
             change.refuse(resource, duplicate_resource());
             continue;
         }
@@ -36,8 +37,9 @@ pub(super) fn decide_replace(
     inputs: &Inputs<'_>,
 ) -> Result<Decision, Reject> {
     let mut change = Change::new(image, inputs);
-    for (place, replace) in request.resources.iter().enumerate() {
-        if request.resources[..place].iter().any(|other| other.resource == replace.resource) {
+    let mut seen = BTreeSet::new();
+    for replace in &request.resources {
+        if !seen.insert(&replace.resource) {
             change.refuse(&replace.resource, duplicate_resource());
             continue;
         }
@@ -70,9 +72,10 @@ fn edited(
     edits: &[ConfigEdit],
 ) -> Result<ConfigValues, Reject> {
     let mut values = current(image, resource);
-    for (place, edit) in edits.iter().enumerate() {
+    let mut seen = BTreeSet::new();
+    for edit in edits {
         let invalid = |message: String| Reject::new(ErrorCode::InvalidRequest, message);
-        if edits[..place].iter().any(|other| other.key == edit.key) {
+        if !seen.insert(&edit.key) {
             return Err(invalid(format!("Error due to duplicate config keys: {}", edit.key)));
         }
         let operand =

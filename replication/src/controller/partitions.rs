@@ -1,5 +1,7 @@
 //! New partitions: of a new topic, and added to an existing one.
 
+use std::collections::HashSet;
+
 use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::{BrokerId, LeaderEpoch, PartitionEpoch, PartitionIndex};
 
@@ -18,11 +20,12 @@ pub(super) fn decide_create(
 ) -> Result<Decision, Reject> {
     let duplicates = duplicates(request.topics.iter().map(|topic| topic.topic.as_str()));
     let mut load = DirectoryLoad::of(image);
+    let mut refused = HashSet::new();
     let mut records = Vec::new();
     let mut results: Vec<PartitionsResult> = Vec::new();
     for topic in &request.topics {
         let is_duplicate = duplicates.contains(topic.topic.as_str());
-        if is_duplicate && results.iter().any(|result| result.topic == topic.topic) {
+        if is_duplicate && !refused.insert(topic.topic.as_str()) {
             continue;
         }
         let added = if is_duplicate {

@@ -125,7 +125,7 @@ pub struct DeleteTopics {
 }
 
 /// How a topic is named in a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TopicReference {
     /// By name.
     Name(String),

@@ -32,9 +32,11 @@ pub(super) fn refuse_collision(image: &MetadataImage, name: &str) -> Result<(), 
     if !name.contains(['.', '_']) {
         return Ok(());
     }
-    let metric_name = |name: &str| name.replace('.', "_");
-    let wanted = metric_name(name);
-    match image.topics().find(|topic| *topic.name != *name && metric_name(&topic.name) == wanted) {
+    let same = |(one, other): (u8, u8)| one == other || (matches!(one, b'.' | b'_') && matches!(other, b'.' | b'_'));
+    // Every topic is looked at for every name of a request: nothing is allocated, and lengths mostly tell.
+    let collides =
+        |other: &str| other.len() == name.len() && other != name && other.bytes().zip(name.bytes()).all(same);
+    match image.topics().find(|topic| collides(&topic.name)) {
         None => Ok(()),
         Some(other) => Err(Reject::new(
             ErrorCode::InvalidTopicException,

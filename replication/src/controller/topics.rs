@@ -1,6 +1,7 @@
 //! Creating and deleting topics.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use stonelog_protocol::error_code::ErrorCode;
@@ -23,6 +24,7 @@ pub(super) fn decide_create(
     assert!(inputs.topic_ids.len() >= request.topics.len(), "a fresh id for every topic");
     refuse_excess(request, inputs)?;
     let duplicates = duplicates(request.topics.iter().map(|topic| topic.name.as_str()));
+    let mut refused = HashSet::new();
     let mut scratch = image.clone();
     let mut load = DirectoryLoad::of(image);
     let mut records = Vec::new();
@@ -30,7 +32,7 @@ pub(super) fn decide_create(
     for (topic, id) in request.topics.iter().zip(inputs.topic_ids) {
         let is_duplicate = duplicates.contains(topic.name.as_str());
         // A name asked for twice is answered once.
-        if is_duplicate && results.iter().any(|result: &TopicResult| result.name == topic.name) {
+        if is_duplicate && !refused.insert(topic.name.as_str()) {
             continue;
         }
         let result = if is_duplicate {
@@ -59,7 +61,8 @@ fn refuse_excess(request: &CreateTopics, inputs: &Inputs<'_>) -> Result<(), Reje
     let count = |topic: &NewTopic| match topic.partitions {
         _ if !topic.assignments.is_empty() => topic.assignments.len(),
         -1 => usize::try_from(inputs.defaults.partitions).unwrap_or(1),
-        asked => usize::try_from(asked).unwrap_or(0),
+        // One that is refused costs about as much as a partition.
+        asked => usize::try_from(asked).unwrap_or(0).max(1),
     };
     let total = request.topics.iter().map(count).fold(0usize, usize::saturating_add);
     if total > PARTITIONS_PER_REQUEST_MAX {
@@ -73,9 +76,10 @@ fn refuse_excess(request: &CreateTopics, inputs: &Inputs<'_>) -> Result<(), Reje
     Ok(())
 }
 
-pub(super) fn duplicates<'a>(names: impl Iterator<Item = &'a str>) -> HashSet<&'a str> {
+/// What occurs more than once.
+pub(super) fn duplicates<'a, T: Eq + Hash + ?Sized>(all: impl Iterator<Item = &'a T>) -> HashSet<&'a T> {
     let mut seen = HashSet::new();
-    names.filter(|name| !seen.insert(*name)).collect()
+    all.filter(|one| !seen.insert(*one)).collect()
 }
 
 fn create_one(
@@ -198,14 +202,15 @@ fn manual_assignments(image: &MetadataImage, topic: &NewTopic) -> Result<Vec<Vec
 
 pub(super) fn decide_delete(image: &MetadataImage, request: &DeleteTopics) -> Result<Decision, Reject> {
     let mut deleted: HashSet<TopicId> = HashSet::new();
+    let duplicates = duplicates(request.topics.iter());
+    let mut refused = HashSet::new();
     let mut records = Vec::new();
     let mut results = Vec::new();
-    for (place, reference) in request.topics.iter().enumerate() {
-        let is_repeated = request.topics[..place].contains(reference);
-        if is_repeated {
+    for reference in &request.topics {
+        let is_duplicate = duplicates.contains(reference);
+        if is_duplicate && !refused.insert(reference) {
             continue;
         }
-        let is_duplicate = request.topics[place + 1..].contains(reference);
         let mut outcome = resolve(image, reference);
         if is_duplicate {
             let what = match reference {

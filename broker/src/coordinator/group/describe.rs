@@ -29,6 +29,9 @@ impl Groups {
         if !matches(types, GROUP_TYPE) {
             return Vec::new();
         }
+        // What the filter lets through is found out once, not for every group.
+        let every = [State::Empty, State::PreparingRebalance, State::CompletingRebalance, State::Stable];
+        let wanted: Vec<&str> = every.map(State::name).into_iter().filter(|name| matches(states, name)).collect();
         let only_live = self.live.keys().filter(|group| self.hard.get(group).is_none());
         let mut groups: Vec<&GroupId> = self.hard.iter().map(|(group, _)| group).chain(only_live).collect();
         groups.sort_unstable();
@@ -38,7 +41,7 @@ impl Groups {
             state: self.state(group).map_or(STATE_DEAD, State::name),
             group_type: GROUP_TYPE,
         });
-        listed.filter(|listed| matches(states, listed.state)).collect()
+        listed.filter(|listed| wanted.contains(&listed.state)).collect()
     }
 
     /// Describes one group. `knows_group_id_not_found` is true for versions 6 and up.
