@@ -221,6 +221,17 @@ impl Checkpoint {
         small_file::write_two_copies(disk, directory, CHECKPOINT_NAME, &bytes)
     }
 
+    /// The newest intact copy as it is now, for tools: nothing is repaired.
+    pub fn read_only(disk: &dyn Disk, directory: &Path) -> Option<Checkpoint> {
+        let names = [CHECKPOINT_NAME.to_owned(), small_file::copy_name(CHECKPOINT_NAME)];
+        let copies = names.iter().filter_map(|name| {
+            let bytes = small_file::read_small_file(disk, &directory.join(name)).ok()??;
+            let (envelope, payload) = Envelope::open(&CHECKPOINT_KIND, &bytes).ok()?;
+            Some((envelope.version, Checkpoint::decode(payload).ok()?))
+        });
+        copies.max_by_key(|(version, _)| *version).map(|(_, checkpoint)| checkpoint)
+    }
+
     /// Reads the newest intact copy, with its version; `None` when there is no checkpoint yet.
     pub fn read(disk: &dyn Disk, directory: &Path) -> Result<Option<TwoCopies<Checkpoint>>, Fault> {
         small_file::read_two_copies(disk, directory, CHECKPOINT_NAME, |bytes| {

@@ -13,6 +13,7 @@
 mod commit;
 mod file;
 mod flusher;
+mod inspect;
 mod options;
 mod reader;
 mod recover;
@@ -29,6 +30,7 @@ use stonelog_protocol::{LeaderEpoch, Offset};
 use crate::ReplicaKey;
 
 pub use flusher::{Durable, JournalFlusher};
+pub use inspect::{Inspection, JournalFile, JournalFileHeader, JournalFileState, inspect, inspect_file};
 pub use options::JournalOptions;
 pub use reader::JournalReader;
 pub use recover::{

@@ -18,6 +18,7 @@ pub mod log_dir;
 pub mod mutants;
 pub mod recovery;
 pub mod replica;
+pub mod scrub;
 pub mod segment;
 pub mod small_file;
 

@@ -279,6 +279,17 @@ impl Log {
         &self.segments.list
     }
 
+    /// The segments that do not change any more and that a durable checkpoint covers, oldest first.
+    pub fn sealed_segments(&self) -> impl Iterator<Item = &Segment> {
+        let segments = &self.segments;
+        let count = segments.list.len().saturating_sub(1);
+        let is_kept = |segment: &&Segment| {
+            let is_covered = segment.end <= segments.checkpointed_end && !segments.dirty.contains(&segment.name());
+            is_covered && segment.end > self.log_start
+        };
+        segments.list[..count].iter().filter(is_kept)
+    }
+
     fn entry(&self, change: Change) -> JournalEntry {
         JournalEntry { replica: self.key, change }
     }

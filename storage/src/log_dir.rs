@@ -20,7 +20,8 @@ pub use offline::{
     peers_offline, reopened_epoch,
 };
 pub use reserve::{RESERVE_BYTES, RESERVE_NAME, has_reserve, make_reserve, probe_space, release_reserve};
-pub use tenure::{LastStop, Tenure, current_tenure};
+pub(crate) use tenure::TENURE_KIND;
+pub use tenure::{CLEAN_STOP_NAME, LastStop, TENURE_NAME, Tenure, current_tenure};
 
 use crate::Fault;
 use crate::checkpoint::CHECKPOINT_NAME;

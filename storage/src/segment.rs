@@ -124,7 +124,7 @@ pub enum SegmentFile {
 }
 
 impl SegmentFile {
-    fn extension(self) -> &'static str {
+    pub(crate) fn extension(self) -> &'static str {
         match self {
             SegmentFile::Log => "log",
             SegmentFile::Sums => "sum",

@@ -6,12 +6,15 @@
 //! ```
 
 use std::io::{self, IoSlice};
+use std::path::Path;
 
 use stonelog_protocol::{Offset, Timestamp};
 
 use super::{ENTRY_BYTES, IndexEntry, SparseIndex};
 use crate::Fault;
+use crate::disk::{Disk, Open};
 use crate::job::FileAccess;
+use crate::scrub::IndexContents;
 use crate::segment::{SegmentFile, SegmentId};
 
 const MAGIC: &[u8; 8] = b"SLINDEX1";
@@ -43,6 +46,26 @@ pub(crate) fn read(access: &FileAccess, id: SegmentId, log_bytes: u64) -> Result
     let mut bytes = vec![0; usize::try_from(len).expect("a segment's size")];
     let read = file.read_at(0, &mut bytes).map_err(|source| fault("read", source))?;
     Ok(decode(&bytes[..read], id.base, log_bytes))
+}
+
+/// Whether the index file at `path` fits a segment; `None` when there is none or it cannot be read.
+pub(crate) fn fits(disk: &dyn Disk, path: &Path, base: Offset, log_bytes: u64) -> Option<bool> {
+    let file = disk.open(path, Open::Read).ok()?;
+    let len = file.len().ok()?;
+    if len > log_bytes + HEADER_BYTES as u64 {
+        return Some(false);
+    }
+    let mut bytes = vec![0; usize::try_from(len).ok()?];
+    let read = file.read_at(0, &mut bytes).ok()?;
+    Some(decode(&bytes[..read], base, log_bytes).is_some())
+}
+
+/// What the bytes of an index file say, whatever segment they are of; `None` when they are damaged.
+pub(crate) fn show(bytes: &[u8]) -> Option<IndexContents> {
+    let base = Offset(i64::from_le_bytes(bytes.get(8..16)?.try_into().ok()?));
+    let log_bytes = u64::from_le_bytes(bytes.get(16..24)?.try_into().ok()?);
+    let index = decode(bytes, base, log_bytes)?;
+    Some(IndexContents { base, log_bytes, entries: index.entries })
 }
 
 /// Removes an index that is of another history of the segment.

@@ -123,20 +123,33 @@ pub(super) enum HeaderState {
 
 /// Reads the header past the page cache.
 pub(super) fn read_header(file: &dyn DiskFile, path: &Path) -> Result<HeaderState, Fault> {
+    let copies = header_copies(file, path)?;
+    let intact = copies.iter().filter_map(|copy| match copy {
+        HeaderState::Intact(header) => Some(*header),
+        _ => None,
+    });
+    Ok(match intact.max_by_key(|header| header.generation) {
+        Some(header) => HeaderState::Intact(header),
+        None if copies.iter().all(|copy| *copy == HeaderState::Blank) => HeaderState::Blank,
+        None => HeaderState::Damaged,
+    })
+}
+
+/// What each copy of the header says, read past the page cache.
+pub(super) fn header_copies(file: &dyn DiskFile, path: &Path) -> Result<[HeaderState; 2], Fault> {
     let mut bytes = AlignedBuffer::zeroed(FILE_HEADER_BYTES as usize);
     let read = file.read_device_at(0, &mut bytes).map_err(|e| Fault::io_at("read", path, 0, e))?;
     let len = file.len().map_err(|e| Fault::io("stat", path, e))?;
-    let sectors = bytes[..read].chunks(BLOCK_BYTES as usize).map(|block| &block[..SECTOR_BYTES.min(block.len())]);
-    let newest = sectors
-        .clone()
-        .filter_map(|sector| FileHeader::decode(sector).ok().flatten())
-        .filter(|header| header.len == len)
-        .max_by_key(|header| header.generation);
-    Ok(match newest {
-        Some(header) => HeaderState::Intact(header),
-        None if sectors.flatten().all(|byte| *byte == 0) => HeaderState::Blank,
-        None => HeaderState::Damaged,
-    })
+    let copy = |at: usize| {
+        let block = &bytes[read.min(at)..read.min(at + BLOCK_BYTES as usize)];
+        let sector = &block[..SECTOR_BYTES.min(block.len())];
+        match FileHeader::decode(sector).ok().flatten().filter(|header| header.len == len) {
+            Some(header) => HeaderState::Intact(header),
+            None if sector.iter().all(|byte| *byte == 0) => HeaderState::Blank,
+            None => HeaderState::Damaged,
+        }
+    };
+    Ok([copy(0), copy(BLOCK_BYTES as usize)])
 }
 
 /// A file in use.

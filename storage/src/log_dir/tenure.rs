@@ -14,9 +14,11 @@ use crate::disk::{Disk, RealDisk};
 use crate::fields::FieldReader;
 use crate::small_file::{Envelope, EnvelopeError, EnvelopeKind, read_small_file, remove_small_file, write_small_file};
 
-const CLEAN_STOP_NAME: &str = ".stonelog_clean_stop";
-const TENURE_NAME: &str = ".stonelog_tenure";
-const TENURE_KIND: EnvelopeKind = EnvelopeKind { magic: *b"SLTENURE", format: 1, what: "tenure" };
+/// The marker's name.
+pub const CLEAN_STOP_NAME: &str = ".stonelog_clean_stop";
+/// The tenure's name.
+pub const TENURE_NAME: &str = ".stonelog_tenure";
+pub(crate) const TENURE_KIND: EnvelopeKind = EnvelopeKind { magic: *b"SLTENURE", format: 1, what: "tenure" };
 
 /// One kernel boot and one mount of a file system in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +41,8 @@ impl Tenure {
         Envelope::seal(&TENURE_KIND, 1, &payload)
     }
 
-    fn decode(bytes: &[u8]) -> Result<Tenure, EnvelopeError> {
+    /// Reads either file.
+    pub fn decode(bytes: &[u8]) -> Result<Tenure, EnvelopeError> {
         let (_, payload) = Envelope::open(&TENURE_KIND, bytes)?;
         let mut reader = FieldReader::new(payload);
         let boot_id = reader.array()?;
