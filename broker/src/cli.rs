@@ -23,6 +23,7 @@ mod position;
 mod produce;
 mod progress;
 pub mod serve;
+mod storage;
 mod topic;
 pub mod verify;
 
@@ -59,6 +60,9 @@ enum Command {
     /// List and describe consumer groups.
     #[command(subcommand)]
     Group(group::Group),
+    /// Look at data directories: check them, show what files hold, ask how the scrub stands.
+    #[command(subcommand)]
+    Storage(storage::Storage),
     /// Write records, read them back, and report what was lost, duplicated, reordered or corrupted.
     Verify(verify::Verify),
 }
@@ -89,6 +93,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Produce(command) => or_interrupt(produce::run(command, &mut cluster, output)).await,
         // These two have something to finish when they are interrupted.
         Command::Consume(command) => consume::run(command, &mut cluster, output).await,
+        Command::Storage(command) => storage::run(command, output),
         Command::Verify(command) => verify::run(command, &cli.global, output).await,
         Command::Group(command) => or_interrupt(group::run(command, &mut cluster, output)).await,
     }

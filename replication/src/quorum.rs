@@ -7,6 +7,7 @@
 //! journal; a snapshot is durable before the log it covers goes; after any failed write the process ends.
 
 pub mod codec;
+pub mod inspect;
 mod journal_thread;
 pub mod log_store;
 pub mod network;

@@ -50,7 +50,7 @@ pub(super) const CHECKPOINT_KIND: EnvelopeKind =
     EnvelopeKind { magic: *b"SLMETACP", format: 1, what: "metadata checkpoint" };
 
 /// The replica all records belong to: no topic has this id, for it is not random.
-const METADATA_PARTITION: TopicPartition =
+pub(super) const METADATA_PARTITION: TopicPartition =
     TopicPartition { topic_id: Uuid(*b"stonelogmetadata"), partition: PartitionIndex(0) };
 
 /// What to do when records are durable.

@@ -182,15 +182,17 @@ struct Checkpoint {
     replay_from: ReplayFrom,
 }
 
+/// One copy of `metadata.checkpoint`: its version, and where replay begins.
+pub(super) fn decode_checkpoint(bytes: &[u8]) -> Result<(u64, ReplayFrom), String> {
+    let (envelope, payload) = Envelope::open(&CHECKPOINT_KIND, bytes).map_err(|error| error.to_string())?;
+    let (position, epoch) = payload.split_first_chunk::<8>().ok_or("it is too short")?;
+    let epoch = epoch.try_into().map_err(|_| "it has another length")?;
+    let position = JournalPosition(u64::from_be_bytes(*position));
+    Ok((envelope.version, ReplayFrom { position, recovery_epoch: u32::from_be_bytes(epoch) }))
+}
+
 fn read_checkpoint(disk: &dyn Disk, directory: &Path) -> Result<Checkpoint, Fault> {
-    let decode = |bytes: &[u8]| {
-        let (envelope, payload) = Envelope::open(&CHECKPOINT_KIND, bytes).map_err(|error| error.to_string())?;
-        let (position, epoch) = payload.split_first_chunk::<8>().ok_or("it is too short")?;
-        let epoch = epoch.try_into().map_err(|_| "it has another length")?;
-        let position = JournalPosition(u64::from_be_bytes(*position));
-        Ok::<_, String>((envelope.version, ReplayFrom { position, recovery_epoch: u32::from_be_bytes(epoch) }))
-    };
-    let copies = read_two_copies(disk, directory, CHECKPOINT_NAME, decode)?;
+    let copies = read_two_copies(disk, directory, CHECKPOINT_NAME, decode_checkpoint)?;
     Ok(copies.map_or(Checkpoint { version: 0, replay_from: ReplayFrom::default() }, |copies| Checkpoint {
         version: copies.version,
         replay_from: copies.value,
