@@ -22,6 +22,7 @@ use stonelog_replication::settings::group_key;
 use stonelog_storage::disk::RealDisk;
 use stonelog_storage::journal::JournalOptions;
 use stonelog_storage::log_dir::current_tenure;
+use stonelog_storage::scrub::ScrubPace;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::broker::Broker;
@@ -181,6 +182,10 @@ fn node_settings(config: &BrokerConfig, entry_bytes_max: u64) -> NodeSettings {
         checkpoint_after: CHECKPOINT_AFTER,
         retention_check_every: config.topics.retention_check_interval,
         producer_id_expiration: config.producers.id_expiration,
+        scrub: config
+            .storage
+            .scrub_interval
+            .map(|interval| ScrubPace { interval, bytes_per_second_max: config.storage.scrub_bytes_per_second_max }),
     }
 }
 

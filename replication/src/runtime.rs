@@ -20,6 +20,7 @@ pub mod partition;
 pub mod pool;
 pub mod priority;
 pub mod read;
+pub mod scrubber;
 pub mod space;
 pub mod start;
 pub mod upkeep;

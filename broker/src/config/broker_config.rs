@@ -147,6 +147,10 @@ pub struct StorageSettings {
     pub free_bytes_min: u64,
     /// `stonelog.tail.memory.bytes`.
     pub tail_memory_bytes: u64,
+    /// `stonelog.scrub.interval.ms`; `None` means no scrub.
+    pub scrub_interval: Option<Duration>,
+    /// `stonelog.scrub.max.bytes.per.second`.
+    pub scrub_bytes_per_second_max: u64,
     /// `stonelog.lanes`; `None` means one for each core.
     pub lanes: Option<usize>,
 }

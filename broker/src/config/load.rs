@@ -304,6 +304,8 @@ fn storage(reader: &Reader<'_>, report: &mut Report) -> StorageSettings {
             None => 2 * journal_file_bytes,
         },
         tail_memory_bytes: reader.size64("stonelog.tail.memory.bytes"),
+        scrub_interval: Some(reader.millis("stonelog.scrub.interval.ms")).filter(|interval| !interval.is_zero()),
+        scrub_bytes_per_second_max: reader.size64("stonelog.scrub.max.bytes.per.second"),
         lanes: usize::try_from(reader.whole("stonelog.lanes")).ok().filter(|lanes| *lanes > 0),
     }
 }

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 
 use super::journal::{JournalQueue, LaneSignal};
 use super::pool::Pool;
+use super::scrubber::ScrubCounters;
 use super::space::{Room, Space};
 
 /// While room is wanted, the newest part of the journal that still gathers: the limit over this. Less than what makes
@@ -43,6 +44,10 @@ pub struct Directory {
     pub readers: Pool,
     /// Threads for segment writes and checkpoints.
     pub writers: Pool,
+    /// The scrub's thread: a device that takes long over a bad block holds up nobody else.
+    pub scrubbers: Pool,
+    /// What the scrub has done.
+    pub scrub: ScrubCounters,
     /// This start's recovery epoch, of which new logs' generations are made.
     pub recovery_epoch: u32,
     /// Whether it proved whole, so that a replica it does not hold was never written.
@@ -73,6 +78,7 @@ pub struct DirectoryParts {
     pub lane_signals: Vec<Arc<LaneSignal>>,
     pub readers: Pool,
     pub writers: Pool,
+    pub scrubbers: Pool,
     pub recovery_epoch: u32,
     pub is_whole: bool,
     pub holds_metadata: bool,
@@ -129,6 +135,8 @@ impl Directory {
             lane_signals: parts.lane_signals,
             readers: parts.readers,
             writers: parts.writers,
+            scrubbers: parts.scrubbers,
+            scrub: ScrubCounters::default(),
             recovery_epoch: parts.recovery_epoch,
             is_whole: parts.is_whole,
             holds_metadata: parts.holds_metadata,

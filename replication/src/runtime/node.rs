@@ -9,6 +9,7 @@ use stonelog_protocol::{BrokerEpoch, BrokerId, DirectoryId};
 use stonelog_storage::Fault;
 use stonelog_storage::disk::Disk;
 use stonelog_storage::log_dir;
+use stonelog_storage::scrub::ScrubPace;
 use tokio::sync::watch;
 
 use super::clock::Clock;
@@ -38,6 +39,8 @@ pub struct NodeSettings {
     pub retention_check_every: Duration,
     /// Producers without a batch for this long are forgotten.
     pub producer_id_expiration: Duration,
+    /// How the scrub reads; `None` for no scrub.
+    pub scrub: Option<ScrubPace>,
 }
 
 /// What all lanes share.

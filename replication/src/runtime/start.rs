@@ -25,6 +25,7 @@ use super::lanes::{LaneThreads, Lanes, spawn_vital};
 use super::node::{Node, NodeParts, NodeSettings};
 use super::pool::Pool;
 use super::priority::Granted;
+use super::scrubber::Scrubber;
 use super::space::{self, Space};
 use crate::controller::{
     self, BrokerHeartbeat, ConfigRules, ControllerError, ControllerRequest, ControllerResponse, Defaults,
@@ -215,6 +216,7 @@ pub async fn start(options: StartOptions) -> Result<Started, StartError> {
             lane_signals: signals,
             readers: Pool::start("read", READER_THREADS)?,
             writers: Pool::start("segment", WRITER_THREADS)?,
+            scrubbers: Pool::start("scrub", 1)?,
             recovery_epoch: recovered.recovery_epoch,
             is_whole: !recovered.journal_end.hurts_everyone(),
             holds_metadata: open.holds_metadata,
@@ -242,6 +244,9 @@ pub async fn start(options: StartOptions) -> Result<Started, StartError> {
     for (directory, (version, dropped)) in node.directories.iter().zip(checkpoints) {
         keep_checkpoints(&node, directory, &lanes, version, dropped).await;
     }
+    for directory in &node.directories {
+        keep_scrubbing(&node, directory, &lanes).await?;
+    }
     tell_of_failures(&node, &lanes, &metadata).await;
 
     let broker_epoch = registered.epoch;
@@ -259,6 +264,7 @@ impl Started {
         for directory in &self.node.directories {
             directory.readers.stop();
             directory.writers.stop();
+            directory.scrubbers.stop();
         }
         self.metadata.shut_down();
         self.node.wait_for_markers();
@@ -451,6 +457,18 @@ async fn keep_checkpoints(
             std::future::ready(())
         })
         .await;
+}
+
+async fn keep_scrubbing(node: &Arc<Node>, directory: &Arc<Directory>, lanes: &Lanes) -> Result<(), Fault> {
+    let Some(pace) = node.settings.scrub else { return Ok(()) };
+    let scrubber = Scrubber::new(Arc::clone(node), Arc::clone(directory), lanes.clone(), pace)?;
+    lanes
+        .call(0, move |_| {
+            spawn_vital("the scrub", scrubber.run());
+            std::future::ready(())
+        })
+        .await;
+    Ok(())
 }
 
 /// Tells the controller which directories are left whenever one fails, until it has heard.

@@ -80,6 +80,7 @@ pub(crate) fn options(disk: Arc<dyn Disk>, log_dirs: Vec<PathBuf>, upkeep: Upkee
             checkpoint_after: after,
             retention_check_every: NEVER,
             producer_id_expiration: NEVER,
+            scrub: None,
         },
         rules: Arc::new(SettingsRules { static_broker: BTreeMap::new(), broker_key: |_| None, group_key: |_| None }),
         defaults: Defaults::default(),

@@ -18,6 +18,13 @@ pub(super) static KEYS: &[Definition] = &[
     Definition::int("stonelog.lanes", "0")
         .between(0, 1024)
         .says("Threads that serve connections and partitions; 0 means one for each core."),
+    Definition::long("stonelog.scrub.interval.ms", "604800000").at_least(0).says(
+        "How often every closed segment is read again from the device and checked, in milliseconds, as far as \
+         stonelog.scrub.max.bytes.per.second allows; 0 turns that off.",
+    ),
+    Definition::long("stonelog.scrub.max.bytes.per.second", "33554432")
+        .at_least(65_536)
+        .says("The most that the scrub reads, in bytes per second for each log directory."),
     Definition::long("stonelog.tail.memory.bytes", "268435456").at_least(8_388_608).says(
         "Memory for records that are in segments already and were written a moment ago, in bytes; more than \
          this is let go. Records that only the journal holds are bounded by half of stonelog.journal.bytes.",
