@@ -7,6 +7,7 @@
 pub(crate) mod abort;
 pub mod changed;
 pub mod checkpointer;
+pub mod cleaner;
 pub mod clock;
 pub mod damage;
 pub mod directory;

@@ -250,8 +250,9 @@ impl Lane {
             if partition.directory().place != place {
                 return true;
             }
-            // A flush on its way would meet a directory half removed.
-            let is_gone = partition.replica().log.is_gone() && !partition.flushing.get();
+            // A flush or a compaction on its way would meet a directory half removed.
+            let is_busy = partition.flushing.get() || partition.compacting.borrow().is_some();
+            let is_gone = partition.replica().log.is_gone() && !is_busy;
             if is_gone {
                 contribution.gone.push(partition.id());
             }

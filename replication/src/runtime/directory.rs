@@ -48,6 +48,8 @@ pub struct Directory {
     pub scrubbers: Pool,
     /// What the scrub has done.
     pub scrub: ScrubCounters,
+    /// The thread that compacts.
+    pub cleaner: Pool,
     /// This start's recovery epoch, of which new logs' generations are made.
     pub recovery_epoch: u32,
     /// Whether it proved whole, so that a replica it does not hold was never written.
@@ -64,6 +66,7 @@ pub struct Directory {
     pub flushed: Notify,
     /// Whether it works.
     pub health: Health,
+    stopping: AtomicBool,
 }
 
 /// The parts of a [`Directory`] that its maker provides; see there.
@@ -79,6 +82,7 @@ pub struct DirectoryParts {
     pub readers: Pool,
     pub writers: Pool,
     pub scrubbers: Pool,
+    pub cleaner: Pool,
     pub recovery_epoch: u32,
     pub is_whole: bool,
     pub holds_metadata: bool,
@@ -137,6 +141,7 @@ impl Directory {
             writers: parts.writers,
             scrubbers: parts.scrubbers,
             scrub: ScrubCounters::default(),
+            cleaner: parts.cleaner,
             recovery_epoch: parts.recovery_epoch,
             is_whole: parts.is_whole,
             holds_metadata: parts.holds_metadata,
@@ -145,12 +150,27 @@ impl Directory {
             unflushed_bytes: AtomicU64::new(0),
             flushed: Notify::new(),
             health: Health::default(),
+            stopping: AtomicBool::new(false),
         }
     }
 
     /// Whether it has failed.
     pub fn is_offline(&self) -> bool {
         self.health.offline.load(Ordering::SeqCst)
+    }
+
+    /// Ends its threads: reads and writes that are queued are done, a compaction stops at its next step.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.cleaner.stop();
+        self.readers.stop();
+        self.writers.stop();
+        self.scrubbers.stop();
+    }
+
+    /// Whether long jobs are to end.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
     }
 
     /// Whether producers must wait until segments have caught up with the journal. Where there is no space they are

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use stonelog_protocol::{PartitionIndex, TopicPartition};
+use stonelog_storage::compaction::CompactionConfig;
 use stonelog_storage::log::{Log, LogConfig};
 use stonelog_storage::{LogGeneration, ReplicaKey};
 use tokio::sync::mpsc;
@@ -95,6 +96,19 @@ impl Lane {
         self.image_changed.publish();
     }
 
+    /// What is set of the broker's keys, by this lane's image and the broker's own configuration.
+    pub fn broker_settings(&self) -> ConfigValues {
+        let image = self.image();
+        let values =
+            |values: Option<&Arc<ConfigValues>>| values.map_or_else(ConfigValues::new, |values| (**values).clone());
+        Layers {
+            dynamic_broker: &values(image.broker_config(Some(self.node().broker_id))),
+            dynamic_default: &values(image.broker_config(None)),
+            static_broker: &self.node().settings.broker_defaults,
+        }
+        .merged()
+    }
+
     /// The effective settings of a topic, from this lane's image.
     pub fn topic_config(&self, topic: &TopicImage) -> Rc<TopicConfig> {
         if let Some(known) = self.topic_configs.borrow().get(&topic.id) {
@@ -102,14 +116,7 @@ impl Lane {
         }
         let image = self.image();
         let empty = ConfigValues::new();
-        let values =
-            |values: Option<&Arc<ConfigValues>>| values.map_or_else(ConfigValues::new, |values| (**values).clone());
-        let broker = Layers {
-            dynamic_broker: &values(image.broker_config(Some(self.node().broker_id))),
-            dynamic_default: &values(image.broker_config(None)),
-            static_broker: &self.node().settings.broker_defaults,
-        }
-        .merged();
+        let broker = self.broker_settings();
         let overrides = image.topic_config(&topic.name).map_or(&empty, |values| values);
         let judged = if is_internal(&topic.name) {
             TopicConfig::effective_internal(overrides, &broker)
@@ -249,6 +256,9 @@ impl Lane {
     fn drop_partition(self: &Rc<Self>, id: TopicPartition) {
         self.absent.borrow_mut().remove(&id);
         let Some(partition) = self.remove_partition(id) else { return };
+        if let Some(compaction) = &*partition.compacting.borrow() {
+            compaction.stop();
+        }
         let entry = {
             let mut replica = partition.replica_mut();
             replica.role = Role::Removed;
@@ -262,15 +272,23 @@ impl Lane {
     }
 
     fn log_config(&self, config: &TopicConfig) -> LogConfig {
+        let compact = config.cleanup_policy.compact;
+        // What is to be compacted in time must leave the active segment in time (`LogConfig.maxSegmentMs`).
+        let segment_ms_max = config.max_compaction_lag.filter(|_| compact).unwrap_or(config.segment_age_max);
         LogConfig {
             segment_bytes: config.segment_bytes,
-            segment_ms: config.segment_age_max,
+            segment_ms: config.segment_age_max.min(segment_ms_max),
             segment_index_bytes: config.segment_index_bytes,
             index_interval_bytes: config.index_interval_bytes,
             retention_ms: config.retention,
             retention_bytes: config.retention_bytes,
             delete: config.cleanup_policy.delete,
-            compaction: None,
+            compaction: compact.then_some(CompactionConfig {
+                dirty_ratio_min: config.min_cleanable_dirty_ratio,
+                lag_min: config.min_compaction_lag,
+                lag_max: config.max_compaction_lag,
+                delete_retention: config.delete_retention,
+            }),
             log_append_time: config.timestamp_type == TimestampType::LogAppendTime,
             producer_expiration: self.node().settings.producer_id_expiration,
         }

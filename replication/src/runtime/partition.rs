@@ -13,6 +13,7 @@ use stonelog_storage::log::{EpochEnd, Log};
 
 use super::abort::AbortOnPanic;
 use super::changed::Changed;
+use super::cleaner::Stop;
 use super::directory::Directory;
 use crate::metadata::topic::is_internal;
 use crate::partition::leader::Positions;
@@ -35,6 +36,8 @@ pub struct Partition {
     pub(super) dirty: Cell<bool>,
     /// Whether a flush to its segments is on its way: until it is back its files stay.
     pub(super) flushing: Cell<bool>,
+    /// Stops the compaction that is on its way, if one is.
+    pub(super) compacting: RefCell<Option<Stop>>,
     /// Whether its checkpoint state moved since the last checkpoint.
     pub(super) uncheckpointed: Cell<bool>,
     /// Whether somebody looks at one of its segments for damage.
@@ -83,6 +86,7 @@ impl Partition {
             touched: Cell::new(false),
             dirty: Cell::new(false),
             flushing: Cell::new(false),
+            compacting: RefCell::new(None),
             uncheckpointed: Cell::new(false),
             surveying: Cell::new(false),
         })
@@ -106,6 +110,11 @@ impl Partition {
     /// The log directory it lies in.
     pub fn directory(&self) -> &Arc<Directory> {
         &self.directory
+    }
+
+    /// Whether the cleaner is at work on it.
+    pub fn is_compacting(&self) -> bool {
+        self.compacting.borrow().is_some()
     }
 
     /// What was published last.

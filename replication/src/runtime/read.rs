@@ -97,8 +97,8 @@ impl Lane {
         }
         let bytes_max = request.bytes_max.min(bytes_left);
         let mut moves = 0;
+        let (mut from, up_to) = (request.fetch_offset, progress.high_watermark);
         let done = loop {
-            let (from, up_to) = (request.fetch_offset, progress.high_watermark);
             let planned = partition.replica().log.read(from, up_to, bytes_max, at_least_one);
             match planned {
                 Read::Ready(batches, _) => break Ok(ReadDone { batches, diverging: None }),
@@ -114,6 +114,10 @@ impl Lane {
                         break Ok(ReadDone { batches, diverging: None });
                     }
                     match partition.directory().readers.run_wanted(move || job.run(&access)).await {
+                        // The segment holds nothing from there on: the next one does.
+                        Ok(Ok(Found::Batches { batches, next, .. })) if batches.is_empty() && next > from => {
+                            from = next;
+                        }
                         Ok(Ok(Found::Batches { batches, .. })) => break Ok(ReadDone { batches, diverging: None }),
                         // Meanwhile flushed or deleted: the log knows where it is now.
                         Ok(Ok(Found::Moved)) if partition.progress().role != progress.role => {

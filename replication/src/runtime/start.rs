@@ -18,6 +18,7 @@ use stonelog_storage::log_dir::{LogDir, Tenure};
 use stonelog_storage::{Fault, recovery::Verdict as Recovered};
 
 use super::checkpointer::Checkpointer;
+use super::cleaner::Cleaner;
 use super::directory::{AbsentDirectory, Directory, DirectoryParts};
 use super::follow_image;
 use super::journal::{JournalThreads, LaneSignal};
@@ -40,6 +41,8 @@ use directories::{OpenDirectories, OpenDirectory, RecoveredDirectory};
 const READER_THREADS: usize = 4;
 /// Threads of a directory for segment writes and checkpoints.
 const WRITER_THREADS: usize = 4;
+/// Threads of a directory for compaction: one log at a time.
+const CLEANER_THREADS: usize = 1;
 /// How long after the controller did not hear of a failed directory it is told again.
 const TELL_AGAIN: Duration = Duration::from_millis(200);
 
@@ -217,6 +220,7 @@ pub async fn start(options: StartOptions) -> Result<Started, StartError> {
             readers: Pool::start("read", READER_THREADS)?,
             writers: Pool::start("segment", WRITER_THREADS)?,
             scrubbers: Pool::start("scrub", 1)?,
+            cleaner: Pool::start("cleaner", CLEANER_THREADS)?,
             recovery_epoch: recovered.recovery_epoch,
             is_whole: !recovered.journal_end.hurts_everyone(),
             holds_metadata: open.holds_metadata,
@@ -243,6 +247,7 @@ pub async fn start(options: StartOptions) -> Result<Started, StartError> {
     unfence(&options.node_id, registered.epoch, &metadata, &lanes).await?;
     for (directory, (version, dropped)) in node.directories.iter().zip(checkpoints) {
         keep_checkpoints(&node, directory, &lanes, version, dropped).await;
+        keep_clean(&node, directory, &lanes).await;
     }
     for directory in &node.directories {
         keep_scrubbing(&node, directory, &lanes).await?;
@@ -262,9 +267,7 @@ impl Started {
         self.lane_threads.stop();
         let stopped: Vec<_> = self.journal_threads.into_iter().map(JournalThreads::stop).collect();
         for directory in &self.node.directories {
-            directory.readers.stop();
-            directory.writers.stop();
-            directory.scrubbers.stop();
+            directory.stop();
         }
         self.metadata.shut_down();
         self.node.wait_for_markers();
@@ -469,6 +472,14 @@ async fn keep_scrubbing(node: &Arc<Node>, directory: &Arc<Directory>, lanes: &La
         })
         .await;
     Ok(())
+async fn keep_clean(node: &Arc<Node>, directory: &Arc<Directory>, lanes: &Lanes) {
+    let cleaner = Cleaner::new(Arc::clone(node), Arc::clone(directory), lanes.clone());
+    lanes
+        .call(0, move |_| {
+            spawn_vital("the cleaner", cleaner.run());
+            std::future::ready(())
+        })
+        .await;
 }
 
 /// Tells the controller which directories are left whenever one fails, until it has heard.

@@ -11,7 +11,6 @@ const NO_HERD: &str = "segments are written behind the journal: rolling together
 /// Kafka's default level, 9, means its fast compressor too; any other asks for the slow one.
 const LZ4_HAS_ONE_LEVEL: &str = "the LZ4 encoder here has one level, the one that 9 names";
 const TIERED: &str = "tiered storage is not built yet";
-const NO_COMPACTION: &str = "compaction is not built yet: a compacted topic keeps every record";
 
 /// Every broker key that a topic key inherits from.
 pub static LOG_KEYS: &[Definition] = &[
@@ -36,22 +35,18 @@ pub static LOG_KEYS: &[Definition] = &[
     Definition::long("log.cleaner.delete.retention.ms", "86400000")
         .at_least(0)
         .cluster_wide()
-        .inert(NO_COMPACTION)
         .says("The default of delete.retention.ms."),
     Definition::long("log.cleaner.max.compaction.lag.ms", "9223372036854775807")
         .at_least(1)
         .cluster_wide()
-        .inert(NO_COMPACTION)
         .says("The default of max.compaction.lag.ms."),
     Definition::double("log.cleaner.min.cleanable.ratio", "0.5")
         .checked(Constraint::Ratio(0.0, 1.0))
         .cluster_wide()
-        .inert(NO_COMPACTION)
         .says("The default of min.cleanable.dirty.ratio."),
     Definition::long("log.cleaner.min.compaction.lag.ms", "0")
         .at_least(0)
         .cluster_wide()
-        .inert(NO_COMPACTION)
         .says("The default of min.compaction.lag.ms."),
     Definition::list("log.cleanup.policy", "delete")
         .checked(Constraint::ListOf(&["compact", "delete"]))

@@ -11,14 +11,12 @@ const NO_HERD: &str = "segments are written behind the journal: rolling together
 /// Kafka's default level, 9, means its fast compressor too; any other asks for the slow one.
 const LZ4_HAS_ONE_LEVEL: &str = "the LZ4 encoder here has one level, the one that 9 names";
 const TIERED: &str = "tiered storage is not built yet";
-const NO_COMPACTION: &str = "compaction is not built yet: a compacted topic keeps every record";
 
 /// Every topic key, in alphabetical order.
 pub static TOPIC_KEYS: &[Definition] = &[
     Definition::list("cleanup.policy", "delete")
         .checked(Constraint::ListOf(&["compact", "delete"]))
         .topic(&["log.cleanup.policy"])
-        .mapped("`delete` works; until compaction is built, `compact` keeps every record, and empty keeps every record")
         .says(
             "What happens to old records: `delete` drops whole segments by age and size, `compact` keeps the last \
              record of each key.",
@@ -46,7 +44,6 @@ pub static TOPIC_KEYS: &[Definition] = &[
     Definition::long("delete.retention.ms", "86400000")
         .at_least(0)
         .topic(&["log.cleaner.delete.retention.ms"])
-        .inert(NO_COMPACTION)
         .says("How long a compacted topic keeps the mark of a deleted key, in milliseconds."),
     Definition::long("file.delete.delay.ms", "60000")
         .at_least(0)
@@ -93,7 +90,6 @@ pub static TOPIC_KEYS: &[Definition] = &[
     Definition::long("max.compaction.lag.ms", "9223372036854775807")
         .at_least(1)
         .topic(&["log.cleaner.max.compaction.lag.ms"])
-        .inert(NO_COMPACTION)
         .says("The longest time a record of a compacted topic stays out of compaction, in milliseconds."),
     Definition::int("max.message.bytes", "1048588")
         .at_least(0)
@@ -120,12 +116,10 @@ pub static TOPIC_KEYS: &[Definition] = &[
     Definition::double("min.cleanable.dirty.ratio", "0.5")
         .checked(Constraint::Ratio(0.0, 1.0))
         .topic(&["log.cleaner.min.cleanable.ratio"])
-        .inert(NO_COMPACTION)
         .says("Which share of a compacted log must be uncompacted before it is compacted again."),
     Definition::long("min.compaction.lag.ms", "0")
         .at_least(0)
         .topic(&["log.cleaner.min.compaction.lag.ms"])
-        .inert(NO_COMPACTION)
         .says("The shortest time a record of a compacted topic stays out of compaction, in milliseconds."),
     Definition::unset("min.insync.replicas", Kind::Int).at_least(1).topic(&["min.insync.replicas"]).says(
         "How many in-sync replicas, the leader among them, must hold a record before it is acknowledged. While \

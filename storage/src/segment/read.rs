@@ -79,7 +79,8 @@ impl ReadJob {
                     return Ok(ReadDone::Moved);
                 };
                 found.read_segment(&file, segment, start)?;
-                if let Some(hole) = self.hole.filter(|hole| found.batches.is_empty() && hole.start < segment.end) {
+                let is_empty = found.batches.is_empty() && !found.is_full;
+                if let Some(hole) = self.hole.filter(|hole| is_empty && hole.start < segment.end) {
                     return Ok(ReadDone::Damaged(hole));
                 }
             }
@@ -131,6 +132,7 @@ impl ReadJob {
             batches: Vec::new(),
             bytes: 0,
             next: self.from,
+            is_full: false,
         }
     }
 }
@@ -144,6 +146,8 @@ struct Found {
     batches: Vec<Bytes>,
     bytes: usize,
     next: Offset,
+    /// A batch in the range did not fit.
+    is_full: bool,
 }
 
 impl Found {
@@ -156,7 +160,8 @@ impl Found {
         file.for_each_window(start, (self.max_bytes as u64).max(WINDOW_BYTES_MIN), |position, window| {
             self.take(&window).map_err(|at| file.damage("batch", position + at as u64, "its CRC does not match"))
         })?;
-        if self.batches.is_empty() && self.up_to >= segment.end {
+        // Nothing from there on is left in it, as compaction may leave it. A batch that does not fit is no reason.
+        if self.batches.is_empty() && !self.is_full && self.up_to >= segment.end {
             self.next = segment.end;
         }
         Ok(())
@@ -176,6 +181,7 @@ impl Found {
             }
             let fits = self.bytes + header.batch_bytes <= self.max_bytes || (self.at_least_one && self.bytes == 0);
             if header.next_offset() > self.up_to || !fits {
+                self.is_full |= !fits;
                 more = false;
                 break;
             }

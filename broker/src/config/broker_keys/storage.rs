@@ -2,7 +2,6 @@
 
 use stonelog_replication::settings::{Definition, Kind};
 
-const NO_COMPACTION: &str = "compaction is not built yet: a compacted topic keeps every record";
 const CHECKPOINTS: &str = "the journal bounds recovery: checkpoints follow its size, not a clock";
 const PLUG_IN: &str = "Java plug-ins cannot be loaded";
 
@@ -29,30 +28,28 @@ pub(super) static KEYS: &[Definition] = &[
     Definition::long("log.cleaner.backoff.ms", "15000")
         .at_least(0)
         .cluster_wide()
-        .inert(NO_COMPACTION)
         .says("How long the cleaner rests when there is nothing to clean, in milliseconds."),
     Definition::long("log.cleaner.dedupe.buffer.size", "134217728")
         .cluster_wide()
-        .inert(NO_COMPACTION)
+        .mapped("divided among the log directories; 24 bytes a key, taken only while compacting and as far as needed")
         .says("Memory for finding duplicate keys, in bytes."),
-    Definition::boolean("log.cleaner.enable", "true").inert(NO_COMPACTION).says("Whether the cleaner runs."),
+    Definition::boolean("log.cleaner.enable", "true").says("Whether the cleaner runs."),
     Definition::double("log.cleaner.io.buffer.load.factor", "0.9")
         .cluster_wide()
-        .inert(NO_COMPACTION)
         .says("How full the cleaner's buffer of keys may get, 0 to 1."),
     Definition::int("log.cleaner.io.buffer.size", "524288")
         .at_least(0)
         .cluster_wide()
-        .inert(NO_COMPACTION)
+        .inert("the cleaner reads and writes 1 MiB at a time")
         .says("Memory for the cleaner's reads and writes, in bytes."),
     Definition::double("log.cleaner.io.max.bytes.per.second", "1.7976931348623157E308")
         .cluster_wide()
-        .inert(NO_COMPACTION)
+        .mapped("divided among the log directories; beside it the cleaner rests as long as it works")
         .says("The most bytes the cleaner reads and writes per second."),
     Definition::int("log.cleaner.threads", "1")
         .at_least(0)
         .cluster_wide()
-        .inert(NO_COMPACTION)
+        .inert("each log directory has one thread that compacts, at the lowest priority")
         .says("Threads that clean."),
     Definition::text("log.dir", super::DEFAULT_DATA_DIR).high().says("The data directory while log.dirs is unset."),
     Definition::long("log.dir.failure.timeout.ms", "30000")
