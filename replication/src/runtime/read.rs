@@ -108,9 +108,13 @@ impl Lane {
                 Read::Job(job) => {
                     let access = Arc::clone(&partition.directory().access);
                     if job.bytes_max() <= *now_left
-                        && let Some(Found::Batches { batches, .. }) = job.try_now(&access)
+                        && let Some(Found::Batches { batches, next, .. }) = job.try_now(&access)
                     {
                         *now_left -= job.bytes_max();
+                        if batches.is_empty() && next > from {
+                            from = next;
+                            continue;
+                        }
                         break Ok(ReadDone { batches, diverging: None });
                     }
                     match partition.directory().readers.run_wanted(move || job.run(&access)).await {

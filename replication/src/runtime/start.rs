@@ -472,6 +472,8 @@ async fn keep_scrubbing(node: &Arc<Node>, directory: &Arc<Directory>, lanes: &La
         })
         .await;
     Ok(())
+}
+
 async fn keep_clean(node: &Arc<Node>, directory: &Arc<Directory>, lanes: &Lanes) {
     let cleaner = Cleaner::new(Arc::clone(node), Arc::clone(directory), lanes.clone());
     lanes

@@ -25,7 +25,7 @@ use super::{CompactJob, DECOMPRESSED_BYTES_MAX, Pace, Replacement, Totals, WINDO
 use crate::Fault;
 use crate::job::FileAccess;
 use crate::segment::Segment;
-use crate::segment::verified::VerifiedSegment;
+use crate::segment::verified::{VerifiedSegment, is_gone};
 use crate::segment::walk::Batches;
 
 /// A compaction whose keys are mapped.
@@ -75,7 +75,11 @@ impl Rewriting {
     /// Writes the next group that changes. After an error nothing more may be done with it.
     pub fn step(&mut self, access: &FileAccess, pace: &mut dyn Pace) -> Result<Step, Fault> {
         while let Some(group) = self.groups.pop_front() {
-            match self.rewrite(access, pace, group.clone())? {
+            let written = match self.rewrite(access, pace, group.clone()) {
+                Err(fault) if is_gone(&fault) => Written::Stopped,
+                written => written?,
+            };
+            match written {
                 Written::Stopped => return Ok(Step::Stopped),
                 Written::Unchanged => {}
                 Written::Segment(segment) => {

@@ -14,7 +14,7 @@ use super::transactions::{BatchAt, Met, Open, marker_of};
 use super::{CompactJob, DECOMPRESSED_BYTES_MAX, Pace, Totals, WINDOW_BYTES, plan, sweep};
 use crate::Fault;
 use crate::job::FileAccess;
-use crate::segment::verified::VerifiedSegment;
+use crate::segment::verified::{VerifiedSegment, is_gone};
 use crate::segment::walk::Batches;
 
 /// How the first pass ended.
@@ -30,6 +30,13 @@ pub enum Mapped {
 impl CompactJob {
     /// Reads the dirty part. [`Fault::Damage`] and [`Fault::Foreign`] concern this log alone.
     pub fn map_keys(self, access: &FileAccess, pace: &mut dyn Pace) -> Result<Mapped, Fault> {
+        match self.scan(access, pace) {
+            Err(fault) if is_gone(&fault) => Ok(Mapped::Stopped),
+            done => done,
+        }
+    }
+
+    fn scan(self, access: &FileAccess, pace: &mut dyn Pace) -> Result<Mapped, Fault> {
         if let Some(segments) = &self.sweep {
             sweep::sweep(access, self.replica.partition, segments)?;
         }

@@ -66,7 +66,8 @@ impl Log {
     /// A new segment is durable: from here on it is read instead of those it replaces. `false` when the log has changed
     /// since: then nobody names the new one, and its files may go ([`crate::segment::delete::DeleteJob`]).
     pub fn on_compacted(&mut self, done: &Replacement) -> bool {
-        if done.replica != self.key || self.dropped || self.settling.is_some() {
+        // What a hole says of segments' bytes would not be true of the new one.
+        if done.replica != self.key || self.dropped || self.settling.is_some() || !self.holes.is_empty() {
             return false;
         }
         assert!(self.segments.compacting, "a replacement belongs to the compaction under way");

@@ -24,8 +24,6 @@ impl DeleteJob {
     pub fn run(&self, access: &FileAccess) -> Result<(), Fault> {
         for name in &self.segments {
             let id = name.of(self.partition);
-            access.files().forget(id);
-            access.pending_sums().forget(id);
             let log = id.path(SegmentFile::Log);
             let mut deleted = log.clone();
             deleted.set_extension("log.deleted");
@@ -33,6 +31,8 @@ impl DeleteJob {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 result => result.map_err(|source| access.fault("rename", &log, None, source))?,
             }
+            access.files().forget(id);
+            access.pending_sums().forget(id);
             for file in [SegmentFile::Index, SegmentFile::Sums] {
                 remove(access, &id.path(file))?;
             }

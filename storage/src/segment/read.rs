@@ -9,7 +9,7 @@ use stonelog_protocol::batch::header::{HeaderError, crc_matches};
 use stonelog_protocol::{Offset, Timestamp};
 
 use super::Segment;
-use super::verified::VerifiedSegment;
+use super::verified::{VerifiedSegment, is_gone};
 use super::walk::Batches;
 use crate::holes::{Hole, HoleBytes};
 use crate::job::FileAccess;
@@ -71,6 +71,13 @@ pub enum ReadDone {
 impl ReadJob {
     /// Reads and checks. [`Fault::Damage`] names bytes that fail their check.
     pub fn run(self, access: &FileAccess) -> Result<ReadDone, Fault> {
+        match self.read(access) {
+            Err(fault) if is_gone(&fault) => Ok(ReadDone::Moved),
+            done => done,
+        }
+    }
+
+    fn read(self, access: &FileAccess) -> Result<ReadDone, Fault> {
         let mut found = self.begin();
         match self.source {
             Source::Segment { segment, closed, start, skip } => {
@@ -229,6 +236,13 @@ pub enum LookupDone {
 impl LookupJob {
     /// Searches the places in order.
     pub fn run(self, access: &FileAccess) -> Result<LookupDone, Fault> {
+        match self.search(access) {
+            Err(fault) if is_gone(&fault) => Ok(LookupDone::Moved),
+            done => done,
+        }
+    }
+
+    fn search(self, access: &FileAccess) -> Result<LookupDone, Fault> {
         let matches = |header: &BatchHeader| {
             // Compaction leaves batches without records.
             header.records_count > 0

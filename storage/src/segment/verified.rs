@@ -20,6 +20,14 @@ const SCAN_BYTES: u64 = 1 << 20;
 /// One entry per this many bytes in an index that is built from the file.
 const REBUILT_INTERVAL_BYTES: u32 = 4096;
 
+/// What a [`Fault::Damage`] calls a segment that was deleted meanwhile.
+const GONE: &str = "segment that is no more";
+
+/// Whether a read failed only because its segment was deleted meanwhile: ask the log again.
+pub(crate) fn is_gone(fault: &Fault) -> bool {
+    matches!(fault, Fault::Damage { what: GONE, .. })
+}
+
 /// See the module's comment.
 pub(crate) struct VerifiedSegment<'a> {
     access: &'a FileAccess,
@@ -56,12 +64,6 @@ impl<'a> VerifiedSegment<'a> {
             true => access.files().open_existing(access, id, SegmentFile::Sums)?,
             false => None,
         };
-        let path = id.path(SegmentFile::Log);
-        let is_there = || access.disk().exists(&access.path(&path));
-        // Of a segment that is deleted meanwhile the `.log` goes first.
-        if closed && sums.is_none() && !is_there().map_err(|source| access.fault("stat", &path, None, source))? {
-            return Ok(None);
-        }
         Ok(Some(VerifiedSegment { access, id, segment, closed, skip, log, sums, patience: Patience::Waits }))
     }
 
@@ -136,23 +138,40 @@ impl<'a> VerifiedSegment<'a> {
         let mut sums = Vec::with_capacity(count as usize);
         if stored > 0 {
             let mut bytes = buffer(stored * 4);
-            let Some(file) = &self.sums else { return Err(self.damage("segment", 0, "its checksum file is missing")) };
+            // It may have been made since the segment was opened: until then its checksums were in memory.
+            let file = match (&self.sums, self.patience) {
+                (None, Patience::Waits) => {
+                    self.access.files().open_existing(self.access, self.id, SegmentFile::Sums)?
+                }
+                (known, _) => known.clone(),
+            };
+            let Some(file) = file else { return Err(self.without_sums(0, "its checksum file is missing")?) };
             let read = self
-                .read_file(&**file, first * 4, &mut bytes)
+                .read_file(&*file, first * 4, &mut bytes)
                 .map_err(|source| self.fault(SegmentFile::Sums, "read", first * 4, source))?;
             if read < bytes.len() {
-                return Err(self.damage("segment", first * BLOCK_BYTES, "its checksum file is too short"));
+                return Err(self.without_sums(first * BLOCK_BYTES, "its checksum file is too short")?);
             }
             sums.extend(bytes.chunks_exact(4).map(|sum| u32::from_le_bytes([sum[0], sum[1], sum[2], sum[3]])));
         }
         sums.extend(pending.into_iter().flat_map(|(_, sums)| sums));
         if sums.len() as u64 != counted {
-            return Err(self.damage("segment", first * BLOCK_BYTES, "its checksum file is too short"));
+            return Err(self.without_sums(first * BLOCK_BYTES, "its checksum file is too short")?);
         }
         if partial_is_known {
             sums.push(self.segment.partial_crc);
         }
         Ok(sums)
+    }
+
+    /// Checksums are not where they should be. A segment that is deleted loses its name before them: then it has moved.
+    fn without_sums(&self, position: u64, detail: &str) -> Result<Fault, Fault> {
+        let path = self.id.path(SegmentFile::Log);
+        let exists = self.access.disk().exists(&self.access.path(&path));
+        Ok(match exists.map_err(|source| self.access.fault("stat", &path, None, source))? {
+            true => self.damage("segment", position, detail),
+            false => self.damage(GONE, position, "it was deleted while it was read"),
+        })
     }
 
     /// The segment's index: from memory, from its file, or built from the batches.
