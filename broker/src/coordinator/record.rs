@@ -92,6 +92,26 @@ pub enum DecodeError {
 }
 
 impl Record {
+    /// About how many bytes it takes in a batch, without encoding it.
+    pub fn bytes_about(&self) -> usize {
+        const FIXED: usize = 64;
+        FIXED
+            + match self {
+                Record::Offset { group, topic, value, .. } => {
+                    let metadata = value.as_ref().map_or(0, |value| value.metadata.len());
+                    group.as_str().len() + topic.len() + metadata
+                }
+                Record::Group { group, value } => {
+                    let members = value.iter().flat_map(|value| &value.members);
+                    let member = |member: &StoredMember| {
+                        let names = member.member_id.as_str().len() + member.client_id.len() + member.client_host.len();
+                        FIXED + names + member.subscription.len() + member.assignment.len()
+                    };
+                    group.as_str().len() + members.map(member).sum::<usize>()
+                }
+            }
+    }
+
     /// The record's key as bytes.
     pub fn encode_key(&self) -> Bytes {
         let mut out = Writer::new();

@@ -6,7 +6,8 @@
 //! [`read`] and [`read_every`]; the state itself never leaves its lane.
 //!
 //! *Differences from Kafka.* A request that meets a partition still being loaded waits a moment before it is told
-//! COORDINATOR_LOAD_IN_PROGRESS. Each decision is a batch of its own; the journal gathers them.
+//! COORDINATOR_LOAD_IN_PROGRESS. The commits of one turn of a lane are one batch, each other decision is one of its own;
+//! the journal gathers them.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -95,6 +96,19 @@ where
     async move { decided?.await }
 }
 
+/// As [`decide`], for an OffsetCommit: it is appended with the others of its lane's turn, as one batch.
+pub fn commit<D>(
+    context: &RequestContext,
+    group: &GroupId,
+    decide: D,
+) -> impl Future<Output = Result<Response, ErrorCode>> + use<D>
+where
+    D: FnOnce(&mut Groups, Ticket, Now) -> Decision + Send + 'static,
+{
+    let committed = owner_of(context, group).map(|owned| call(context, owned, decide, GroupPartition::commit));
+    async move { committed?.await }
+}
+
 /// As [`decide`], by the partition: for requests about several groups.
 pub fn decide_at<D>(
     context: &RequestContext,
@@ -104,19 +118,33 @@ pub fn decide_at<D>(
 where
     D: FnOnce(&mut Groups, Ticket, Now) -> Decision + Send + 'static,
 {
+    call(context, owned, decide, |partition, decide| partition.decide(decide))
+}
+
+/// Has `work` done with a decision on the lane that owns the partition.
+fn call<D, W>(
+    context: &RequestContext,
+    owned: TopicPartition,
+    decide: D,
+    work: W,
+) -> impl Future<Output = Result<Response, ErrorCode>> + use<D, W>
+where
+    D: FnOnce(&mut Groups, Ticket, Now) -> Decision + Send + 'static,
+    W: FnOnce(&Rc<GroupPartition>, D) -> Decided + Send + 'static,
+{
     let lanes = context.lane.lanes();
     lanes.call(lanes.owner(owned), move |_| {
         // Decided at once where that can be, so that the order of the calls is kept.
         let begun = partition(owned).map(|partition| match partition.is_loading() {
-            false => Begun::Decided(partition.decide(decide)),
-            true => Begun::Loading(partition, decide),
+            false => Begun::Decided(work(&partition, decide)),
+            true => Begun::Loading(partition, decide, work),
         });
         async move {
             let decided = match begun? {
                 Begun::Decided(decided) => decided,
-                Begun::Loading(partition, decide) => {
+                Begun::Loading(partition, decide, work) => {
                     partition.loaded().await?;
-                    partition.decide(decide)
+                    work(&partition, decide)
                 }
             };
             // A sender that is gone went with its partition.
@@ -126,10 +154,13 @@ where
 }
 
 /// How far a decision has come within its lane's turn.
-enum Begun<D> {
-    Decided(Result<oneshot::Receiver<Answered>, ErrorCode>),
-    Loading(Rc<GroupPartition>, D),
+enum Begun<D, W> {
+    Decided(Decided),
+    Loading(Rc<GroupPartition>, D, W),
 }
+
+/// Where the answer to a decision will be given.
+type Decided = Result<oneshot::Receiver<Answered>, ErrorCode>;
 
 /// Reads the state of the group's owner; resolves once what was read is committed. Errors as [`decide`]'s.
 pub async fn read<R: Send + 'static>(

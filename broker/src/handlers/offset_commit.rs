@@ -104,7 +104,7 @@ fn commit(
 ) -> impl Future<Output = Result<PerPartition, ErrorCode>> + use<> {
     let group = request.group.clone();
     let decide = move |groups: &mut runtime::Groups, ticket, now| groups.decide_commit(request, ticket, now);
-    let decided = runtime::decide(context, &group, decide);
+    let decided = runtime::commit(context, &group, decide);
     async move {
         match decided.await? {
             Response::Commit(answer) => Ok(answer),

@@ -16,7 +16,7 @@ use stonelog_replication::partition::Acks;
 use stonelog_replication::progress::{Progress, Role};
 use stonelog_replication::runtime::changed::Changed;
 use stonelog_replication::runtime::lane::Append;
-use stonelog_replication::runtime::lanes::spawn_vital;
+use stonelog_replication::runtime::lanes::{spawn_here, spawn_vital};
 use stonelog_replication::runtime::partition::Partition;
 use stonelog_storage::LogGeneration;
 use tokio::sync::oneshot;
@@ -83,7 +83,7 @@ impl GroupPartition {
         let phase = self.phase.replace(Phase::Gone);
         if let Phase::Serving(serving) = phase {
             tracing::info!(partition = %self.log.id().partition, "groups of this partition are not coordinated here any more");
-            serving.unload(ErrorCode::NotCoordinator);
+            serving.unload(ErrorCode::NotCoordinator, self.registry.now());
         }
         self.changed.publish();
     }
@@ -118,6 +118,24 @@ impl GroupPartition {
         decide: impl FnOnce(&mut Groups, Ticket, Now) -> Decision,
     ) -> Result<oneshot::Receiver<Answered>, ErrorCode> {
         self.with_serving(|serving, now| serving.decide(now, decide, |records| self.append(records)))
+    }
+
+    /// Decides a commit; it is appended with all others of this turn of the lane, as one batch.
+    pub(super) fn commit(
+        self: &Rc<Self>,
+        decide: impl FnOnce(&mut Groups, Ticket, Now) -> Decision,
+    ) -> Result<oneshot::Receiver<Answered>, ErrorCode> {
+        let gather = |serving: &mut Serving, now| serving.gather(now, decide, |records| self.append(records));
+        let (answered, is_first) = self.on_serving(gather)?;
+        if is_first {
+            let partition = Rc::clone(self);
+            // Runs after the tasks that are ready now.
+            spawn_here(async move {
+                // Over meanwhile: whoever waited has been told so.
+                let _ = partition.with_serving(|_, _| ());
+            });
+        }
+        Ok(answered)
     }
 
     /// Reads the state; resolves once what was read is committed.
@@ -221,8 +239,15 @@ impl GroupPartition {
         }
     }
 
-    /// Runs `work` on the groups if they are served here, then says what may be said.
+    /// Runs `work` on the groups if they are served here, all gathered commits being appended, then says what may be said.
     fn with_serving<R>(&self, work: impl FnOnce(&mut Serving, Now) -> R) -> Result<R, ErrorCode> {
+        self.on_serving(|serving, now| {
+            serving.append_gathered(now, |records| self.append(records));
+            work(serving, now)
+        })
+    }
+
+    fn on_serving<R>(&self, work: impl FnOnce(&mut Serving, Now) -> R) -> Result<R, ErrorCode> {
         if !self.is_current() {
             self.unload();
             return Err(ErrorCode::NotCoordinator);

@@ -26,10 +26,16 @@ pub(super) struct Serving {
     groups: Groups,
     waiting: HashMap<Ticket, oneshot::Sender<Answered>>,
     parking: Parking<Parked>,
+    /// Commits that were decided and are not appended yet.
+    gathered: Vec<Decision>,
+    gathered_bytes: usize,
     /// End of the last record that was applied.
     applied_end: Offset,
     next_ticket: u64,
 }
+
+/// About how many bytes of records are gathered into one batch; a decision of more goes alone.
+const GATHERED_BYTES_MAX: usize = 64 << 10;
 
 /// What may be said once its records are committed. Nobody may be there to hear it any more.
 enum Parked {
@@ -50,7 +56,15 @@ impl Serving {
     /// Groups whose log ends at `end`.
     pub(super) fn new(groups: Groups, end: Offset, commit_timeout: Duration) -> Serving {
         let parking = Parking::new(commit_timeout);
-        Serving { groups, waiting: HashMap::new(), parking, applied_end: end, next_ticket: 0 }
+        Serving {
+            groups,
+            waiting: HashMap::new(),
+            parking,
+            gathered: Vec::new(),
+            gathered_bytes: 0,
+            applied_end: end,
+            next_ticket: 0,
+        }
     }
 
     /// Decides a request and carries out what was decided. `append` takes records to the log and returns its end.
@@ -58,15 +72,53 @@ impl Serving {
         &mut self,
         now: Now,
         decide: impl FnOnce(&mut Groups, Ticket, Now) -> Decision,
-        append: impl FnOnce(&[Record]) -> Result<Offset, ErrorCode>,
+        append: impl Fn(&[Record]) -> Result<Offset, ErrorCode>,
     ) -> oneshot::Receiver<Answered> {
+        self.append_gathered(now, &append);
+        let (ticket, receiver) = self.ticket();
+        let decision = decide(&mut self.groups, ticket, now);
+        let _ = self.settle(decision, now, append);
+        receiver
+    }
+
+    /// Decides a commit, which is appended with those that follow it. Nothing but a commit may be decided or read before
+    /// [`Serving::append_gathered`]: it would not see it. Says whether it is the first of a batch.
+    pub(super) fn gather(
+        &mut self,
+        now: Now,
+        decide: impl FnOnce(&mut Groups, Ticket, Now) -> Decision,
+        append: impl Fn(&[Record]) -> Result<Offset, ErrorCode>,
+    ) -> (oneshot::Receiver<Answered>, bool) {
+        let (ticket, receiver) = self.ticket();
+        let decision = decide(&mut self.groups, ticket, now);
+        let bytes: usize = decision.records.iter().map(Record::bytes_about).sum();
+        if self.gathered_bytes + bytes > GATHERED_BYTES_MAX {
+            self.append_gathered(now, &append);
+        }
+        let is_first = self.gathered.is_empty();
+        self.gathered_bytes += bytes;
+        self.gathered.push(decision);
+        (receiver, is_first)
+    }
+
+    /// Appends the gathered commits as one batch and settles them in their order. If the log refuses it, none of them is
+    /// in it, and each is told so.
+    pub(super) fn append_gathered(&mut self, now: Now, append: impl Fn(&[Record]) -> Result<Offset, ErrorCode>) {
+        self.gathered_bytes = 0;
+        let gathered = std::mem::take(&mut self.gathered);
+        let records: Vec<Record> = gathered.iter().flat_map(|decision| &decision.records).cloned().collect();
+        let appended = if records.is_empty() { Ok(self.applied_end) } else { append(&records) };
+        for decision in gathered {
+            self.settle_as(decision, appended, now);
+        }
+    }
+
+    fn ticket(&mut self) -> (Ticket, oneshot::Receiver<Answered>) {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         let (sender, receiver) = oneshot::channel();
         self.waiting.insert(ticket, sender);
-        let decision = decide(&mut self.groups, ticket, now);
-        let _ = self.settle(decision, now, append);
-        receiver
+        (ticket, receiver)
     }
 
     /// Reads the state; what was read may be said when the receiver says so.
@@ -75,6 +127,7 @@ impl Serving {
         now: Now,
         read: impl FnOnce(&mut Groups, Now) -> R,
     ) -> (R, oneshot::Receiver<Committed>) {
+        assert!(self.gathered.is_empty(), "what is gathered is appended before anything is read");
         let value = read(&mut self.groups, now);
         let (sender, receiver) = oneshot::channel();
         self.park(now, Parked::Read(sender));
@@ -88,6 +141,7 @@ impl Serving {
         decide: impl FnOnce(&Groups, Now) -> Decision,
         append: impl FnOnce(&[Record]) -> Result<Offset, ErrorCode>,
     ) -> Result<usize, ErrorCode> {
+        assert!(self.gathered.is_empty(), "what is gathered is appended before anything is decided by it");
         let decision = decide(&self.groups, now);
         let count = decision.records.len();
         self.settle(decision, now, append).map(|()| count)
@@ -100,6 +154,12 @@ impl Serving {
         append: impl FnOnce(&[Record]) -> Result<Offset, ErrorCode>,
     ) -> Result<(), ErrorCode> {
         let appended = if decision.records.is_empty() { Ok(self.applied_end) } else { append(&decision.records) };
+        self.settle_as(decision, appended, now);
+        appended.map(|_| ())
+    }
+
+    /// Carries out a decision whose records were appended up to an end, or refused.
+    fn settle_as(&mut self, decision: Decision, appended: Result<Offset, ErrorCode>, now: Now) {
         let answers = match appended {
             Ok(end) => {
                 self.applied_end = end;
@@ -111,7 +171,6 @@ impl Serving {
             let sender = self.waiting.remove(&ticket).expect("a ticket is answered once");
             self.park(now, Parked::Answer { sender, response });
         }
-        appended.map(|_| ())
     }
 
     fn park(&mut self, now: Now, parked: Parked) {
@@ -132,6 +191,7 @@ impl Serving {
         for parked in self.parking.on_time(now.mono) {
             parked.give(Some(ErrorCode::CoordinatorNotAvailable));
         }
+        self.append_gathered(now, &append);
         while let Some(decision) = self.groups.on_time(now) {
             let _ = self.settle(decision, now, &append);
         }
@@ -143,7 +203,13 @@ impl Serving {
     }
 
     /// Ends it: everybody who waits is told `error`.
-    pub(super) fn unload(mut self, error: ErrorCode) {
+    pub(super) fn unload(mut self, error: ErrorCode, now: Now) {
+        for decision in std::mem::take(&mut self.gathered) {
+            for Answer { ticket, .. } in self.groups.on_refused(decision, error, now) {
+                let sender = self.waiting.remove(&ticket).expect("a ticket is answered once");
+                let _ = sender.send(Err(error));
+            }
+        }
         for parked in self.parking.drain() {
             parked.give(Some(error));
         }
@@ -234,6 +300,85 @@ mod tests {
     }
 
     #[test]
+    fn gathered_commits_are_one_batch_and_answered_in_their_order() {
+        let mut serving = serving();
+        let batches = std::cell::RefCell::new(Vec::new());
+        let append = |records: &[Record]| {
+            batches.borrow_mut().push(records.len());
+            Ok(Offset(10 + batches.borrow().iter().sum::<usize>() as i64))
+        };
+        let decide = |groups: &mut Groups, ticket, now| groups.decide_commit(commit(), ticket, now);
+        let (mut first, is_first) = serving.gather(at(0), decide, append);
+        assert!(is_first);
+        let (mut second, is_first) = serving.gather(at(0), decide, append);
+        assert!(!is_first);
+        assert!(batches.borrow().is_empty(), "nothing is appended before the turn ends");
+        serving.append_gathered(at(1), append);
+        assert_eq!(*batches.borrow(), [2]);
+        serving.on_high_watermark(Offset(11));
+        assert!(first.try_recv().is_err(), "a batch is committed whole");
+        serving.on_high_watermark(Offset(12));
+        for answer in [&mut first, &mut second] {
+            assert_eq!(commit_error(answer.try_recv().unwrap()), Ok(ErrorCode::None));
+        }
+        assert_eq!(serving.read(at(2), |groups, _| committed_offset(groups)).0, Offset(7));
+    }
+
+    #[test]
+    fn other_decisions_and_time_see_what_was_gathered_before_them() {
+        let mut serving = serving();
+        let append = |records: &[Record]| Ok(Offset(10 + records.len() as i64));
+        let decide = |groups: &mut Groups, ticket, now| groups.decide_commit(commit(), ticket, now);
+        let (_first, _) = serving.gather(at(0), decide, append);
+        let delete = |groups: &mut Groups, ticket, _| groups.decide_delete_groups(vec![commit().group], ticket);
+        let mut deleted = serving.decide(at(0), delete, append);
+        serving.on_high_watermark(Offset(20));
+        match deleted.try_recv().unwrap() {
+            Ok(Response::DeleteGroups(deleted)) => assert_eq!(deleted[0].1, ErrorCode::None),
+            other => panic!("a deletion's answer, not {other:?}"),
+        }
+        let (_second, _) = serving.gather(at(1), decide, append);
+        serving.on_time(at(2), append);
+        assert_eq!(serving.read(at(2), |groups, _| committed_offset(groups)).0, Offset(7));
+    }
+
+    #[test]
+    fn gathered_commits_are_refused_together_and_unloaded_with_the_rest() {
+        let mut serving = serving();
+        let refuse = |_: &[Record]| Err(ErrorCode::NotEnoughReplicas);
+        let decide = |groups: &mut Groups, ticket, now| groups.decide_commit(commit(), ticket, now);
+        let (mut first, _) = serving.gather(at(0), decide, refuse);
+        let (mut second, _) = serving.gather(at(0), decide, refuse);
+        serving.append_gathered(at(0), refuse);
+        serving.on_high_watermark(Offset(10));
+        for answer in [&mut first, &mut second] {
+            assert_eq!(commit_error(answer.try_recv().unwrap()), Ok(ErrorCode::CoordinatorNotAvailable));
+        }
+        assert_eq!(serving.read(at(1), |groups, _| committed_offset(groups)).0, Offset::NONE);
+        let (mut third, _) = serving.gather(at(1), decide, refuse);
+        serving.unload(ErrorCode::NotCoordinator, at(2));
+        assert_eq!(commit_error(third.try_recv().unwrap()), Err(ErrorCode::NotCoordinator));
+    }
+
+    #[test]
+    fn gathered_commits_do_not_grow_beyond_their_limit() {
+        let mut serving = serving();
+        let batches = std::cell::RefCell::new(Vec::new());
+        let append = |records: &[Record]| {
+            batches.borrow_mut().push(records.iter().map(Record::bytes_about).sum::<usize>());
+            Ok(Offset(10 + batches.borrow().len() as i64))
+        };
+        for _ in 0..40 {
+            let mut large = commit();
+            large.topics[0].partitions[0].metadata = Some("m".repeat(4_000).into());
+            let decide = |groups: &mut Groups, ticket, now| groups.decide_commit(large, ticket, now);
+            drop(serving.gather(at(0), decide, append));
+        }
+        serving.append_gathered(at(0), append);
+        assert!(batches.borrow().len() > 1 && batches.borrow().iter().all(|bytes| *bytes <= GATHERED_BYTES_MAX));
+    }
+
+    #[test]
     fn a_refused_append_applies_nothing_and_says_so() {
         let mut serving = serving();
         let mut answer = commit_at(&mut serving, at(0), Err(ErrorCode::NotEnoughReplicas));
@@ -271,7 +416,7 @@ mod tests {
         };
         let decide = |groups: &mut Groups, ticket, now| groups.decide_join(join, ticket, Uuid::ZERO, now);
         let mut waiting = serving.decide(at(1), decide, |_| panic!("nothing to append"));
-        serving.unload(ErrorCode::NotCoordinator);
+        serving.unload(ErrorCode::NotCoordinator, at(2));
         assert_eq!(commit_error(parked.try_recv().unwrap()), Err(ErrorCode::NotCoordinator));
         match waiting.try_recv().unwrap() {
             Ok(Response::Join(join)) => assert_eq!(join.error, ErrorCode::NotCoordinator),
