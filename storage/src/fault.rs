@@ -53,9 +53,10 @@ impl Fault {
         Fault::Io { operation, path: path.to_owned(), position: Some(position), source }
     }
 
-    /// Whether space ran out while allocating: no fault of the device; retry later (rule 8).
+    /// Whether space ran out while allocating, for bytes or for a new name (XFS has no room for an inode when it is full):
+    /// no fault of the device; retry later (rule 8).
     pub fn is_out_of_space(&self) -> bool {
-        matches!(self, Fault::Io { operation: "allocate", source, .. }
+        matches!(self, Fault::Io { operation: "allocate" | "create" | "mkdir", source, .. }
             if source.kind() == io::ErrorKind::StorageFull || source.kind() == io::ErrorKind::QuotaExceeded)
     }
 
@@ -104,6 +105,8 @@ mod tests {
     fn only_an_allocation_runs_out_of_space() {
         let full = || io::Error::from(io::ErrorKind::StorageFull);
         assert!(Fault::io("allocate", Path::new("f"), full()).is_out_of_space());
+        assert!(Fault::io("create", Path::new("f"), full()).is_out_of_space());
+        assert!(Fault::io("mkdir", Path::new("f"), full()).is_out_of_space());
         assert!(!Fault::io("write", Path::new("f"), full()).is_out_of_space());
         let other = io::Error::from(io::ErrorKind::PermissionDenied);
         assert!(!Fault::io("allocate", Path::new("f"), other).is_out_of_space());

@@ -1,0 +1,50 @@
+//! A new file, or a directory, for which there is no room is no fault of the device: it is tried again, and nothing is lost.
+//!
+//! XFS says so when a file is created, ext4 when space is allocated in it.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod support;
+
+use std::sync::Arc;
+
+use stonelog_protocol::Offset;
+use stonelog_storage::disk::{SimFault, SimOperation};
+use stonelog_storage::log::LogConfig;
+
+use support::{Batch, Lane, NOW, new_disk};
+
+#[test]
+fn no_room_for_a_new_name_is_tried_again() {
+    // The directory of the replica, a segment, both files of a checkpoint.
+    for name in ["-0", ".log", "checkpoint.tmp", "checkpoint.copy.tmp"] {
+        let disk = new_disk();
+        let mut lane = Lane::start(Arc::new(disk.clone()), LogConfig::default()).unwrap();
+        lane.create(0);
+        let written = lane.append(0, &Batch::of(3), 0);
+        lane.commit().unwrap();
+        disk.fail(SimOperation::Create, name, 0, SimFault::StorageFull);
+        let mut refused = 0;
+        let job = lane.logs[0].plan_flush(NOW, true, 0).unwrap();
+        match job.run(&lane.access) {
+            Ok(done) => assert!(lane.logs[0].on_flushed(done)),
+            Err(fault) => {
+                assert!(fault.is_out_of_space(), "{name}: {fault}");
+                let generation = lane.logs[0].key().generation;
+                lane.logs[0].on_flush_deferred(generation);
+                refused += 1;
+                assert!(lane.flush(0).unwrap(), "{name}");
+            }
+        }
+        if let Err(fault) = lane.checkpoint() {
+            assert!(fault.is_out_of_space(), "{name}: {fault}");
+            refused += 1;
+            lane.checkpoint().unwrap();
+        }
+        assert_eq!(refused, 1, "{name}");
+        drop(lane);
+        disk.crash(1, stonelog_storage::disk::Tearing::Blocks);
+        let lane = Lane::start(Arc::new(disk), LogConfig::default()).unwrap();
+        assert_eq!(lane.read_all(0, Offset::ZERO, 10_000).unwrap(), written, "{name}");
+    }
+}
