@@ -13,6 +13,7 @@
 pub mod campaign;
 pub mod canary;
 pub mod device;
+pub mod extents;
 pub mod fuse;
 pub mod image;
 pub mod ledger;

@@ -4,6 +4,7 @@
 //! while the victim starts. The negative control runs a victim that acknowledges without fdatasync: the same checks must
 //! find its losses, else they prove nothing. See `stonelog_tests::power`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,7 +12,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum};
 use stonelog_tests::power::Rig;
-use stonelog_tests::power::campaign::{Place, broker, storage};
+use stonelog_tests::power::campaign::faults::{Effect, FaultKind};
+use stonelog_tests::power::campaign::{Place, broker, faults, storage};
+use stonelog_tests::power::extents::FileClass;
 use stonelog_tests::power::image::{FileSystem, obstacle};
 use stonelog_tests::power::ledger::{Ledger, Part, Series};
 use stonelog_tests::power::process::WriterSpec;
@@ -40,6 +43,12 @@ struct Options {
     /// Consumer groups of a broker's load.
     #[arg(long, default_value_t = 1)]
     groups: u32,
+    /// Faults of the device instead of cuts, this many of each kind and class of files: the storage crate alone.
+    #[arg(long)]
+    faults: Option<u32>,
+    /// Kinds of faults [default: all].
+    #[arg(long, value_enum)]
+    fault: Vec<FaultKind>,
     /// Switch the fsync guard off, in a build that has the switch, and expect losses within ten cuts.
     #[arg(long)]
     without_fsync: bool,
@@ -97,8 +106,10 @@ fn run(options: &Options) -> Result<()> {
     let chosen = if options.fs.is_empty() { vec![FileSystem::Ext4, FileSystem::Xfs] } else { options.fs.clone() };
     let mut ran = 0;
     for file_system in chosen {
-        match obstacle(file_system, &sandbox.fresh()?, options.rig == Rig::Device) {
+        let is_volatile = options.rig == Rig::Device || options.faults.is_some();
+        match obstacle(file_system, &sandbox.fresh()?, is_volatile) {
             None => {
+                let on = if options.faults.is_some() { faults_on } else { on };
                 if let Err(error) = on(file_system, options, seed, &sandbox) {
                     let kept = sandbox.keep().display().to_string();
                     return Err(error.context(format!("{}, seed {seed}; histories in {kept}", file_system.name())));
@@ -169,6 +180,42 @@ fn on(file_system: FileSystem, options: &Options, seed: u64, sandbox: &Sandbox) 
         bail!("no cut lost what was not synced: this test proves nothing here");
     }
     println!("sound: nothing acknowledged was lost");
+    Ok(())
+}
+
+/// Faults of each kind, for each class of files.
+fn faults_on(file_system: FileSystem, options: &Options, seed: u64, sandbox: &Sandbox) -> Result<()> {
+    let ledger = Ledger::open(options.ledger.clone())?;
+    let kinds = if options.fault.is_empty() { FaultKind::value_variants() } else { &options.fault };
+    let wanted = options.faults.unwrap_or(0);
+    let (writer, mut seeds, begun) = (binary::writer()?, Random::new(seed), clock::now());
+    println!("faults on {}: {wanted} of each, seed {seed}, commit {}", file_system.name(), ledger.commit());
+    for kind in kinds {
+        let classes: Vec<Option<FileClass>> = match kind {
+            // Nobody syncs an index: it is a cache, and a failed write to it is nobody's loss.
+            FaultKind::EioWrite => vec![Some(FileClass::Journal), Some(FileClass::Log), Some(FileClass::Checkpoint)],
+            kind if kind.has_class() => FileClass::ALL.map(Some).to_vec(),
+            _ => vec![None],
+        };
+        for class in classes {
+            let name = format!("{} {} {}", kind.name(), class.map_or("-", FileClass::name), file_system.name());
+            let series = Series { name: name.clone() };
+            let mut effects: BTreeMap<Effect, u32> = BTreeMap::new();
+            for _ in ledger.done(&series)?..wanted {
+                if options.minutes.is_some_and(|minutes| begun.elapsed() > Duration::from_secs(60 * minutes)) {
+                    println!("{name}: time is up");
+                    break;
+                }
+                let seed = seeds.next_number() >> 16;
+                let place = Place { sandbox, rig: Rig::Device, file_system, seed };
+                let effect = faults::run(&place, &writer, *kind, class);
+                let effect = effect.with_context(|| format!("{name}: fault with seed {seed}"))?;
+                *effects.entry(effect).or_default() += 1;
+                ledger.add(&series, Part { seed, count: 1, acknowledged: 0 })?;
+            }
+            println!("{name}: {effects:?}");
+        }
+    }
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! What is done to a victim, over and over, and what is asked afterwards.
 
 pub mod broker;
+pub mod faults;
 pub mod storage;
 
 use std::path::PathBuf;

@@ -5,7 +5,8 @@
 //! write of several blocks tears between them. A block itself is atomic, as a sector of a 4 KiB drive is.
 //!
 //! Faults are armed by verbs and happen once each. A failed flush forgets at once: whoever calls it again is told OK, and
-//! the bytes are gone. Not a thread and not a mount: [`super::fuse`] serves it.
+//! the bytes are gone. After a failed write or flush the device is *hollow*: everything seems to work, and nothing more is
+//! ever durable, so that whatever is promised from then on is found out at the next cut. Not a thread and not a mount: [`super::fuse`] serves it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -59,6 +60,7 @@ pub struct Device {
     /// What each block written since the last flush held before.
     undo: BTreeMap<u64, Box<[u8]>>,
     is_dead: bool,
+    is_hollow: bool,
     trap: Option<(Trap, Option<Range<u64>>)>,
     /// Traps that have gone off.
     sprung: u64,
@@ -75,6 +77,7 @@ impl Device {
             bytes: vec![0; bytes],
             undo: BTreeMap::new(),
             is_dead: false,
+            is_hollow: false,
             trap: None,
             sprung: 0,
             random: Random::new(seed),
@@ -95,7 +98,8 @@ impl Device {
         let undo = std::mem::take(&mut self.undo);
         let mut cut = Cut { pending: undo.len() as u64, dropped: 0 };
         // Some cuts lose nearly everything, some nearly nothing, most something in between.
-        let percent = [50, 50, 10, 90][self.random.below(4) as usize];
+        let percent = if self.is_hollow { 100 } else { [50, 50, 10, 90][self.random.below(4) as usize] };
+        self.is_hollow = false;
         for (block, before) in undo {
             if self.random.below(100) < percent {
                 self.block_mut(block).copy_from_slice(&before);
@@ -193,7 +197,9 @@ impl Device {
     pub(super) fn flush(&mut self) -> io::Result<()> {
         match self.begin(Operation::Flush, 0, 0) {
             Ok(_) => {
-                self.undo.clear();
+                if !self.is_hollow {
+                    self.undo.clear();
+                }
                 Ok(())
             }
             Err(error) if self.is_dead => Err(error),
@@ -217,6 +223,7 @@ impl Device {
         let meets = blocks.as_ref().is_none_or(|blocks| touched.start < blocks.end && blocks.start < touched.end);
         match trap {
             Trap::Fail(of) if *of == operation && (meets || operation == Operation::Flush) => {
+                self.is_hollow = operation != Operation::Read;
                 self.spring();
                 Err(Errno::IO.into())
             }
@@ -286,6 +293,20 @@ mod tests {
         assert!(device.flush().is_ok());
         assert_eq!(device.peek(0, 1), [0]);
         assert_eq!(device.sprung(), 1);
+    }
+
+    #[test]
+    fn after_a_failure_nothing_is_ever_durable() {
+        for operation in [Operation::Write, Operation::Flush] {
+            let mut device = device();
+            device.arm(Trap::Fail(operation), None);
+            assert!(device.write(0, &[1; BLOCK_BYTES]).and_then(|()| device.flush()).is_err());
+            device.write(BLOCK, &[2; BLOCK_BYTES]).unwrap();
+            device.flush().unwrap();
+            assert_eq!(device.peek(BLOCK, 1), [2], "as if nothing had happened");
+            device.cut();
+            assert_eq!(device.peek(BLOCK, 1), [0]);
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a [`super::writer`] has promised, and whether what it finds after a cut keeps it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -39,13 +39,25 @@ pub enum Event {
     PowerCut,
 }
 
+/// A promise that was not kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// The partition, if it is one's.
+    pub partition: Option<usize>,
+    /// What is wrong.
+    pub what: String,
+}
+
 /// The promises of one directory, over all lives of its writer.
 #[derive(Debug)]
 pub struct Promises {
     logs: Vec<Promise>,
     /// What one life's lines have said so far, until it is ready.
     found: Vec<Found>,
-    broken: Vec<String>,
+    broken: Vec<Broken>,
+    wrong: Vec<String>,
+    /// The verdicts of the present life.
+    verdicts: BTreeMap<usize, String>,
     /// Acknowledgements heard.
     acknowledgements: u64,
     /// Verdicts and other things seen.
@@ -63,6 +75,8 @@ impl Default for Promises {
             logs: vec![Promise::default(); STRICT.len()],
             found: Vec::new(),
             broken: Vec::new(),
+            wrong: Vec::new(),
+            verdicts: BTreeMap::new(),
             acknowledgements: 0,
             seen: BTreeSet::new(),
             is_ready: false,
@@ -78,6 +92,7 @@ impl Promises {
     /// A life begins, after `event`.
     pub fn begin(&mut self, event: Event) {
         self.found.clear();
+        self.verdicts.clear();
         self.is_ready = false;
         self.fault = None;
         self.full = 0;
@@ -100,7 +115,7 @@ impl Promises {
         let text = || rest.join(" ");
         match kind {
             "log" => self.found.push(parse_found(&rest).with_context(|| format!("what does {line:?} mean?"))?),
-            "wrong" => self.broken.push(text()),
+            "wrong" => self.wrong.push(text()),
             "damage" => self.damage.push(text()),
             "ready" => self.on_ready(),
             "full" => self.full += 1,
@@ -120,8 +135,9 @@ impl Promises {
             }
             _ => bail!("what does {line:?} mean?"),
         }
-        if let Some(verdict) = rest.last().filter(|_| kind == "log") {
+        if let (Some(verdict), Some(found)) = (rest.last().filter(|_| kind == "log"), self.found.last()) {
             self.seen.insert((*verdict).to_owned());
+            self.verdicts.insert(found.at, (*verdict).to_owned());
         }
         Ok(())
     }
@@ -131,13 +147,16 @@ impl Promises {
     fn on_ready(&mut self) {
         self.is_ready = true;
         if self.found.iter().map(|found| found.at).ne(0..self.logs.len()) {
-            self.broken.push(format!("the logs found are {:?}", self.found));
+            let what = format!("the logs found are {:?}", self.found);
+            self.broken.push(Broken { partition: None, what });
             return;
         }
         for found in &self.found {
             let promise = self.logs[found.at];
-            let mut broken =
-                |what: String| self.broken.push(format!("partition {}: {what}: {promise:?} {found:?}", found.at));
+            let mut broken = |what: String| {
+                let what = format!("{what}: {promise:?} {found:?}");
+                self.broken.push(Broken { partition: Some(found.at), what });
+            };
             let end = if self.since == Event::Kill { promise.written.max(promise.end) } else { promise.end };
             if found.strict != STRICT[found.at] {
                 broken("it changed its mode".to_owned());
@@ -189,8 +208,18 @@ impl Promises {
     }
 
     /// Promises that were broken, since the last call.
-    pub fn take_broken(&mut self) -> Vec<String> {
+    pub fn take_broken(&mut self) -> Vec<Broken> {
         std::mem::take(&mut self.broken)
+    }
+
+    /// Bytes that were served and never written, and derived state that does not fit, since the last call.
+    pub fn take_wrong(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.wrong)
+    }
+
+    /// The present life's verdict on a partition.
+    pub fn verdict(&self, partition: usize) -> &str {
+        self.verdicts.get(&partition).map_or("", String::as_str)
     }
 
     /// The verdicts that were seen.

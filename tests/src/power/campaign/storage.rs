@@ -63,6 +63,18 @@ impl Victim for Dying<'_> {
     }
 }
 
+/// What must not be after a mere loss of power: a promise broken, a wrong byte, or damage, even if it is named.
+fn everything_wrong(promises: &mut Promises) -> Vec<String> {
+    let broken = promises.take_broken().into_iter().map(|broken| match broken.partition {
+        Some(partition) => format!("partition {partition}: {}", broken.what),
+        None => broken.what,
+    });
+    let mut all: Vec<String> = broken.collect();
+    all.extend(promises.take_wrong());
+    all.extend(promises.take_damage());
+    all
+}
+
 /// Cuts the power `cuts` times, or until a promise is broken.
 pub fn run(place: &Place<'_>, spec: impl Fn(std::path::PathBuf) -> WriterSpec, cuts: u32) -> Result<Outcome> {
     let (mut image, _directory) = place.image(IMAGE_BYTES)?;
@@ -116,7 +128,7 @@ pub fn run(place: &Place<'_>, spec: impl Fn(std::path::PathBuf) -> WriterSpec, c
         if outcome.void > VOID_IN_ANY_CASE + cuts * VOID_PER_CUT {
             bail!("{} of {number} cuts lost nothing: this machine cannot run this test", outcome.void);
         }
-        outcome.broken = promises.take_broken();
+        outcome.broken = everything_wrong(&mut promises);
         if !outcome.broken.is_empty() {
             break;
         }
@@ -129,9 +141,8 @@ pub fn run(place: &Place<'_>, spec: impl Fn(std::path::PathBuf) -> WriterSpec, c
         if !promises.is_ready() {
             bail!("the last start did not come to its end: {:?}", promises.fault());
         }
-        outcome.broken = promises.take_broken();
+        outcome.broken = everything_wrong(&mut promises);
     }
-    outcome.broken.extend(promises.take_damage());
     outcome.broken.iter_mut().for_each(|what| what.insert_str(0, &format!("cut {number}: ")));
     outcome.acknowledged = promises.acknowledgements();
     outcome.verdicts = promises.verdicts().collect::<Vec<_>>().join(", ");
