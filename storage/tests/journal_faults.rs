@@ -109,6 +109,21 @@ fn the_last_commit_is_a_torn_tail_until_a_later_one_names_it() {
 }
 
 #[test]
+fn a_flipped_bit_in_a_spare_that_was_never_used_hurts_nobody() {
+    let disk = SimDisk::new();
+    let (mut journal, _) = open(&disk, from_start()).unwrap();
+    journal.writer.write(&[append(0, 1, 1000)]).unwrap();
+    journal.flusher.sync().unwrap();
+    assert!(journal.maintenance.prepare_spare().unwrap());
+    let names: Vec<String> = disk.list(Path::new(DIRECTORY)).unwrap().into_iter().map(|entry| entry.name).collect();
+    let spare = names.iter().find(|name| name.ends_with(".spare")).unwrap();
+    disk.flip_bit(&Path::new(DIRECTORY).join(spare), 20, 1);
+    let (found, ends) = reopen(&disk);
+    assert_eq!(found.len(), 1);
+    assert!(ends.is_proved(), "{ends:?}");
+}
+
+#[test]
 fn what_a_recovery_dropped_stays_dropped() {
     let (disk, entries) = three_commits(false);
     disk.flip_bit(&file_of(1), commit_at(2) + 500, 3);

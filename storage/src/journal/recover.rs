@@ -247,6 +247,8 @@ impl Found {
                 let len = file.len().map_err(|e| Fault::io("stat", &path, e))?;
                 self.spares.push(Spare { file, path, len });
             }
+            // Its name becomes another, durably, before the first commit in it is acknowledged.
+            HeaderState::Damaged if name.ends_with(".spare") => self.surplus.push(path),
             HeaderState::Damaged => self.damaged.push(path),
         }
         Ok(())
