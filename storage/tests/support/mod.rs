@@ -15,7 +15,8 @@ use stonelog_storage::checkpoint::Checkpoint;
 use stonelog_storage::disk::{Disk, SimDisk};
 use stonelog_storage::job::FileAccess;
 use stonelog_storage::journal::{
-    JournalEntry, JournalFlusher, JournalMaintenance, JournalOptions, JournalPosition, JournalWriter, RecoveryEnd,
+    Change, JournalEntry, JournalFlusher, JournalMaintenance, JournalOptions, JournalPosition, JournalWriter,
+    RecoveryEnd,
 };
 use stonelog_storage::log::{CommitSpan, FIRST_TICKET, Log, LogConfig, Read, Truncation};
 use stonelog_storage::recovery::{RecoveryOptions, Verdict, recover_log_dir};
@@ -121,6 +122,15 @@ pub(crate) struct Lane {
     /// Last written and not yet durable ticket per log.
     written: Vec<(TopicPartition, LogGeneration, u64)>,
     durable: JournalPosition,
+    /// What each write held: where it lies, and the appends in it.
+    pub(crate) written_spans: Vec<WrittenSpan>,
+}
+
+/// One write of the journal.
+#[derive(Clone, Debug)]
+pub(crate) struct WrittenSpan {
+    pub(crate) span: CommitSpan,
+    pub(crate) appends: Vec<(TopicPartition, Offset, Offset)>,
 }
 
 /// A write that the logs have not heard of.
@@ -167,6 +177,7 @@ impl Lane {
             queue: Vec::new(),
             written: Vec::new(),
             durable,
+            written_spans: Vec::new(),
         })
     }
 
@@ -198,7 +209,7 @@ impl Lane {
         let header = BatchHeader::read(&bytes).unwrap();
         let appended = self.logs[at].append_as_leader(bytes, &header, LeaderEpoch(epoch), NOW, ticket).unwrap();
         let entry = appended.entry.expect("not a duplicate");
-        let stonelog_storage::journal::Change::Append { batches, .. } = &entry.change else { panic!("an append") };
+        let Change::Append { batches, .. } = &entry.change else { panic!("an append") };
         let batches = batches.clone();
         self.queue.push((ticket, entry));
         batches
@@ -220,7 +231,13 @@ impl Lane {
         let queue = std::mem::take(&mut self.queue);
         let entries: Vec<JournalEntry> = queue.iter().map(|(_, entry)| entry.clone()).collect();
         let receipt = self.writer.write(&entries)?;
-        Ok(Some(Unheard { queue, span: CommitSpan { start: receipt.start, end: receipt.end } }))
+        let span = CommitSpan { start: receipt.start, end: receipt.end };
+        let appends = entries.iter().filter_map(|entry| match entry.change {
+            Change::Append { base_offset, end_offset, .. } => Some((entry.replica.partition, base_offset, end_offset)),
+            _ => None,
+        });
+        self.written_spans.push(WrittenSpan { span, appends: appends.collect() });
+        Ok(Some(Unheard { queue, span }))
     }
 
     /// The logs hear that something is written.
@@ -235,6 +252,14 @@ impl Lane {
                 self.written.push((key.partition, generation, *ticket));
             }
         }
+    }
+
+    /// Keeps a spare journal file ready.
+    pub(crate) fn prepare_spares(&self) -> Result<(), Fault> {
+        while self.maintenance.spare_wanted() {
+            self.maintenance.prepare_spare()?;
+        }
+        Ok(())
     }
 
     /// Makes what is written durable.
