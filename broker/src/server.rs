@@ -4,6 +4,7 @@
 //! and only then the first connection is accepted. `ready` on standard output means all of that.
 
 mod banner;
+mod recovery_report;
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use stonelog_replication::settings::group_key;
 use stonelog_storage::disk::RealDisk;
 use stonelog_storage::journal::JournalOptions;
 use stonelog_storage::log_dir::current_tenure;
+use stonelog_storage::recovery::RecoveryProgress;
 use stonelog_storage::scrub::ScrubPace;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -108,6 +110,8 @@ async fn start_data_plane(config: &BrokerConfig, bound: &[Bound]) -> anyhow::Res
         ..JournalOptions::default()
     };
     let random = start::Random { cluster: random_bytes()?, directory: random_bytes()?, incarnation: random_bytes()? };
+    let progress = Arc::new(RecoveryProgress::default());
+    let _watch = recovery_report::watch(&progress);
     let options = StartOptions {
         disk: Arc::new(RealDisk),
         node_id: config.node_id,
@@ -128,6 +132,7 @@ async fn start_data_plane(config: &BrokerConfig, bound: &[Bound]) -> anyhow::Res
         },
         random,
         tenure_of: current_tenure,
+        progress: Arc::clone(&progress),
         log_dirs,
         metadata_place: config.metadata_place,
     };

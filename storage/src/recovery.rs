@@ -4,6 +4,7 @@
 //! checkpoint says what they hold, and each read of them checks. Recovery restores every replica it finds and asks nobody's leave (rule 12).
 
 mod files;
+mod progress;
 mod replay;
 mod verdict;
 
@@ -13,11 +14,12 @@ use std::sync::Arc;
 use stonelog_protocol::{Timestamp, TopicPartition};
 
 pub use crate::log::Contradiction;
+pub use progress::{RecoveryCounts, RecoveryProgress};
 pub use verdict::{Loss, Verdict};
 
 use crate::Fault;
 use crate::checkpoint::Checkpoint;
-use crate::disk::Disk;
+use crate::disk::{Disk, Open};
 use crate::job::FileAccess;
 use crate::journal::{
     self, Hurt, JournalFlusher, JournalMaintenance, JournalOptions, JournalPosition, JournalWriter, RecoveryEnd,
@@ -42,6 +44,8 @@ pub struct RecoveryOptions {
     pub open_files_count: usize,
     /// Bytes of indexes of closed segments kept in memory at most.
     pub index_bytes_max: usize,
+    /// Where it says how far it has come.
+    pub progress: Arc<RecoveryProgress>,
 }
 
 /// A log directory, ready for use.
@@ -91,17 +95,25 @@ pub fn recover_log_dir(
     let files = FileAccess::without_journal(Arc::clone(disk), root.to_owned());
     let mut replay = Replay::from_checkpoint(&checkpoint, options.config.clone(), now, &files);
     let journal_directory = root.join(options.journal_name);
-    let journal =
-        journal::recover(disk, &journal_directory, options.journal, replay_from, &mut |entry| replay.apply(&entry))?;
+    let progress = &options.progress;
+    progress.found_journal(journal_bytes(&**disk, &journal_directory)?);
+    let mut reached = replay_from.position;
+    let journal = journal::recover(disk, &journal_directory, options.journal, replay_from, &mut |entry| {
+        progress.replayed(entry.commit_position.0.saturating_sub(reached.0));
+        reached = reached.max(entry.commit_position);
+        replay.apply(&entry);
+    })?;
     let (found, dropped, entries_count) = replay.finish(journal.recovery_epoch, journal.flusher.durable().position)?;
     let torn = journal.ends.torn_tail.is_some();
     let everyone_hurt_at = everyone_hurt_at(&journal.ends);
+    progress.found_replicas(found.len());
     let mut logs = Vec::with_capacity(found.len());
     for mut found in found {
         if everyone_hurt_at.is_some_and(|position| position > found.end_known_at) {
             found.loss = found.loss.or(Some(Loss::JournalDamage));
         }
         files::check(&mut found.log, &files)?;
+        progress.checked_replica();
         let log = found.log;
         let has_holes = !log.holes().is_empty();
         let verdict = Verdict::of(found.loss, has_holes, log.is_strict(), options.relaxed_survived, torn);
@@ -121,6 +133,22 @@ pub fn recover_log_dir(
         dropped,
         entries_count,
     })
+}
+
+/// Bytes of the journal's files, those in use and those kept for later. None when there is no journal yet.
+fn journal_bytes(disk: &dyn Disk, directory: &Path) -> Result<u64, Fault> {
+    if !disk.exists(directory).map_err(|source| Fault::io("stat", directory, source))? {
+        return Ok(0);
+    }
+    let mut bytes = 0;
+    for entry in disk.list(directory).map_err(|source| Fault::io("list", directory, source))? {
+        if !entry.is_dir && entry.name.ends_with(".journal") {
+            let path = directory.join(&entry.name);
+            let file = disk.open(&path, Open::Read).map_err(|source| Fault::io("open", &path, source))?;
+            bytes += file.len().map_err(|source| Fault::io("fstat", &path, source))?;
+        }
+    }
+    Ok(bytes)
 }
 
 /// The last place where anybody's entries may be lost. A log of which a later entry says where it ended has holes for

@@ -8,6 +8,7 @@ use stonelog_replication::runtime::directory::Directory;
 use stonelog_replication::runtime::start::StartReport;
 use stonelog_storage::disk::{filesystem_of, probe_fsync};
 
+use super::recovery_report;
 use crate::broker::Broker;
 
 /// Prints the banner and the line `ready` to standard output.
@@ -60,18 +61,7 @@ pub(super) fn print(broker: &Broker, report: &StartReport, endpoints: &[Endpoint
         writeln!(out, "note      {note}")?;
     }
     for found in &report.directories {
-        if let Some(torn) = &found.journal_end.torn_tail {
-            writeln!(
-                out,
-                "recovery  torn tail: {} bytes at journal position {} of {} were never acknowledged and are dropped",
-                torn.bytes,
-                torn.position.0,
-                torn.path.display()
-            )?;
-        }
-        for damage in &found.journal_end.damage {
-            writeln!(out, "DAMAGE    the journal is damaged at position {}: {:?}", damage.position.0, damage.hurt)?;
-        }
+        recovery_report::print(&mut out, found)?;
     }
     for partition in &report.registered.offline {
         writeln!(out, "OFFLINE   {partition}: its only replica may lack acknowledged records")?;

@@ -11,11 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stonelog_protocol::{BrokerEpoch, BrokerId, ClusterId, DirectoryId, TopicPartition, Uuid};
+use stonelog_storage::Fault;
 use stonelog_storage::disk::Disk;
+use stonelog_storage::holes::Hole;
 use stonelog_storage::journal::{JournalOptions, RecoveryEnd};
 use stonelog_storage::log::Log;
 use stonelog_storage::log_dir::{LogDir, Tenure};
-use stonelog_storage::{Fault, recovery::Verdict as Recovered};
+use stonelog_storage::recovery::{Loss, RecoveredLog, RecoveryProgress, Verdict as Recovered};
 
 use super::checkpointer::Checkpointer;
 use super::cleaner::Cleaner;
@@ -76,6 +78,8 @@ pub struct StartOptions {
     pub random: Random,
     /// The kernel boot and mount a directory is used under.
     pub tenure_of: fn(&Path) -> io::Result<Tenure>,
+    /// Where recovery says how far it has come.
+    pub progress: Arc<RecoveryProgress>,
 }
 
 /// Random bytes for new identities.
@@ -170,8 +174,45 @@ pub struct DirectoryReport {
     pub journal_end: RecoveryEnd,
     /// Journal entries replayed.
     pub replayed: u64,
+    /// How many replicas were proved, cut, damaged and lost.
+    pub verdicts: Verdicts,
+    /// What is damaged or missing in its replicas, also from before: at most [`HOLES_TOLD_MAX`].
+    pub holes: Vec<(TopicPartition, Hole)>,
+    /// Replicas that may lack something that no hole names: at most [`HOLES_TOLD_MAX`].
+    pub lost: Vec<(TopicPartition, Loss)>,
     /// The scheduling class of its journal's flusher.
     pub journal_priority: Granted,
+}
+
+/// Holes and losses told one by one for each directory.
+pub const HOLES_TOLD_MAX: usize = 100;
+
+/// How many replicas of a directory got which verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verdicts {
+    /// Everything is there.
+    pub proved: usize,
+    /// The same, up to a torn tail.
+    pub cut: usize,
+    /// Everything but what their holes name.
+    pub damaged: usize,
+    /// Something else may be missing.
+    pub lost: usize,
+}
+
+impl Verdicts {
+    fn count(logs: &[RecoveredLog]) -> Verdicts {
+        let mut counted = Verdicts::default();
+        for found in logs {
+            *match found.verdict {
+                Recovered::Proved => &mut counted.proved,
+                Recovered::Cut => &mut counted.cut,
+                Recovered::Damaged => &mut counted.damaged,
+                Recovered::Lost(_) => &mut counted.lost,
+            } += 1;
+        }
+        counted
+    }
 }
 
 /// Starts the data plane and the metadata plane of a lone node. Returns when every partition it leads is led.
@@ -208,6 +249,9 @@ pub async fn start(options: StartOptions) -> Result<Started, StartError> {
             replayed: recovered.entries_count,
             journal_priority: threads.granted(),
             journal_end: recovered.journal_end.clone(),
+            verdicts: Verdicts::count(&recovered.logs),
+            holes: told(recovered.logs.iter().flat_map(holes_of)),
+            lost: told(recovered.logs.iter().filter_map(loss_of)),
         });
         running.push(Arc::new(Directory::new(DirectoryParts {
             place,
@@ -258,6 +302,26 @@ pub async fn start(options: StartOptions) -> Result<Started, StartError> {
     let report =
         StartReport { is_new_cluster, cluster_id, broker_epoch, directories: reports, absent, registered, strays };
     Ok(Started { node, lanes, metadata, report, lane_threads, journal_threads, locked })
+}
+
+fn holes_of(found: &RecoveredLog) -> impl Iterator<Item = (TopicPartition, Hole)> + '_ {
+    let partition = found.log.key().partition;
+    found.log.holes().iter().map(move |hole| (partition, *hole))
+}
+
+fn loss_of(found: &RecoveredLog) -> Option<(TopicPartition, Loss)> {
+    match found.verdict {
+        Recovered::Lost(loss) => Some((found.log.key().partition, loss)),
+        _ => None,
+    }
+}
+
+/// In order, as many as are told.
+fn told<T: Ord>(all: impl Iterator<Item = T>) -> Vec<T> {
+    let mut all: Vec<T> = all.collect();
+    all.sort_unstable();
+    all.truncate(HOLES_TOLD_MAX);
+    all
 }
 
 impl Started {

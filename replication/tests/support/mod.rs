@@ -82,6 +82,7 @@ pub(crate) fn options(disk: Arc<dyn Disk>, log_dirs: Vec<PathBuf>, upkeep: Upkee
             producer_id_expiration: NEVER,
             scrub: None,
         },
+        progress: Arc::default(),
         rules: Arc::new(SettingsRules { static_broker: BTreeMap::new(), broker_key: |_| None, group_key: |_| None }),
         defaults: Defaults::default(),
         random: Random {

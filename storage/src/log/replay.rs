@@ -32,7 +32,7 @@ pub(crate) struct Replayed<'a> {
 }
 
 /// An entry that does not fit the log it is for: something between was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Contradiction {
     /// It belongs to a generation before the log's.
     Generation,

@@ -1,5 +1,7 @@
 //! What a start may claim of each replica (rule 11).
 
+use std::fmt;
+
 use crate::log::Contradiction;
 
 /// How a replica starts, as far as its directory can say. Whether the directory is the one that the controller last saw
@@ -17,7 +19,7 @@ pub enum Verdict {
 }
 
 /// Why a replica counts as lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Loss {
     /// Its topic is relaxed, and more than the process may have died since it was written.
     Relaxed,
@@ -29,6 +31,18 @@ pub enum Loss {
     Checkpoint,
     /// Segments needed to replay a truncation are damaged.
     SegmentDamage,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Loss::Relaxed => f.write_str("its topic is relaxed, and more than the process may have died"),
+            Loss::JournalDamage => f.write_str("a damaged journal commit may have held its newest records"),
+            Loss::Contradiction(what) => write!(f, "journal and checkpoint contradict each other: {what:?}"),
+            Loss::Checkpoint => f.write_str("its line in the checkpoint makes no sense"),
+            Loss::SegmentDamage => f.write_str("segments needed to replay a truncation are damaged"),
+        }
+    }
 }
 
 impl Verdict {

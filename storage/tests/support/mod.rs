@@ -97,6 +97,7 @@ pub(crate) fn recovery_options(config: LogConfig) -> RecoveryOptions {
         relaxed_survived: false,
         open_files_count: 3,
         index_bytes_max: 1 << 20,
+        progress: Default::default(),
     }
 }
 

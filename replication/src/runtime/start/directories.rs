@@ -290,6 +290,7 @@ fn recover(options: &StartOptions, directory: &OpenDirectory) -> Result<Recovere
         relaxed_survived: last_stop != LastStop::Unknown,
         open_files_count: open_files_count(raise_descriptor_limit()) / options.log_dirs.len().max(1),
         index_bytes_max: INDEX_BYTES_MAX,
+        progress: Arc::clone(&options.progress),
     };
     recovery::recover_log_dir(&options.disk, directory.log_dir.path(), &recovery, Clock.wall())
 }

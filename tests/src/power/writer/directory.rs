@@ -61,6 +61,7 @@ impl Directory {
             relaxed_survived: false,
             open_files_count: 6,
             index_bytes_max: 1 << 20,
+            progress: Default::default(),
         };
         let found = recover_log_dir(&disk, root, &options, Timestamp(1))?;
         let mut logs: Vec<(Log, Verdict)> = found.logs.into_iter().map(|found| (found.log, found.verdict)).collect();
