@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stonelog_protocol::error_code::ErrorCode;
-use stonelog_protocol::{LeaderEpoch, TopicId};
+use stonelog_protocol::{LeaderEpoch, Offset, TopicId};
+use stonelog_replication::controller::{ConfigEdit, ConfigOperation, ControllerRequest, IncrementalAlterConfigs};
+use stonelog_replication::metadata::ConfigResource;
 use stonelog_replication::partition::Reject;
 use stonelog_replication::runtime::start::{self, StartError, Started};
 use stonelog_storage::disk::{Disk as _, SimDisk, SimFault, SimOperation};
@@ -207,4 +209,53 @@ async fn the_last_directory_stops_the_broker_and_the_next_start_says_what_to_run
     let refused = start_on(&disk, &[A], 2).await.err().unwrap();
     assert!(matches!(refused, StartError::AllAbsent(_)), "{refused}");
     assert!(refused.to_string().contains("stonelog storage reopen /a"), "{refused}");
+}
+
+async fn set(started: &Started, topic: &str, key: &str, value: &str) {
+    let edit = ConfigEdit { key: key.into(), operation: ConfigOperation::Set, value: Some(value.into()) };
+    let resources = vec![(ConfigResource::Topic(topic.into()), vec![edit])];
+    let request = IncrementalAlterConfigs { resources, validate_only: false };
+    started.metadata.submit(ControllerRequest::IncrementalAlterConfigs(request)).await.unwrap();
+    applied(started).await;
+}
+
+#[tokio::test]
+async fn a_topic_changes_and_goes_though_some_of_it_lies_in_a_failed_directory() {
+    let disk = SimDisk::new();
+    let (started, topic, in_a, in_b) = two(&disk).await;
+    disk.fail(SimOperation::SyncData, "/b/journal", 0, SimFault::InputOutput);
+    assert!(produces(&started, topic, in_b[0]).await.is_err());
+    for messages in ["1000", "1", "1000"] {
+        set(&started, "t", "flush.messages", messages).await;
+    }
+    produces(&started, topic, in_a[0]).await.unwrap();
+    delete_topic(&started, "t").await;
+    let other = create_topic(&started, "other").await;
+    produces(&started, other, 0).await.unwrap();
+    started.stop().unwrap();
+}
+
+#[tokio::test]
+async fn files_go_though_the_checkpoint_that_lets_them_go_found_no_space_at_first() {
+    let disk = SimDisk::new();
+    let started = start_on(&disk, &[A], 1).await.unwrap();
+    let topic = create_topic_with(&started, "t", &[("segment.bytes", "1048576")]).await;
+    let id = partition(topic, 0);
+    for record in 0..30 {
+        produce(&started, id, value(0, record, 50 << 10)).await.unwrap();
+    }
+    let segments = || {
+        let names = disk.list(&Path::new(A).join(id.to_string())).unwrap_or_default();
+        names.iter().filter(|entry| entry.name.ends_with(".log")).count()
+    };
+    eventually(|| segments() == 2).await;
+    // One may strike a checkpoint that is still on its way, the other cannot.
+    for _ in 0..2 {
+        disk.fail(SimOperation::Allocate, "checkpoint", 0, SimFault::StorageFull);
+    }
+    let raised = started.lanes.call(started.lanes.owner(id), move |lane| lane.delete_records(id, Offset::NONE)).await;
+    assert_eq!(raised.unwrap(), Offset(30));
+    eventually(|| segments() == 1).await;
+    assert_eq!(disk.waiting_faults(), 0);
+    started.stop().unwrap();
 }

@@ -72,9 +72,10 @@ impl Fault {
 
     /// Whether the device itself failed: its bytes are not to be believed until they have been read from it again.
     pub fn is_device_failure(&self) -> bool {
-        /// `EIO`.
-        const INPUT_OUTPUT: i32 = 5;
-        matches!(self, Fault::Io { source, .. } if source.raw_os_error() == Some(INPUT_OUTPUT))
+        // What the block layer and file systems report: EIO, ENOLINK, ENODATA (a bad sector), EILSEQ (a protection
+        // check), EUCLEAN (the file system is damaged), ETIMEDOUT, EREMOTEIO.
+        const DEVICE: [i32; 7] = [5, 67, 61, 84, 117, 110, 121];
+        matches!(self, Fault::Io { source, .. } if source.raw_os_error().is_some_and(|code| DEVICE.contains(&code)))
     }
 
     /// The same fault once more, for whoever asks a keeper that has already failed.

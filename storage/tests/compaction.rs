@@ -274,6 +274,34 @@ fn a_full_map_cleans_as_far_as_it_goes_and_the_next_round_goes_on() {
 }
 
 #[test]
+fn a_map_that_fills_up_within_a_transaction_leaves_all_of_it_to_the_next_round() {
+    let (_, mut lane) = lane();
+    put(&mut lane, "deleted", "1");
+    (1..11).for_each(|n| drop(put(&mut lane, &format!("filler-{n}"), "1")));
+    let keys: Vec<String> = (0..15).map(|n| format!("key-{n}")).collect();
+    let mut records: Vec<(&str, Option<&[u8]>)> = keys.iter().map(|key| (&key[..], Some(&b"1"[..]))).collect();
+    records.push(("deleted", None));
+    in_transaction(&mut lane, 0, 9, 0, &records);
+    marker(&mut lane, 0, 9, true);
+    roll(&mut lane, 0);
+    let small = CompactionLimits { map_bytes_max: 24 * 24, ..LIMITS };
+    let end = lane.logs[0].log_end();
+    let mut ends = Vec::new();
+    for round in 0..6 {
+        let now = LATER.saturating_add(DELETE_RETENTION * round);
+        while compact_up_to(&mut lane, 0, now, end, small, &mut Unpaced).unwrap().is_some() {
+            ends.push(lane.logs[0].clean_end().0);
+            lane.checkpoint().unwrap();
+        }
+        put(&mut lane, "filler-1", "2");
+        roll(&mut lane, 0);
+    }
+    assert_eq!(ends[0], 11, "nothing of the transaction is clean: {ends:?}");
+    let alive: Vec<_> = all(&mut lane).into_iter().filter(|(_, key, _)| key == "deleted").collect();
+    assert!(alive.iter().all(|(_, _, value)| value.is_none()), "it was deleted: {alive:?}");
+}
+
+#[test]
 fn a_batch_with_more_keys_than_the_map_takes_stops_this_logs_compaction() {
     let (_, mut lane) = lane();
     let keys: Vec<String> = (0..40).map(|n| n.to_string()).collect();

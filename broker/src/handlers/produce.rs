@@ -16,19 +16,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use stonelog_protocol::StrBytes;
 use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
 };
 use stonelog_protocol::messages::{BrokerId as WireBrokerId, ProduceRequest, ProduceResponse, TopicName};
-use stonelog_protocol::{BrokerId, PartitionIndex, Timestamp, TopicPartition, Uuid};
+use stonelog_protocol::{BrokerId, PartitionIndex, TopicPartition, Uuid};
 use stonelog_replication::metadata::MetadataImage;
 use stonelog_replication::metadata::topic::TopicImage;
 use stonelog_replication::partition::{Acks, Reject};
 use stonelog_replication::runtime::lane::{Append, Appended, Lane};
-use stonelog_replication::settings::topic::TopicConfig;
 
 use crate::network::connection::{Answer, Started};
 use crate::request::{RequestContext, encode};
@@ -100,6 +98,7 @@ fn judge_all(
     let is_transactional = request.transactional_id.is_some();
     let image = context.image();
     let now = context.broker.node.clock.wall();
+    let mut lane_bytes = prepare::LANE_BYTES_MAX;
     let mut topics = Vec::with_capacity(request.topic_data.len());
     for mut data in request.topic_data {
         // A copy, so that the name does not keep the frame alive and the batch can be the frame's only owner.
@@ -118,7 +117,9 @@ fn judge_all(
                 _ if is_transactional => Outcome::Refused(ErrorCode::TransactionalIdAuthorizationFailed.into()),
                 (_, Err(error), _) => Outcome::Refused(error.into()),
                 (_, Ok(topic), Some(config)) => {
-                    judge(context, topic, config, index, partition.records.unwrap_or_default(), now, large)
+                    let records = partition.records.unwrap_or_default();
+                    let preparation = Preparation::new(records, context.version(), context.frame_bytes, config, now);
+                    judge(context, topic, index, preparation, &mut lane_bytes, large)
                 }
                 (_, Ok(_), None) => unreachable!("a found topic has settings"),
             };
@@ -133,10 +134,9 @@ fn judge_all(
 fn judge(
     context: &RequestContext,
     topic: &Arc<TopicImage>,
-    config: &TopicConfig,
     index: PartitionIndex,
-    records: Bytes,
-    now: Timestamp,
+    preparation: Preparation,
+    lane_bytes: &mut usize,
     large: &mut Vec<Preparation>,
 ) -> Outcome {
     if topic.partition(index).is_none() {
@@ -146,7 +146,7 @@ fn judge(
         return Outcome::Refused(ErrorCode::InvalidTopicException.into());
     }
     let partition = TopicPartition { topic_id: topic.id, partition: index };
-    match Preparation::new(records, context.version(), context.frame_bytes, config, now).run_if_small() {
+    match preparation.run_if_small(lane_bytes) {
         Ok(Ok(prepared)) => Outcome::Ready(partition, prepared),
         Ok(Err(refusal)) => Outcome::Refused(refusal),
         Err(preparation) => {

@@ -39,6 +39,10 @@ pub struct Checkpointer {
     replicas: BTreeMap<TopicPartition, ReplicaCheckpoint>,
     /// Syncs of a round that ran out of space: they come before the next checkpoint.
     unsynced: Vec<SyncJob>,
+    /// Replicas whose lanes are told when the next checkpoint is written: also those of rounds that failed.
+    planned: Vec<(TopicPartition, LogGeneration)>,
+    /// Files that no checkpoint names any more.
+    deletes: Vec<DeleteJob>,
     /// Replicas that were dropped, whose files go after the next checkpoint that is written.
     dropped: Vec<TopicPartition>,
 }
@@ -71,6 +75,8 @@ impl Checkpointer {
             reported,
             replicas: BTreeMap::new(),
             unsynced: Vec::new(),
+            planned: Vec::new(),
+            deletes: Vec::new(),
             dropped,
         }
     }
@@ -118,7 +124,7 @@ impl Checkpointer {
             all.replicas.extend(one.replicas);
             all.syncs.extend(one.syncs);
             all.gone.extend(one.gone);
-            all.planned.extend(one.planned);
+            self.planned.extend(one.planned);
         }
         all.gone.append(&mut self.dropped);
         for partition in &all.gone {
@@ -138,13 +144,14 @@ impl Checkpointer {
         self.unsynced.extend(all.syncs);
         self.sync().await?;
         self.write(checkpoint).await?;
-        let mut deletes = Vec::new();
+        let planned: Arc<[_]> = std::mem::take(&mut self.planned).into();
         for lane in 0..self.lanes.count() {
-            let planned = all.planned.clone();
+            let planned = Arc::clone(&planned);
             let jobs = self.lanes.call(lane, move |lane| std::future::ready(lane.checkpointed(&planned))).await;
-            deletes.extend(jobs);
+            self.deletes.extend(jobs);
         }
-        self.delete(deletes, all.gone).await?;
+        self.delete(self.deletes.clone(), all.gone).await?;
+        self.deletes.clear();
         self.dropped.clear();
         Ok(())
     }

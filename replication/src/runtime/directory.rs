@@ -215,8 +215,13 @@ impl Default for Failures {
 }
 
 impl Failures {
+    /// Failures that have happened already are news too.
     pub(super) fn watch(&self) -> watch::Receiver<usize> {
-        self.0.subscribe()
+        let mut failures = self.0.subscribe();
+        if *failures.borrow() > 0 {
+            failures.mark_changed();
+        }
+        failures
     }
 
     pub(super) fn add(&self) {

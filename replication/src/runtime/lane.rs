@@ -285,12 +285,13 @@ impl Lane {
     ) {
         let place = partition.directory().place;
         let journal = &self.journals[place];
-        if journal.directory.is_offline() {
-            return;
-        }
         let mut outgoing = journal.outgoing.borrow_mut();
         let ticket = outgoing.next_ticket;
         outgoing.next_ticket += 1;
+        if journal.directory.is_offline() {
+            // It goes nowhere, and its ticket is the log's all the same.
+            return;
+        }
         outgoing.hurry_written |= hurry_written;
         if let Change::Append { batches, .. } = &entry.change {
             journal.directory.unflushed_bytes.fetch_add(batches.len() as u64, Ordering::Relaxed);
@@ -423,6 +424,9 @@ impl LaneJournal {
         outgoing.scheduled = false;
         let entries = std::mem::take(&mut outgoing.entries);
         if entries.is_empty() {
+            return;
+        }
+        if self.directory.is_offline() {
             return;
         }
         let first_ticket = outgoing.next_ticket - entries.len() as u64;

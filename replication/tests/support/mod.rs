@@ -95,12 +95,16 @@ pub(crate) fn options(disk: Arc<dyn Disk>, log_dirs: Vec<PathBuf>, upkeep: Upkee
 }
 
 pub(crate) async fn create_topic(started: &Started, name: &str) -> TopicId {
+    create_topic_with(started, name, &[]).await
+}
+
+pub(crate) async fn create_topic_with(started: &Started, name: &str, configs: &[(&str, &str)]) -> TopicId {
     let topic = NewTopic {
         name: name.into(),
         partitions: PARTITIONS,
         replication_factor: 1,
         assignments: Vec::new(),
-        configs: Vec::new(),
+        configs: configs.iter().map(|(key, value)| (key.to_string(), Some(value.to_string()))).collect(),
     };
     let request = CreateTopics { topics: vec![topic], validate_only: false };
     let created = match started.metadata.submit(ControllerRequest::CreateTopics(request)).await.unwrap() {

@@ -10,7 +10,7 @@ use stonelog_protocol::batch::{BatchHeader, Records, crc_matches, open_records};
 
 use super::offset_map::OffsetMap;
 use super::rewrite::Rewriting;
-use super::transactions::{BatchAt, Met, Open, marker_of};
+use super::transactions::{BatchAt, Marker, Met, Open, marker_of};
 use super::{CompactJob, DECOMPRESSED_BYTES_MAX, Pace, Totals, WINDOW_BYTES, plan, sweep};
 use crate::Fault;
 use crate::job::FileAccess;
@@ -173,7 +173,8 @@ impl Scan<'_> {
         if header.is_control() {
             let section = opened(file, batch, header, place.position)?;
             let Some(marker) = marker_of(&section, header) else { return Ok(true) };
-            for committed in self.open.on_marker(header, marker) {
+            let committed = if marker == Marker::Commit { self.open.batches(header) } else { Vec::new() };
+            for committed in committed {
                 let Some(file) = open(access, self.job, committed.source)? else {
                     self.is_stopped = true;
                     return Ok(false);
@@ -182,10 +183,12 @@ impl Scan<'_> {
                 let Ok(data) = BatchHeader::read(&bytes) else {
                     return Err(file.damage("batch", committed.position, "no batch begins here"));
                 };
+                // The transaction stays open then: nothing of it is clean.
                 if !self.keys(&file, &bytes, &data, committed.position)? {
                     return Ok(false);
                 }
             }
+            self.open.on_marker(header, marker);
             return Ok(true);
         }
         if header.is_transactional() {

@@ -54,16 +54,17 @@ impl Open {
         self.pending_count <= PENDING_BATCHES_COUNT_MAX
     }
 
-    /// A marker; returns the batches that are committed by it.
-    pub(super) fn on_marker(&mut self, header: &BatchHeader, marker: Marker) -> Vec<BatchAt> {
-        let Some((first, batches)) = self.by_producer.remove(&header.producer_id) else { return Vec::new() };
+    /// The batches of a producer's open transaction.
+    pub(super) fn batches(&self, header: &BatchHeader) -> Vec<BatchAt> {
+        self.by_producer.get(&header.producer_id).map_or_else(Vec::new, |(_, batches)| batches.clone())
+    }
+
+    /// A marker ends its producer's transaction; of a committed one every key is mapped by then.
+    pub(super) fn on_marker(&mut self, header: &BatchHeader, marker: Marker) {
+        let Some((first, batches)) = self.by_producer.remove(&header.producer_id) else { return };
         self.pending_count -= batches.len();
-        match marker {
-            Marker::Commit => batches,
-            Marker::Abort => {
-                self.aborted.ranges.entry(header.producer_id).or_default().push((first, header.base_offset));
-                Vec::new()
-            }
+        if marker == Marker::Abort {
+            self.aborted.ranges.entry(header.producer_id).or_default().push((first, header.base_offset));
         }
     }
 

@@ -15,8 +15,8 @@ use stonelog_replication::settings::topic::{Compression as WantedCompression, Ti
 
 /// What a compressed batch may open to while it is validated.
 const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
-/// What is validated on the lane: a millisecond or two of it.
-const LANE_BYTES_MAX: usize = 1 << 20;
+/// What of one request is validated on the lane: a millisecond or two of it.
+pub(super) const LANE_BYTES_MAX: usize = 1 << 20;
 /// What is packed anew on the lane: compressing costs some twenty times as much as opening.
 const LANE_PACKED_BYTES_MAX: usize = 32 << 10;
 /// By how much the batches of one request may grow together when they are packed anew.
@@ -72,19 +72,27 @@ impl Preparation {
         Preparation { records, version, frame_bytes, rules: rules(config), wanted: wanted_codec(config), now }
     }
 
-    /// Prepares on the lane what is small enough for it; gives the rest back.
-    pub(super) fn run_if_small(self) -> Result<Result<Prepared, Refusal>, Preparation> {
-        if self.records.len() > LANE_BYTES_MAX {
+    /// Prepares on the lane what is small enough for it, and takes it off what the request may still cost there; gives
+    /// the rest back.
+    pub(super) fn run_if_small(self, lane_bytes: &mut usize) -> Result<Result<Prepared, Refusal>, Preparation> {
+        if self.records.len() > *lane_bytes {
             return Err(self);
         }
-        let rules = BatchRules { decompressed_bytes_max: LANE_BYTES_MAX, ..self.rules.clone() };
+        let rules = BatchRules { decompressed_bytes_max: *lane_bytes, ..self.rules.clone() };
         let produced = match validate_produced(&self.records, self.version, &rules, self.now) {
             Err(BatchReject { reason: RejectReason::Compression(CompressionError::TooLarge(_)), .. }) => {
+                // As much was opened for nothing.
+                *lane_bytes = 0;
                 return Err(self);
             }
-            Err(reject) => return Ok(Err(reject.into())),
+            Err(reject) => {
+                // How much was opened is not known.
+                *lane_bytes /= 2;
+                return Ok(Err(reject.into()));
+            }
             Ok(produced) => produced,
         };
+        *lane_bytes = lane_bytes.saturating_sub(produced.records_bytes.max(self.records.len()));
         if self.codec_to_pack(&produced).is_some() && produced.records_bytes > LANE_PACKED_BYTES_MAX {
             return Err(self);
         }
@@ -232,12 +240,28 @@ mod tests {
     fn batch_that_opens_to_much_is_given_back_and_prepared_the_same_by_a_job() {
         for codec in [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd] {
             let small = batch(codec, LANE_BYTES_MAX / 2);
-            assert!(preparation(small, None).run_if_small().is_ok_and(|prepared| prepared.is_ok()), "{codec:?}");
+            assert!(
+                preparation(small, None)
+                    .run_if_small(&mut LANE_BYTES_MAX.clone())
+                    .is_ok_and(|prepared| prepared.is_ok()),
+                "{codec:?}"
+            );
             let large = batch(codec, LANE_BYTES_MAX + 1);
-            let Err(given_back) = preparation(large.clone(), None).run_if_small() else { panic!("{codec:?}") };
+            let Err(given_back) = preparation(large.clone(), None).run_if_small(&mut LANE_BYTES_MAX.clone()) else {
+                panic!("{codec:?}")
+            };
             let [Ok(prepared)] = &run_all(vec![given_back])[..] else { panic!("{codec:?}") };
             assert_eq!(prepared.batch, large);
         }
+    }
+
+    #[test]
+    fn small_batches_of_one_request_open_to_no_more_on_the_lane_than_one_does() {
+        let mut lane_bytes = LANE_BYTES_MAX;
+        let mut prepare =
+            || preparation(batch(Compression::Gzip, LANE_BYTES_MAX / 3), None).run_if_small(&mut lane_bytes);
+        let on_the_lane = (0..20).filter(|_| prepare().is_ok()).count();
+        assert!((1..=3).contains(&on_the_lane), "{on_the_lane}");
     }
 
     #[test]
@@ -245,10 +269,12 @@ mod tests {
         let mut broken = BytesMut::from(&batch(Compression::Zstd, LANE_BYTES_MAX + 1)[..]);
         let last = broken.len() - 1;
         broken[last] ^= 1;
-        let refused = preparation(broken.freeze(), None).run_if_small();
+        let refused = preparation(broken.freeze(), None).run_if_small(&mut LANE_BYTES_MAX.clone());
         assert!(refused.is_ok_and(|refused| refused.is_err_and(|refusal| refusal.error == ErrorCode::CorruptMessage)));
         let bomb = batch(Compression::Zstd, DECOMPRESSED_BYTES_MAX + 1);
-        let Err(given_back) = preparation(bomb, None).run_if_small() else { panic!("it opens to much") };
+        let Err(given_back) = preparation(bomb, None).run_if_small(&mut LANE_BYTES_MAX.clone()) else {
+            panic!("it opens to much")
+        };
         let [Err(refusal)] = &run_all(vec![given_back])[..] else { panic!("it opens to too much") };
         assert_eq!(refusal.error, ErrorCode::MessageTooLarge);
     }
@@ -256,13 +282,16 @@ mod tests {
     #[test]
     fn batch_that_is_packed_anew_keeps_the_topics_limits() {
         let large = batch(Compression::Zstd, LANE_BYTES_MAX + 100);
-        let Err(given_back) = preparation(large, Some(Compression::None)).run_if_small() else { panic!("large") };
+        let Err(given_back) = preparation(large, Some(Compression::None)).run_if_small(&mut LANE_BYTES_MAX.clone())
+        else {
+            panic!("large")
+        };
         let [Err(refusal)] = &run_all(vec![given_back])[..] else { panic!("above max.message.bytes as it is stored") };
         assert_eq!(refusal.error, ErrorCode::MessageTooLarge);
 
         let mut tight = preparation(batch(Compression::Zstd, 20_000), Some(Compression::None));
         tight.rules.segment_bytes = 10_000;
-        let refused = tight.run_if_small();
+        let refused = tight.run_if_small(&mut LANE_BYTES_MAX.clone());
         let is_above = |refusal: Refusal| refusal.error == ErrorCode::RecordListTooLarge;
         assert!(refused.is_ok_and(|refused| refused.is_err_and(is_above)));
     }
@@ -283,7 +312,9 @@ mod tests {
     #[test]
     fn what_is_to_be_packed_anew_leaves_the_lane_earlier() {
         let records = batch(Compression::None, LANE_PACKED_BYTES_MAX + 1);
-        assert!(preparation(records.clone(), Some(Compression::Gzip)).run_if_small().is_err());
-        assert!(preparation(records, Some(Compression::None)).run_if_small().is_ok());
+        assert!(
+            preparation(records.clone(), Some(Compression::Gzip)).run_if_small(&mut LANE_BYTES_MAX.clone()).is_err()
+        );
+        assert!(preparation(records, Some(Compression::None)).run_if_small(&mut LANE_BYTES_MAX.clone()).is_ok());
     }
 }
