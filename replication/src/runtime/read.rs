@@ -16,9 +16,9 @@ use crate::progress::Progress;
 /// A read follows a log that moves under it so often; then its files are not where the log knows them.
 pub(super) const MOVES_COUNT_MAX: usize = 16;
 
-/// What a lane reads for one request out of segments that are in the page cache, copying and checking each byte: less
-/// than a millisecond. Anything above is a job.
-const NOW_BYTES_MAX: usize = 1 << 20;
+/// What a lane reads for one request out of segments that are in the page cache, copying and checking each byte. Such a
+/// read is done in about half the time when it is small; of large ones the work is most, and a job's threads do it.
+const NOW_BYTES_MAX: usize = 128 << 10;
 
 /// What to read of one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
