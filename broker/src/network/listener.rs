@@ -40,15 +40,19 @@ pub async fn accept(lane: Rc<Lane>, broker: Arc<Broker>, limits: Arc<Limits>, bo
         }
     };
     let mut next_lane = 0;
-    let mut said = false;
+    let (mut said, mut said_full) = (false, false);
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => {
                 said = false;
                 let Some(place) = limits.place(peer.ip()) else {
-                    tracing::warn!(%peer, "too many connections; this one is closed");
+                    // Whoever is turned away tries again; the log is not theirs to fill.
+                    if !std::mem::replace(&mut said_full, true) {
+                        tracing::warn!(%peer, "too many connections; this one and further ones are closed");
+                    }
                     continue;
                 };
+                said_full = false;
                 let accepted = Accepted { peer, place, name: Arc::clone(&bound.name) };
                 hand_over(&lane, next_lane, &broker, &limits, socket, accepted);
                 next_lane = (next_lane + 1) % lane.lanes().count();
