@@ -214,3 +214,35 @@ fn partition_of_a_long_name_that_is_asked_for_many_times_is_refused() {
     let response = broker.connect().ask(4, &request);
     assert!(response.topics[0].partitions.iter().all(|partition| partition.error_code == 42));
 }
+
+#[test]
+fn fetch_that_cannot_hold_more_does_not_wait_for_more() {
+    use stonelog_protocol::messages::FetchRequest;
+    use stonelog_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path());
+    let mut client = broker.connect();
+    client.create_topic("t");
+    for _ in 0..3 {
+        let mut builder = BatchBuilder::new();
+        builder.push(NewRecord::new(Timestamp(1), None, Some(&[7; 60_000])));
+        client.ask(9, &produce("t", builder.build().unwrap()));
+    }
+    let fetch = |bytes_max: i32, bytes_min: i32| {
+        let partition = FetchPartition::default().with_partition_max_bytes(bytes_max);
+        let topic = FetchTopic::default().with_topic(TopicName(text("t"))).with_partitions(vec![partition.clone()]);
+        FetchRequest::default()
+            .with_replica_id((-1).into())
+            .with_min_bytes(bytes_min)
+            .with_max_bytes(bytes_max)
+            // Longer than this test waits for an answer.
+            .with_max_wait_ms(2 * LIMIT.as_millis() as i32)
+            .with_session_epoch(-1)
+            .with_topics(vec![topic])
+    };
+    for bytes_min in [100_000, 150_000, i32::MAX] {
+        let response = client.ask(12, &fetch(100_000, bytes_min));
+        let records = response.responses[0].partitions[0].records.as_ref().unwrap();
+        assert!((60_000..70_000).contains(&records.len()), "one batch fits: {} bytes", records.len());
+    }
+}

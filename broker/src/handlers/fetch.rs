@@ -11,6 +11,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use stonelog_protocol::batch::Batches;
 use stonelog_protocol::codec::fetch::{
     CurrentLeader, EpochEnd, FetchPartition, FetchResponse, FetchTopic, NodeEndpoint, encode_fetch_response,
 };
@@ -71,13 +73,7 @@ async fn respond(context: &RequestContext, request: FetchRequest) -> FetchRespon
         Ok(begun) => begun,
         Err(error) => return failed(error),
     };
-    let limits = Limits {
-        bytes_max: usize::try_from(request.max_bytes)
-            .unwrap_or(0)
-            .min(context.broker.config.fetch.response_bytes_max as usize),
-        bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
-        until: now + Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
-    };
+    let limits = Limits::of(&request, context.broker.config.fetch.response_bytes_max as usize, now);
     let mut entries: Vec<Entry> =
         wanted.into_iter().map(|(key, wanted)| resolve(&context.image(), key, wanted)).collect();
     read_until_enough(context, &mut entries, &limits).await;
@@ -88,6 +84,19 @@ struct Limits {
     bytes_max: usize,
     bytes_min: usize,
     until: Instant,
+}
+
+impl Limits {
+    /// What the request asks for, within what the broker answers at most. More than the answer can hold is not waited for
+    /// (`KafkaApis.handleFetchRequest`).
+    fn of(request: &FetchRequest, response_bytes_max: usize, now: Instant) -> Limits {
+        let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(response_bytes_max);
+        Limits {
+            bytes_max,
+            bytes_min: usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max),
+            until: now + Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
+        }
+    }
 }
 
 fn failed(error: ErrorCode) -> FetchResponse {
@@ -157,10 +166,28 @@ async fn read_until_enough(context: &RequestContext, entries: &mut [Entry], limi
         if entries.is_empty() || has_news || bytes >= limits.bytes_min || now >= limits.until {
             return;
         }
+        let readable: usize = entries.iter().map(|entry| readable(entry, limits.bytes_max)).sum();
+        if bytes > 0 && readable >= limits.bytes_min {
+            return;
+        }
         let progress = wait_for_progress(context, entries);
         if tokio::time::timeout_at(limits.until.into(), progress).await.is_err() && bytes > 0 {
             return;
         }
+    }
+}
+
+/// What a partition counts towards `min_bytes`: what was read, or, if more lies below the high watermark, as much as the
+/// limits allow (`DelayedFetch.tryComplete`). Whole batches seldom fill a limit to the last byte, and a read ends with
+/// its segment.
+fn readable(entry: &Entry, bytes_max: usize) -> usize {
+    let Some(ReadAnswer { done: Ok(done), progress: Some(progress) }) = &entry.answer else { return 0 };
+    let last = done.batches.last().and_then(|run| Batches::new(run).filter_map(Result::ok).last());
+    let end = last.map_or(entry.wanted.fetch_offset, |(header, _)| header.next_offset());
+    let bytes = done.batches.iter().map(Bytes::len).sum();
+    match end < progress.high_watermark {
+        true => usize::try_from(entry.wanted.max_bytes).unwrap_or(0).min(bytes_max).max(bytes),
+        false => bytes,
     }
 }
 
@@ -340,4 +367,21 @@ fn endpoints(context: &RequestContext, image: &MetadataImage, mut brokers: Vec<B
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_the_answer_can_hold_is_not_waited_for() {
+        #[allow(clippy::disallowed_methods, reason = "a test needs some instant")]
+        let now = Instant::now();
+        let request = FetchRequest::default().with_min_bytes(1 << 30).with_max_bytes(1 << 20).with_max_wait_ms(500);
+        let limits = Limits::of(&request, 55 << 20, now);
+        assert_eq!((limits.bytes_min, limits.bytes_max), (1 << 20, 1 << 20));
+        assert_eq!(limits.until, now + Duration::from_millis(500));
+        let limits = Limits::of(&request.with_max_bytes(i32::MAX), 55 << 20, now);
+        assert_eq!((limits.bytes_min, limits.bytes_max), (55 << 20, 55 << 20));
+    }
 }
