@@ -100,6 +100,8 @@ pub trait DiskFile: Send + Sync {
     fn sync_data(&self) -> io::Result<()>;
     /// Starts writing dirty bytes of the range to the device without waiting; a hint.
     fn start_writeback(&self, position: u64, len: u64);
+    /// Forgets what the page cache holds of the file and has been written, so that later reads ask the device; a hint.
+    fn drop_cache(&self) {}
     /// Sets the length; cut bytes and what was reserved behind the end are gone, added bytes are zero.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// The length in bytes.

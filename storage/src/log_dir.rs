@@ -5,6 +5,7 @@
 
 mod meta_properties;
 mod offline;
+mod reread;
 mod reserve;
 mod tenure;
 
@@ -19,6 +20,7 @@ pub use offline::{
     OFFLINE_NAME, PeerMarker, REOPENED_NAME, forget_peer, mark_offline, mark_peer_offline, offline_reason,
     peers_offline, reopened_epoch,
 };
+pub use reread::Reread;
 pub use reserve::{RESERVE_BYTES, RESERVE_NAME, has_reserve, make_reserve, probe_space, release_reserve};
 pub(crate) use tenure::TENURE_KIND;
 pub use tenure::{CLEAN_STOP_NAME, LastStop, TENURE_NAME, Tenure, current_tenure};

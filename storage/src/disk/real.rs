@@ -252,6 +252,10 @@ impl DiskFile for RealFile {
         writeback::start(&self.fd, position, len);
     }
 
+    fn drop_cache(&self) {
+        let _ = rustix::fs::fadvise(&self.fd, 0, None, Advice::DontNeed);
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         retry(|| rustix::fs::ftruncate(&self.fd, len))
     }
