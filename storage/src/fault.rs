@@ -56,8 +56,7 @@ impl Fault {
     /// Whether space ran out while allocating, for bytes or for a new name (XFS has no room for an inode when it is full):
     /// no fault of the device; retry later (rule 8).
     pub fn is_out_of_space(&self) -> bool {
-        matches!(self, Fault::Io { operation: "allocate" | "create" | "mkdir", source, .. }
-            if source.kind() == io::ErrorKind::StorageFull || source.kind() == io::ErrorKind::QuotaExceeded)
+        matches!(self, Fault::Io { operation: "allocate" | "create" | "mkdir", source, .. } if is_no_space(source))
     }
 
     /// Whether there was no file descriptor left: nothing has happened to any file; retry later.
@@ -96,6 +95,11 @@ impl Fault {
             Fault::Foreign { path, detail } => Fault::Foreign { path: path.clone(), detail: detail.clone() },
         }
     }
+}
+
+/// Whether an error says that a file system, or a quota, has no room.
+pub(crate) fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 #[cfg(test)]

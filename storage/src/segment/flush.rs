@@ -14,6 +14,7 @@ use stonelog_protocol::{Offset, Timestamp};
 use super::read::is_recycled;
 use super::{BLOCK_BYTES, Segment, SegmentFile, SegmentId, SegmentName};
 use crate::disk::DiskFile;
+use crate::fault::is_no_space;
 use crate::index::{SparseIndex, file as index_file};
 use crate::job::FileAccess;
 use crate::log::Place;
@@ -207,7 +208,9 @@ impl FlushPart {
         let ahead = end + end.min(RESERVE_AHEAD_BYTES_MAX);
         match log.reserve(from, ahead - from) {
             Ok(()) => Ok(ahead),
-            Err(_) => log.reserve(from, end - from).map(|()| end),
+            // Any other failure is the device's, and the first one counts (rule 8).
+            Err(error) if is_no_space(&error) => log.reserve(from, end - from).map(|()| end),
+            Err(error) => Err(error),
         }
     }
 }
