@@ -50,7 +50,8 @@ pub struct DeleteLogJob {
 }
 
 impl DeleteLogJob {
-    /// Removes the files, then the directory, which may never have been made.
+    /// Removes the files, then the directory, which may never have been made. A directory in it is somebody else's: it
+    /// stays, and so does what it lies in.
     pub fn run(&self, access: &FileAccess) -> Result<(), Fault> {
         let directory = directory_of(self.partition);
         access.files().forget_all(self.partition);
@@ -63,10 +64,17 @@ impl DeleteLogJob {
         for entry in entries.iter().filter(|entry| !entry.is_dir) {
             remove(access, &directory.join(&entry.name))?;
         }
-        access
-            .disk()
-            .remove_dir(&access.path(&directory))
-            .map_err(|source| access.fault("rmdir", &directory, None, source))
+        match access.disk().remove_dir(&access.path(&directory)) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                // Somebody else's: not ours to remove, and no fault of the device.
+                tracing::warn!(
+                    "{} holds something that is not Stonelog's and stays; its log was deleted",
+                    access.path(&directory).display()
+                );
+                Ok(())
+            }
+            result => result.map_err(|source| access.fault("rmdir", &directory, None, source)),
+        }
     }
 }
 
@@ -74,5 +82,33 @@ fn remove(access: &FileAccess, path: &std::path::Path) -> Result<(), Fault> {
     match access.disk().remove_file(&access.path(path)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result.map_err(|source| access.fault("unlink", path, None, source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use stonelog_protocol::{PartitionIndex, Uuid};
+
+    use super::*;
+    use crate::disk::{Disk, Open, SimDisk};
+
+    #[test]
+    fn a_strangers_directory_among_the_segments_stays_and_is_no_fault() {
+        let disk = SimDisk::new();
+        let partition = TopicPartition { topic_id: Uuid([3; 16]), partition: PartitionIndex(0) };
+        let directory = Path::new("/").join(directory_of(partition));
+        disk.create_dir(&directory).unwrap();
+        disk.create_dir(&directory.join("lost+found")).unwrap();
+        disk.open(&directory.join("00000000000000000000.log"), Open::CreateNew).unwrap();
+        let access = FileAccess::without_journal(Arc::new(disk.clone()), "/".into());
+        DeleteLogJob { partition }.run(&access).unwrap();
+        let left: Vec<_> = disk.list(&directory).unwrap().into_iter().map(|entry| entry.name).collect();
+        assert_eq!(left, ["lost+found"]);
+        disk.remove_dir(&directory.join("lost+found")).unwrap();
+        DeleteLogJob { partition }.run(&access).unwrap();
+        assert!(!disk.exists(&directory).unwrap());
     }
 }
