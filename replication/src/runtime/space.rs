@@ -14,6 +14,7 @@ use stonelog_storage::Fault;
 use stonelog_storage::log_dir::{RESERVE_BYTES, has_reserve, make_reserve, probe_space, release_reserve};
 
 use super::directory::Directory;
+use super::node::Node;
 
 /// How often free space is measured.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
@@ -117,8 +118,8 @@ impl Space {
     }
 }
 
-/// Measures a directory's room for as long as it works.
-pub(super) async fn monitor(directory: Arc<Directory>) {
+/// Measures a directory's room, and sees that its journal's files are there, for as long as it works.
+pub(super) async fn monitor(node: Arc<Node>, directory: Arc<Directory>) {
     loop {
         if directory.is_offline() {
             return;
@@ -127,9 +128,11 @@ pub(super) async fn monitor(directory: Arc<Directory>) {
             directory.journal.want_spare();
         }
         let measured = Arc::clone(&directory);
-        // A measurement that fails says nothing about room: a failing disk shows itself in its writes.
-        if directory.writers.run(move || measure(&measured)).await.is_err() {
-            return;
+        match directory.writers.run(move || measure(&measured)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(fault)) if fault.is_temporary() => {}
+            Ok(Err(fault)) => return node.take_offline(&directory, &fault),
+            Err(_) => return,
         }
         let again = if directory.space.room() == Room::Ample { MEASURE_EVERY } else { MEASURE_AGAIN };
         tokio::time::sleep(again).await;
@@ -137,9 +140,11 @@ pub(super) async fn monitor(directory: Arc<Directory>) {
 }
 
 /// Runs on a writer.
-fn measure(directory: &Directory) {
+fn measure(directory: &Directory) -> Result<(), Fault> {
     let (disk, path) = (&*directory.disk, &directory.path);
-    let Ok(space) = disk.space(path) else { return };
+    directory.journal.maintenance().check_names()?;
+    // A measurement that fails says nothing about room: a failing disk shows itself in its writes.
+    let Ok(space) = disk.space(path) else { return Ok(()) };
     let room = directory.space.room();
     if room >= Room::Full && has_reserve(disk, path) {
         // For checkpoints, without which retention frees nothing.
@@ -158,6 +163,7 @@ fn measure(directory: &Directory) {
         // Without it everything works as long as there is space.
         let _ = make_reserve(disk, path);
     }
+    Ok(())
 }
 
 #[cfg(test)]

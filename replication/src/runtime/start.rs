@@ -515,12 +515,12 @@ async fn keep_checkpoints(
     dropped: Vec<TopicPartition>,
 ) {
     let (node, directory, all) = (Arc::clone(node), Arc::clone(directory), lanes.clone());
-    let measured = Arc::clone(&directory);
+    let (monitored, measured) = (Arc::clone(&node), Arc::clone(&directory));
     lanes
         .call(0, move |_| {
             let checkpointer = Checkpointer::new(node, directory, all, version, dropped);
             spawn_vital("the checkpoints", checkpointer.run());
-            spawn_vital("the measuring of free space", space::monitor(measured));
+            spawn_vital("the measuring of free space", space::monitor(monitored, measured));
             std::future::ready(())
         })
         .await;

@@ -72,6 +72,25 @@ impl JournalMaintenance {
         Ok(count)
     }
 
+    /// Sees whether every file in use is still there under its name. Somebody who removes one takes acknowledged records
+    /// with it as soon as the process ends, and no write would ever notice.
+    pub fn check_names(&self) -> Result<(), Fault> {
+        self.shared.check()?;
+        let paths: Vec<_> = self.shared.state().live.values().map(|file| file.path.clone()).collect();
+        for path in paths {
+            if self.shared.disk.exists(&path).map_err(|e| Fault::io("stat", &path, e))? {
+                continue;
+            }
+            // It may have been recycled meanwhile: then it is not in use any more.
+            if self.shared.state().live.values().any(|file| file.path == path) {
+                let detail = "this journal file was removed while the broker was using it; what only it held is lost \
+                              when the process ends";
+                return self.shared.stick(Err(Fault::Foreign { path, detail: detail.to_owned() }));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a further file would exceed the journal's own limit: room then comes from a checkpoint, not from the disk.
     pub fn is_at_limit(&self) -> bool {
         let options = &self.shared.options;
