@@ -225,7 +225,7 @@ async fn no_space(class: Option<&Class>, seed: u64) -> bool {
 
 #[tokio::test]
 async fn after_an_input_output_error_in_any_file_nothing_is_acknowledged_and_nothing_lost() {
-    let (count, from) = (number("STONELOG_SWEEP", 6), number("STONELOG_SWEEP_FROM", 0));
+    let (count, from) = (number("STONELOG_SWEEP", 3), number("STONELOG_SWEEP_FROM", 0));
     for class in &CLASSES {
         let mut hits = 0;
         for seed in from..from + count {
@@ -238,7 +238,7 @@ async fn after_an_input_output_error_in_any_file_nothing_is_acknowledged_and_not
 
 #[tokio::test]
 async fn after_a_full_disk_nothing_is_lost_and_service_resumes() {
-    let (count, from) = (number("STONELOG_SWEEP", 6), number("STONELOG_SWEEP_FROM", 0));
+    let (count, from) = (number("STONELOG_SWEEP", 3), number("STONELOG_SWEEP_FROM", 0));
     let with_space = CLASSES.iter().filter(|class| class.name != "directory").map(Some);
     for class in with_space.chain([None]) {
         let mut hits = 0;

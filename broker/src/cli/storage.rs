@@ -1,8 +1,9 @@
 //! `stonelog storage`: looks at data directories and their files. Prints what `stonelog_storage::scrub` finds; changes
-//! nothing on disk.
+//! nothing on disk, save that `reopen` puts a failed directory back into use.
 
 mod check;
 mod dump;
+mod reopen;
 mod scrub_status;
 
 use std::io;
@@ -23,6 +24,8 @@ pub(super) enum Storage {
     Check(check::Check),
     /// Show what files of a data directory hold.
     Dump(dump::Dump),
+    /// Read log directories that have failed once more from their device, and put them back into use.
+    Reopen(reopen::Reopen),
     /// Show how far the background scrub of a broker is, and what it found.
     ScrubStatus(scrub_status::ScrubStatus),
 }
@@ -32,6 +35,7 @@ pub(super) fn run(command: Storage, output: Output) -> Result<Exit, Failure> {
     match command {
         Storage::Check(check) => check.run(output),
         Storage::Dump(dump) => dump.run(output),
+        Storage::Reopen(reopen) => reopen.run(output),
         Storage::ScrubStatus(status) => status.run(output),
     }
 }
