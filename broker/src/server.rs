@@ -4,6 +4,7 @@
 //! and only then the first connection is accepted. `ready` on standard output means all of that.
 
 mod banner;
+mod descriptors;
 mod recovery_report;
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
@@ -254,12 +255,21 @@ fn endpoints(listeners: &[Listener], bound: &[Bound]) -> Vec<Endpoint> {
         .collect()
 }
 
+/// `max.connections`, or as many as there are descriptors for.
+fn connections_max(broker: &Broker) -> usize {
+    let (config, directories) = (&broker.config, broker.node.directories.len() as u64);
+    let journal_files = config.storage.journal_bytes_max / config.storage.journal_file_bytes + 2;
+    let (limit, wanted) = (descriptors::raise_limit(), u64::from(config.network.connections_max));
+    let allowed = descriptors::connections_max(limit, wanted, directories, journal_files);
+    usize::try_from(allowed).unwrap_or(usize::MAX)
+}
+
 async fn accept(broker: &Arc<Broker>, bound: Vec<Bound>) {
     let network = &broker.config.network;
     let limits = Limits::new(
         network.request_bytes_max as usize,
         network.connection_idle_max.unwrap_or(Duration::MAX),
-        network.connections_max as usize,
+        connections_max(broker),
         network.connections_per_ip_max as usize,
         usize::try_from(network.queued_request_bytes_max).unwrap_or(usize::MAX),
     );
