@@ -277,7 +277,9 @@ fn a_full_map_cleans_as_far_as_it_goes_and_the_next_round_goes_on() {
 fn a_map_that_fills_up_within_a_transaction_leaves_all_of_it_to_the_next_round() {
     let (_, mut lane) = lane();
     put(&mut lane, "deleted", "1");
-    (1..11).for_each(|n| drop(put(&mut lane, &format!("filler-{n}"), "1")));
+    for n in 1..11 {
+        put(&mut lane, &format!("filler-{n}"), "1");
+    }
     let keys: Vec<String> = (0..15).map(|n| format!("key-{n}")).collect();
     let mut records: Vec<(&str, Option<&[u8]>)> = keys.iter().map(|key| (&key[..], Some(&b"1"[..]))).collect();
     records.push(("deleted", None));
