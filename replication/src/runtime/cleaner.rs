@@ -24,6 +24,7 @@ use super::lanes::Lanes;
 use super::node::Node;
 use super::partition::Partition;
 use super::priority;
+use super::space::Room;
 use crate::progress::Role;
 use budget::Budget;
 pub use budget::Stop;
@@ -59,7 +60,9 @@ impl Cleaner {
             if self.directory.is_offline() {
                 return;
             }
-            let dirtiest = if settings.is_enabled { self.dirtiest().await } else { None };
+            // What it writes comes on top of what it replaces: not while space is short.
+            let may_write = settings.is_enabled && self.directory.space.room() == Room::Ample;
+            let dirtiest = if may_write { self.dirtiest().await } else { None };
             let rest = match dirtiest {
                 Some(id) => self.clean(id, &settings).await,
                 None => Some(settings.backoff),
@@ -121,8 +124,8 @@ impl Cleaner {
                 tracing::error!(partition = %id, "is not compacted any more until the next start: {fault}");
                 None
             }
-            Err(fault) if fault.is_out_of_space() => {
-                tracing::warn!(partition = %id, "no space to compact, the log stays as it is: {fault}");
+            Err(fault) if fault.is_temporary() => {
+                tracing::warn!(partition = %id, "cannot be compacted now, the log stays as it is: {fault}");
                 Some(NO_SPACE_LOOK_AGAIN)
             }
             Err(fault) => {

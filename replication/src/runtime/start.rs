@@ -333,15 +333,28 @@ impl Started {
         for directory in &self.node.directories {
             directory.stop();
         }
-        self.metadata.shut_down();
-        self.node.wait_for_markers();
-        for ((directory, journal), open) in self.node.directories.iter().zip(stopped).zip(&self.locked) {
-            if !directory.is_offline() {
-                journal?;
-                open.log_dir.mark_clean_stop(&open.tenure)?;
+        let mut result = Ok(());
+        let is_clean: Vec<bool> = stopped.iter().map(Result::is_ok).collect();
+        for (directory, journal) in self.node.directories.iter().zip(stopped) {
+            if let Err(fault) = journal
+                && !directory.is_offline()
+            {
+                // Running out of space is no fault of the device, but its stop is not clean either.
+                if !fault.is_temporary() {
+                    self.node.take_offline(directory, &fault);
+                }
+                result = result.and(Err(fault));
             }
         }
-        Ok(())
+        self.metadata.shut_down();
+        self.node.wait_for_markers();
+        for ((directory, open), is_clean) in self.node.directories.iter().zip(&self.locked).zip(is_clean) {
+            if is_clean && !directory.is_offline() {
+                let marked = open.log_dir.mark_clean_stop(&open.tenure);
+                result = result.and(marked);
+            }
+        }
+        result
     }
 }
 

@@ -111,5 +111,9 @@ pub(super) fn make_numbered(shared: &Shared) -> Result<Spare, Fault> {
         state.next_spare_number
     };
     let made = make_spare(&*shared.disk, &shared.directory, &spare_name(number), shared.options.file_bytes);
-    shared.stick(made)
+    match made {
+        // Nobody knows of the file yet.
+        Err(fault) if fault.is_temporary() => Err(fault),
+        made => shared.stick(made),
+    }
 }

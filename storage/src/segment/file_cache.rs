@@ -67,7 +67,8 @@ impl FileCache {
         lock(&self.files).get(&(id, file as u8))
     }
 
-    /// A file that is made, with its directory, where it does not exist. Says whether it existed.
+    /// A file that is made where it does not exist. Says whether it existed. Only a `.log` makes its directory too: what
+    /// belongs to a `.log` that is being deleted must not bring its directory back.
     pub(crate) fn open_or_create(
         &self,
         access: &FileAccess,
@@ -81,7 +82,7 @@ impl FileCache {
         let full = access.path(&path);
         let create = || access.disk().open(&full, Open::CreateNew);
         let open = match create() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && file == SegmentFile::Log => {
                 let directory = directory_of(id.partition);
                 match access.disk().create_dir(&access.path(&directory)) {
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -91,7 +92,14 @@ impl FileCache {
             }
             result => result,
         };
-        let open = open.map_err(|source| access.fault("create", &path, None, source))?;
+        let open = match open {
+            // Another thread was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let made = access.disk().open(&full, Open::ReadWrite);
+                return Ok((made.map_err(|source| access.fault("open", &path, None, source))?, true));
+            }
+            open => open.map_err(|source| access.fault("create", &path, None, source))?,
+        };
         lock(&self.files).put((id, file as u8), Arc::clone(&open), 1);
         Ok((open, false))
     }

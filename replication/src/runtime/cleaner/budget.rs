@@ -8,6 +8,7 @@ use stonelog_storage::compaction::Pace;
 
 use crate::runtime::clock::Clock;
 use crate::runtime::directory::Directory;
+use crate::runtime::space::Room;
 
 /// How long one rest may be before it is looked whether to stop.
 const NAP_MAX: Duration = Duration::from_millis(50);
@@ -46,7 +47,8 @@ impl Budget {
     }
 
     fn must_stop(&self) -> bool {
-        self.stop.is_stopped() || self.directory.is_offline() || self.directory.is_stopping()
+        let is_short = self.directory.space.room() != Room::Ample;
+        self.stop.is_stopped() || is_short || self.directory.is_offline() || self.directory.is_stopping()
     }
 }
 
