@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -205,6 +206,61 @@ def compare(sent, received):
         last[partition] = index
 
 
+def dump(files):
+    """What Kafka's own DumpLogSegments reads in copies of `.log` files: for each, its batch and record lines as matches.
+
+    Copies, since that tool does not expect a file to grow under it.
+    """
+    copies = {}
+    for number, path in enumerate(files):
+        folder = os.path.join(scratch.name, f"dump-{number}")
+        os.makedirs(folder, exist_ok=True)
+        copies[shutil.copy(path, folder)] = path
+    command = JAVA[:1] + ["-Dfile.encoding=UTF-8", "-Dsun.stdout.encoding=UTF-8"] + JAVA[1:]
+    command += [f"{TOOLS}.DumpLogSegments", "--files", ",".join(copies), "--deep-iteration", "--print-data-log"]
+    done = subprocess.run(command, capture_output=True, timeout=compat.STEP_SECONDS)
+    output = done.stdout.decode()
+    assert done.returncode == 0, f"{output[-300:]} {done.stderr.decode()[-700:]}"
+    dumped = {}
+    for section in re.split(r"^Dumping ", output, flags=re.MULTILINE)[1:]:
+        copy, *lines = section.split("\n")
+        batches = [DUMPED_BATCH.match(line) for line in lines if line.startswith("baseOffset: ")]
+        records = [DUMPED_RECORD.match(line) for line in lines if line.startswith("| offset: ")]
+        assert None not in batches and None not in records, lines[:9]
+        dumped[copies[copy]] = batches, records
+    assert set(dumped) == set(files), output[:600]
+    return dumped
+
+
+DUMPED_BATCH = re.compile(
+    r"baseOffset: (?P<base>\d+) lastOffset: (?P<last>\d+) count: (?P<count>\d+) .* position: (?P<position>\d+) "
+    r".* size: (?P<size>\d+) magic: 2 compresscodec: (?P<codec>\w+) crc: \d+ isvalid: (?P<valid>\w+)"
+)
+DUMPED_RECORD = re.compile(
+    r"\| offset: (?P<offset>\d+) .*?keySize: (?P<key_size>-?\d+) valueSize: (?P<value_size>-?\d+) .*?"
+    r"headerKeys: \[(?P<headers>.*?)\](?: key: (?P<key>.*?))?(?: payload: (?P<value>.*))?$"
+)
+
+
+def rows_of_partition(segments):
+    """The records of one partition as (header keys, key, value), after checking what its batches say of them."""
+    rows, next_offset = [], 0
+    for batches, records in segments:
+        position = 0
+        for batch in batches:
+            assert batch["valid"] == "true", batch[0]
+            assert (int(batch["base"]), int(batch["position"])) == (next_offset, position), batch[0]
+            next_offset = int(batch["last"]) + 1
+            position += int(batch["size"])
+        assert sum(int(batch["count"]) for batch in batches) == len(records)
+        assert [int(record["offset"]) for record in records] == list(range(len(rows), next_offset))
+        for record in records:
+            key = "NIL" if record["key_size"] == "-1" else record["key"]
+            value = "NIL" if record["value_size"] == "-1" else record["value"]
+            rows.append((record["headers"], key, value))
+    return rows
+
+
 share_classes()
 
 with suite.step("create_topic"):
@@ -379,6 +435,40 @@ with suite.step("describe.log_dirs"):
         replica for broker in json.loads(line)["brokers"] for one in broker["logDirs"] for replica in one["partitions"]
     ]
     assert len(replicas) == PARTITIONS and sum(replica["size"] for replica in replicas) > LARGE_CHARACTERS, replicas
+
+with suite.step("dump_log"):
+    output = tool("LogDirsCommand", "--describe", "--topic-list", suite.name("none"))
+    (line,) = (line for line in output.splitlines() if line.startswith("{"))
+    directories = [one["logDir"] for broker in json.loads(line)["brokers"] for one in broker["logDirs"]]
+    described = tool("TopicCommand", "--describe", "--topic", "|".join(re.escape(suite.name(codec)) for codec in CODECS))
+    topic_ids = dict(re.findall(r"Topic: (\S+)\s+TopicId: (\S+)", described))
+
+    def segments_of(codec, partition):
+        # Ours is named by the topic's id; a directory of Kafka's by the topic.
+        names = [f"{topic_ids[suite.name(codec)]}-{partition}", f"{suite.name(codec)}-{partition}"]
+        return sorted(path for top in directories for name in names for path in glob.glob(f"{top}/{name}/*.log"))
+
+    def all_dumped():
+        """Whether segments hold every record: batches are written there some seconds after they are durable."""
+        places = [(codec, partition) for codec in CODECS for partition in range(PARTITIONS)]
+        dumped = dump([path for place in places for path in segments_of(*place)])
+        complete = True
+        for codec in CODECS:
+            rows = [(",".join(re.findall(r"([^:,]+):", marks)), key, value) for marks, key, value in lines_for(codec)]
+            numbered = {row: index for index, row in enumerate(rows)}
+            seen, codecs = [], set()
+            for partition in range(PARTITIONS):
+                segments = [dumped[path] for path in segments_of(codec, partition) if path in dumped]
+                found = [numbered.get(row) for row in rows_of_partition(segments)]
+                assert None not in found and found == sorted(found), f"{codec}, {partition}: changed or out of order"
+                seen += found
+                codecs |= {batch["codec"] for batches, _ in segments for batch in batches}
+            assert len(set(seen)) == len(seen), f"{codec}: a record twice"
+            assert codecs <= {codec, "none"}, f"{codec}: {codecs}"
+            complete = complete and len(seen) == len(rows) and codec in codecs
+        return complete
+
+    wait_until("segments with every record", all_dumped)
 
 with suite.step("delete_records"):
     path = os.path.join(scratch.name, "offsets.json")
