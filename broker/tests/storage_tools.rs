@@ -194,6 +194,12 @@ fn a_directory_is_whole_under_load_and_after_kill_9_and_damage_in_it_is_found() 
     });
     assert_eq!(damage["path"].as_str(), sealed.to_str());
     assert_eq!((damage["first_offset"].as_i64(), damage["end_offset"].as_i64()), (Some(first), Some(end)));
+    // Nobody has read it, and it is quarantined all the same.
+    let hole = wait_for("a checkpoint that names the hole", || {
+        let (_, lines) = json(&["dump"], &data_dir.join("checkpoint"));
+        lines.into_iter().find(|line| line["what"] == "hole")
+    });
+    assert!(hole["first_offset"].as_i64() >= Some(first) && hole["end_offset"].as_i64() <= Some(end), "{hole}");
     drop(broker);
 }
 

@@ -23,6 +23,8 @@ pub enum Guard {
     CompactionBound,
     /// `compaction-marker-horizon`: a transaction's marker stays until its delete horizon has passed.
     CompactionMarkerHorizon,
+    /// `scrub-device-read`: a scrub reads the device, not the page cache.
+    ScrubDeviceRead,
 }
 
 impl Guard {
@@ -34,6 +36,7 @@ impl Guard {
             Guard::CompactionCheckpoint => "compaction-checkpoint",
             Guard::CompactionBound => "compaction-bound",
             Guard::CompactionMarkerHorizon => "compaction-marker-horizon",
+            Guard::ScrubDeviceRead => "scrub-device-read",
         }
     }
 

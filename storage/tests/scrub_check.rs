@@ -12,6 +12,7 @@ use std::sync::Arc;
 use stonelog_protocol::{BrokerId, ClusterId, Offset, Timestamp, Uuid};
 use stonelog_storage::checkpoint::Checkpoint;
 use stonelog_storage::disk::{Disk, Open, RealDisk, SimDisk, SimFault, SimOperation};
+use stonelog_storage::holes::Cause;
 use stonelog_storage::log::LogConfig;
 use stonelog_storage::log_dir::{LogDir, MetaProperties, current_tenure};
 use stonelog_storage::scrub::{
@@ -204,6 +205,19 @@ fn both_copies_damaged_are_damage_and_a_missing_segment_is_named() {
     assert!(worst(&report).iter().all(|finding| finding.severity == Severity::Damage));
     let missing = worst(&report).into_iter().find(|finding| finding.path == gone).unwrap();
     assert!(missing.offsets.is_some_and(|(from, _)| from == Offset(0)), "{missing}");
+}
+
+#[test]
+fn what_is_quarantined_is_told_although_no_byte_of_it_is_left_to_read() {
+    let directory = directory();
+    let mut lane = Lane::start_in(Arc::new(RealDisk), directory.path(), config()).unwrap();
+    assert!(lane.logs[1].quarantine(Offset(10), Offset(14), Cause::Journal));
+    lane.checkpoint().unwrap();
+    drop(lane);
+    let report = check(directory.path());
+    let [hole] = worst(&report)[..] else { panic!("{:?}", report.findings) };
+    assert_eq!((hole.partition, hole.offsets), (Some(partition(1)), Some((Offset(10), Offset(14)))));
+    assert_eq!(report.replicas[1].damage_count, 1);
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The background scrub: every sealed segment is read again from the device, past the page cache, and checked.
 //!
 //! A carrier around [`ScrubState`] and [`SegmentScan`]: it asks the lanes what there is, has a thread of its own read a
-//! step at a time, and rests between two as [`ScrubPace`] says. What it finds counts only when a second read finds it
-//! too and the log still has that segment; then it is said once, and kept in the directory's scrub file.
+//! step at a time, and rests between two as [`ScrubPace`] says. What it finds the lane quarantines; it counts only when a
+//! second read finds it too and the log still has that segment; then it is said once, and kept in the directory's scrub
+//! file.
 //! Active segments are not read: they are in memory or in the journal's reach, and are read here once they are sealed.
 
 use std::sync::Arc;
@@ -11,7 +12,9 @@ use std::time::Duration;
 
 use stonelog_protocol::Timestamp;
 use stonelog_storage::Fault;
+use stonelog_storage::holes::Hole;
 use stonelog_storage::scrub::{Depth, KnownDamage, ScrubPace, ScrubState, SegmentReport, SegmentScan, SegmentTarget};
+use stonelog_storage::segment::SegmentId;
 
 use super::directory::Directory;
 use super::lane::Lane;
@@ -104,35 +107,57 @@ impl Scrubber {
 
     /// Reads one segment; whether there was damage that was not known.
     async fn segment(&mut self, target: SegmentTarget) -> bool {
-        // What is damaged is read twice: it may have been cut or rewritten under the first read.
-        for attempt in 0..2 {
-            let report = if self.is_still_there(target).await { self.read(target).await } else { None };
-            let Some(report) = report.filter(|report| report.damage.is_empty() || attempt > 0) else { continue };
-            if !self.is_still_there(target).await {
-                break;
-            }
-            self.directory.scrub.segments_read.fetch_add(1, Ordering::Relaxed);
-            let fresh = self.state.on_segment(self.now(), target, &report);
-            fresh.iter().for_each(|known| self.tell(known));
-            return !fresh.is_empty();
+        let mut holes = Vec::new();
+        let mut report = self.read_if_there(target).await;
+        if report.as_ref().is_some_and(|report| !report.damage.is_empty()) {
+            // The lane looks too: it quarantines what is damaged, or writes checksums anew that were wrong over bytes
+            // that are right. The second read tells what is left, and whether the first met a change under way.
+            holes = self.survey(target).await;
+            report = self.read_if_there(target).await;
         }
-        self.state.pass(target);
-        false
+        let Some(report) = report else {
+            self.state.pass(target);
+            return false;
+        };
+        self.directory.scrub.segments_read.fetch_add(1, Ordering::Relaxed);
+        let fresh = self.state.on_segment(self.now(), target, &report);
+        fresh.iter().for_each(|known| self.tell(known, &holes));
+        !fresh.is_empty()
     }
 
-    fn tell(&self, known: &KnownDamage) {
+    async fn survey(&self, target: SegmentTarget) -> Vec<Hole> {
+        let SegmentId { partition, base, .. } = target.id;
+        let lane = self.lanes.owner(partition);
+        self.lanes.call(lane, move |lane| lane.survey_segment(partition, base)).await
+    }
+
+    fn tell(&self, known: &KnownDamage, holes: &[Hole]) {
         self.directory.scrub.damage_found.fetch_add(1, Ordering::Relaxed);
         let damage = &known.damage;
+        let is_quarantined = holes.iter().any(|hole| hole.start < damage.to && damage.from < hole.end);
+        let follows = match is_quarantined {
+            true => "it is quarantined",
+            false => "the page cache has it still, and the device does not",
+        };
         tracing::error!(
             partition = %known.segment.partition,
             segment = known.segment.base.0,
             position = damage.position,
             bytes = damage.bytes,
-            "the scrub found damage: offsets {}..{} cannot be served; {}",
+            "the scrub found damage in offsets {}..{}: {}; {follows}",
             damage.from,
             damage.to,
             damage.wrong,
         );
+    }
+
+    /// Reads a segment that its log has before and after.
+    async fn read_if_there(&mut self, target: SegmentTarget) -> Option<SegmentReport> {
+        if !self.is_still_there(target).await {
+            return None;
+        }
+        let report = self.read(target).await?;
+        self.is_still_there(target).await.then_some(report)
     }
 
     /// Reads one segment at the pace; `None` when its files cannot be opened.

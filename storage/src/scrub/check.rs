@@ -170,10 +170,36 @@ impl Check<'_> {
                 batches_count: line.map_or(0, |line| line.batches_count),
                 damage_count: 0,
             };
+            let found_before = self.report.findings.len();
             for target in targets.remove(&partition).unwrap_or_default() {
                 self.segment(target, &mut replica, &mut done, progress);
             }
+            if let Some(state) = state {
+                self.holes(state, found_before, &mut replica);
+            }
             self.report.replicas.push(replica);
+        }
+    }
+
+    /// What is quarantined and was not met just now: lost with a file, or with a commit of the journal.
+    fn holes(&mut self, state: &ReplicaCheckpoint, found_before: usize, replica: &mut ReplicaReport) {
+        let partition = state.replica.partition;
+        for hole in state.holes.list() {
+            let is_found = self.report.findings[found_before..]
+                .iter()
+                .filter_map(|finding| finding.offsets)
+                .any(|(from, to)| from < hole.end && hole.start < to);
+            if is_found {
+                continue;
+            }
+            let path = self.root.join(directory_of(partition));
+            let detail = format!("quarantined since {} was met", hole.why);
+            replica.damage_count += 1;
+            self.report.add(Finding {
+                partition: Some(partition),
+                offsets: Some((hole.start, hole.end)),
+                ..Finding::of(Severity::Damage, FileKind::Segment, &path, detail)
+            });
         }
     }
 

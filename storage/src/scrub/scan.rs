@@ -103,7 +103,7 @@ impl SegmentScan {
         }
         let len = left.min(STEP_BYTES);
         let wanted = (len as usize).next_multiple_of(ALIGNMENT);
-        match self.log.read_device_at(position, &mut self.buffer[..wanted]) {
+        match self.read(position, wanted) {
             Ok(read) => self.feed(read as u64, len),
             Err(error) => {
                 tracing::debug!(path = %self.path.display(), position, %error, "read fails; block by block");
@@ -111,6 +111,14 @@ impl SegmentScan {
             }
         }
         len
+    }
+
+    fn read(&mut self, position: u64, wanted: usize) -> io::Result<usize> {
+        #[cfg(feature = "mutants")]
+        if crate::mutants::Guard::ScrubDeviceRead.is_off() {
+            return self.log.read_at(position, &mut self.buffer[..wanted]);
+        }
+        self.log.read_device_at(position, &mut self.buffer[..wanted])
     }
 
     /// Hands on what was read; fewer bytes than wanted is the end of the file.
@@ -126,7 +134,7 @@ impl SegmentScan {
             let position = self.check.fed();
             let block = (end - position).min(BLOCK_BYTES);
             let wanted = (block as usize).next_multiple_of(ALIGNMENT);
-            match self.log.read_device_at(position, &mut self.buffer[..wanted]) {
+            match self.read(position, wanted) {
                 Ok(read) => self.feed(read as u64, block),
                 Err(_) => self.check.push_missing(block, Wrong { unreadable: true, ..Wrong::default() }),
             }

@@ -332,6 +332,10 @@ impl Lines {
             let (base, bytes, timestamp) = (segment.base.0, segment.bytes, segment.largest_timestamp.0);
             self.line("segment", fields!({ "base_offset": base, "bytes": bytes, "largest_timestamp": timestamp }));
         }
+        for hole in replica.holes.list() {
+            let (start, end, why) = (hole.start.0, hole.end.0, hole.why.to_string());
+            self.line("hole", fields!({ "first_offset": start, "end_offset": end, "why": why }));
+        }
         for start in &replica.epochs {
             self.line("epoch", fields!({ "leader_epoch": start.epoch.0, "start_offset": start.offset.0 }));
         }
