@@ -68,11 +68,11 @@ impl Scrubber {
                 return;
             }
             if let Err(fault) = self.round().await {
-                if !fault.is_out_of_space() {
+                if !fault.is_temporary() {
                     self.node.take_offline(&self.directory, &fault);
                     return;
                 }
-                tracing::warn!("no space to write down how far the scrub is: {fault}");
+                tracing::warn!("cannot write down for now how far the scrub is: {fault}");
             }
             tokio::time::sleep(ROUND_EVERY_MIN).await;
         }
