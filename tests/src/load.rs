@@ -90,6 +90,22 @@ impl Load {
         self.progress.wait_for(&mut self.child, batches, commits)
     }
 
+    /// Waits until nothing has been acknowledged for `time`; whether that came to be `within` so long.
+    pub fn is_quiet_for(&mut self, time: Duration, within: Duration) -> Result<bool> {
+        let (begun, mut since, mut seen) = (clock::now(), clock::now(), self.progress.batches);
+        while since.elapsed() < time {
+            if begun.elapsed() > within {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+            self.progress.read()?;
+            if self.progress.batches > seen {
+                (since, seen) = (clock::now(), self.progress.batches);
+            }
+        }
+        Ok(true)
+    }
+
     /// Ends the load and judges all of it. The broker is up.
     pub fn finish(mut self) -> Result<Verdict> {
         drop(self.child.stdin.take());

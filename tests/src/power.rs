@@ -16,6 +16,7 @@ pub mod device;
 pub mod extents;
 pub mod fuse;
 pub mod image;
+pub mod interrupt;
 pub mod ledger;
 mod loop_device;
 pub mod process;

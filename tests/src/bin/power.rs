@@ -13,9 +13,10 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum};
 use stonelog_tests::power::Rig;
 use stonelog_tests::power::campaign::faults::{Effect, FaultKind};
-use stonelog_tests::power::campaign::{Place, broker, faults, storage};
+use stonelog_tests::power::campaign::{Place, broker, broker_faults, faults, storage};
 use stonelog_tests::power::extents::FileClass;
 use stonelog_tests::power::image::{FileSystem, obstacle};
+use stonelog_tests::power::interrupt;
 use stonelog_tests::power::ledger::{Ledger, Part, Series};
 use stonelog_tests::power::process::WriterSpec;
 use stonelog_tests::power::sandbox::Sandbox;
@@ -43,7 +44,7 @@ struct Options {
     /// Consumer groups of a broker's load.
     #[arg(long, default_value_t = 1)]
     groups: u32,
-    /// Faults of the device instead of cuts, this many of each kind and class of files: the storage crate alone.
+    /// Faults of the device instead of cuts, this many of each kind and, for the storage crate, class of files.
     #[arg(long)]
     faults: Option<u32>,
     /// Kinds of faults [default: all].
@@ -79,6 +80,8 @@ enum VictimKind {
 const FSYNC_GUARD: &str = "journal-fdatasync";
 /// The negative control must lose something within these.
 const CONTROL_CUTS: u32 = 10;
+/// Faults that a whole broker is to meet.
+const BROKER_FAULTS: [FaultKind; 3] = [FaultKind::EioWrite, FaultKind::EioFlush, FaultKind::Full];
 /// A part has an image of its own, and the ledger a line for it.
 const STORAGE_CUTS_PER_PART: u32 = 100;
 const BROKER_CUTS_PER_PART: u32 = 25;
@@ -103,6 +106,7 @@ fn run(options: &Options) -> Result<()> {
         Ok(sandbox) => sandbox,
         Err(error) => return skip(options, &format!("this machine cannot mount: {error:#}")),
     };
+    interrupt::note_signals()?;
     let chosen = if options.fs.is_empty() { vec![FileSystem::Ext4, FileSystem::Xfs] } else { options.fs.clone() };
     let mut ran = 0;
     for file_system in chosen {
@@ -186,19 +190,23 @@ fn on(file_system: FileSystem, options: &Options, seed: u64, sandbox: &Sandbox) 
 /// Faults of each kind, for each class of files.
 fn faults_on(file_system: FileSystem, options: &Options, seed: u64, sandbox: &Sandbox) -> Result<()> {
     let ledger = Ledger::open(options.ledger.clone())?;
-    let kinds = if options.fault.is_empty() { FaultKind::value_variants() } else { &options.fault };
+    let under_broker = options.victim == VictimKind::Broker;
+    let all = if under_broker { &BROKER_FAULTS } else { FaultKind::value_variants() };
+    let kinds = if options.fault.is_empty() { all } else { &options.fault };
     let wanted = options.faults.unwrap_or(0);
     let (writer, mut seeds, begun) = (binary::writer()?, Random::new(seed), clock::now());
     println!("faults on {}: {wanted} of each, seed {seed}, commit {}", file_system.name(), ledger.commit());
     for kind in kinds {
         let classes: Vec<Option<FileClass>> = match kind {
+            _ if under_broker => vec![None],
             // Nobody syncs an index: it is a cache, and a failed write to it is nobody's loss.
             FaultKind::EioWrite => vec![Some(FileClass::Journal), Some(FileClass::Log), Some(FileClass::Checkpoint)],
             kind if kind.has_class() => FileClass::ALL.map(Some).to_vec(),
             _ => vec![None],
         };
         for class in classes {
-            let name = format!("{} {} {}", kind.name(), class.map_or("-", FileClass::name), file_system.name());
+            let what = if under_broker { "broker" } else { class.map_or("storage", FileClass::name) };
+            let name = format!("{} {what} {}", kind.name(), file_system.name());
             let series = Series { name: name.clone() };
             let mut effects: BTreeMap<Effect, u32> = BTreeMap::new();
             for _ in ledger.done(&series)?..wanted {
@@ -206,9 +214,14 @@ fn faults_on(file_system: FileSystem, options: &Options, seed: u64, sandbox: &Sa
                     println!("{name}: time is up");
                     break;
                 }
+                interrupt::check()?;
                 let seed = seeds.next_number() >> 16;
                 let place = Place { sandbox, rig: Rig::Device, file_system, seed };
-                let effect = faults::run(&place, &writer, *kind, class);
+                let effect = if under_broker {
+                    broker_faults::run(&place, &plan(binary::release_binary()?, None, options, &place), *kind)
+                } else {
+                    faults::run(&place, &writer, *kind, class)
+                };
                 let effect = effect.with_context(|| format!("{name}: fault with seed {seed}"))?;
                 *effects.entry(effect).or_default() += 1;
                 ledger.add(&series, Part { seed, count: 1, acknowledged: 0 })?;

@@ -1,6 +1,7 @@
 //! What is done to a victim, over and over, and what is asked afterwards.
 
 pub mod broker;
+pub mod broker_faults;
 pub mod faults;
 pub mod storage;
 

@@ -13,6 +13,7 @@ use super::Place;
 use crate::broker::{Broker, Spec};
 use crate::load::{self, Load};
 use crate::power::canary::Canary;
+use crate::power::interrupt;
 use crate::power::{Rig, Victim, cut};
 use crate::random::Random;
 
@@ -172,6 +173,7 @@ pub fn run(place: &Place<'_>, plan: &Plan, cuts: u32) -> Result<Outcome> {
     let (mut outcome, mut number) = (Outcome::default(), 0);
     while outcome.cuts() < cuts {
         number += 1;
+        interrupt::check()?;
         let canary = Canary::plant(image.mount_point(), number, place.rig == Rig::Device)?;
         strict.wait_for(BATCHES_PER_CUT, 0)?;
         let moment = match random.below(4) {

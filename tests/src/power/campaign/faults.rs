@@ -6,11 +6,13 @@
 //! flipped, or a write that never happened, costs what lay there, and must be named: a partition that lacks a promised
 //! record must not call itself whole. A wrong byte is never served.
 
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
+use rustix::fs::{FallocateFlags, fallocate};
 
 use super::Place;
 use super::storage::IMAGE_BYTES;
@@ -121,6 +123,22 @@ pub fn run(place: &Place<'_>, writer: &Path, kind: FaultKind, class: Option<File
         }
     }
     bail!("the fault never happened")
+}
+
+/// Takes all the space but `left` bytes, into the file `ballast`.
+pub(super) fn fill(mount_point: &Path, ballast: &Path, left: u64) -> Result<()> {
+    let free = rustix::fs::statvfs(mount_point)?;
+    let bytes = (free.f_bavail * free.f_frsize).saturating_sub(left);
+    let file = File::create(ballast)?;
+    // Others take space meanwhile: take what can be had, in ever smaller pieces.
+    let (mut at, mut piece) = (0, bytes);
+    while at < bytes && piece >= BLOCK_BYTES as u64 {
+        match fallocate(&file, FallocateFlags::empty(), at, piece) {
+            Ok(()) => at += piece,
+            Err(_) => piece = piece / 2 / BLOCK_BYTES as u64 * BLOCK_BYTES as u64,
+        }
+    }
+    Ok(())
 }
 
 struct Scene {
@@ -269,19 +287,7 @@ impl Scene {
 
     fn fill(&mut self, writer: WriterProcess) -> Result<Effect> {
         let ballast = self.image.mount_point().join("ballast");
-        let free = rustix::fs::statvfs(self.image.mount_point())?;
-        let left = self.random.below(6) * (100 << 10);
-        let bytes = (free.f_bavail * free.f_frsize).saturating_sub(left);
-        let file = std::fs::File::create(&ballast)?;
-        // The writer takes space meanwhile: take what can be had, in ever smaller pieces.
-        let (mut at, mut piece) = (0, bytes);
-        while piece >= BLOCK_BYTES as u64 {
-            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), at, piece) {
-                Ok(()) if at + piece >= bytes => break,
-                Ok(()) => at += piece,
-                Err(_) => piece = piece / 2 / BLOCK_BYTES as u64 * BLOCK_BYTES as u64,
-            }
-        }
+        fill(self.image.mount_point(), &ballast, self.random.below(6) * (100 << 10))?;
         let deadline = clock::now() + FULL_WITHIN;
         while self.promises.full() == 0 && self.promises.fault().is_none() && clock::now() < deadline {
             writer.hear_for(&mut self.promises, Duration::from_millis(2))?;
@@ -291,7 +297,6 @@ impl Scene {
         }
         let was_full = self.promises.full() > 0;
         writer.hear_for(&mut self.promises, self.random.millis_below(50))?;
-        drop(file);
         std::fs::remove_file(&ballast)?;
         let wanted = self.promises.acknowledgements() + 200;
         if !writer.hear_until(&mut self.promises, |promises| promises.acknowledgements() >= wanted)? {

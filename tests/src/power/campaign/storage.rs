@@ -5,6 +5,7 @@ use rustix::process::Pid;
 
 use super::Place;
 use crate::power::canary::Canary;
+use crate::power::interrupt;
 use crate::power::process::{WriterProcess, WriterSpec, directory_on};
 use crate::power::promises::{Event, Promises};
 use crate::power::{CutOutcome, Rig, Victim, cut};
@@ -84,6 +85,7 @@ pub fn run(place: &Place<'_>, spec: impl Fn(std::path::PathBuf) -> WriterSpec, c
     let mut event = Event::PowerCut;
     while outcome.cuts() < cuts {
         number += 1;
+        interrupt::check()?;
         let canary = Canary::plant(image.mount_point(), number, place.rig == Rig::Device)?;
         let moment = match random.below(4) {
             0 => 1,
