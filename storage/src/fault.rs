@@ -56,6 +56,10 @@ impl Fault {
     /// Whether space ran out while allocating, for bytes or for a new name (XFS has no room for an inode when it is full):
     /// no fault of the device; retry later (rule 8).
     pub fn is_out_of_space(&self) -> bool {
+        #[cfg(feature = "mutants")]
+        if crate::mutants::Guard::FullIsNoFault.is_off() {
+            return false;
+        }
         matches!(self, Fault::Io { operation: "allocate" | "create" | "mkdir", source, .. } if is_no_space(source))
     }
 

@@ -15,6 +15,12 @@ pub enum Guard {
     /// `journal-fdatasync`: a commit is durable only after an fdatasync. The metadata log's journal keeps its own, so that
     /// what a test notices is the loss of records.
     JournalFdatasync,
+    /// `fault-sticks`: after a failed write or fsync of the journal every part of it refuses (rule 8).
+    FaultSticks,
+    /// `full-is-no-fault`: running out of space while allocating may be tried again.
+    FullIsNoFault,
+    /// `offline-marker`: a directory that has failed stays out of use until it is settled.
+    OfflineMarker,
     /// `compaction-sync`: a rewritten segment is durable before the log names it.
     CompactionSync,
     /// `compaction-checkpoint`: what was rewritten goes only after a durable checkpoint names the new segment.
@@ -32,6 +38,9 @@ impl Guard {
     pub fn name(self) -> &'static str {
         match self {
             Guard::JournalFdatasync => "journal-fdatasync",
+            Guard::FaultSticks => "fault-sticks",
+            Guard::FullIsNoFault => "full-is-no-fault",
+            Guard::OfflineMarker => "offline-marker",
             Guard::CompactionSync => "compaction-sync",
             Guard::CompactionCheckpoint => "compaction-checkpoint",
             Guard::CompactionBound => "compaction-bound",
