@@ -147,6 +147,8 @@ mod tests {
     #[test]
     fn what_is_written_out_is_in_the_file_and_not_here() {
         let access = access();
+        // Only the `.log` makes the directory.
+        access.files().open_or_create(&access, id(), SegmentFile::Log).unwrap();
         let pending = access.pending_sums();
         pending.put(id(), 0, &[1, 2]);
         pending.put(id(), 2, &[3]);
