@@ -52,6 +52,9 @@ pub struct Checkpointer {
 struct Contribution {
     replicas: Vec<ReplicaCheckpoint>,
     syncs: Vec<SyncJob>,
+    /// Dropped for good: the checkpoint that covers the drop must not name them.
+    left: Vec<TopicPartition>,
+    /// Those whose files may go after it.
     gone: Vec<TopicPartition>,
     planned: Vec<(TopicPartition, LogGeneration)>,
 }
@@ -123,11 +126,12 @@ impl Checkpointer {
             let one = ask.await;
             all.replicas.extend(one.replicas);
             all.syncs.extend(one.syncs);
+            all.left.extend(one.left);
             all.gone.extend(one.gone);
             self.planned.extend(one.planned);
         }
         all.gone.append(&mut self.dropped);
-        for partition in &all.gone {
+        for partition in &all.left {
             self.replicas.remove(partition);
         }
         // Until their files are gone: a round that fails leaves them to the next.
@@ -240,10 +244,14 @@ impl Lane {
         self.hear_journal(place);
         let mut contribution = Contribution::default();
         for partition in self.partitions().iter().chain(&*self.dropped.borrow()) {
-            if !partition.uncheckpointed.get() || partition.directory().place != place {
+            if partition.directory().place != place {
                 continue;
             }
             let log = &mut partition.replica_mut().log;
+            if !partition.uncheckpointed.get() {
+                log.on_passed_over(reported);
+                continue;
+            }
             if log.is_gone() {
                 continue;
             }
@@ -257,13 +265,17 @@ impl Lane {
             if partition.directory().place != place {
                 return true;
             }
+            let is_gone = partition.replica().log.is_gone();
+            if is_gone {
+                contribution.left.push(partition.id());
+            }
             // A flush or a compaction on its way would meet a directory half removed.
             let is_busy = partition.flushing.get() || partition.compacting.borrow().is_some();
-            let is_gone = partition.replica().log.is_gone() && !is_busy;
-            if is_gone {
+            let is_removable = is_gone && !is_busy;
+            if is_removable {
                 contribution.gone.push(partition.id());
             }
-            !is_gone
+            !is_removable
         });
         contribution
     }

@@ -55,6 +55,13 @@ impl Log {
         Some((state, sync))
     }
 
+    /// A checkpoint whose default position is `reported` says of this log what the one before it said, since nothing
+    /// of the log was queued in between. What it says next must not go back behind that: the journal may be gone.
+    pub fn on_passed_over(&mut self, reported: JournalPosition) {
+        assert!(self.tail.first_uncovered().is_none(), "a log with something uncovered is planned anew");
+        self.covered.position = self.covered.position.max(reported);
+    }
+
     /// The checkpoint planned last is durable: files it no longer names may go ([`Log::plan_deletes`]).
     pub fn on_checkpointed(&mut self, generation: LogGeneration) -> bool {
         let Some(done) = self.segments.checkpointing.take_if(|planned| planned.generation == generation) else {
@@ -243,8 +250,10 @@ fn segment_checkpoint(segment: &Segment) -> SegmentCheckpoint {
 }
 
 fn producer_snapshots(producers: &Producers) -> Vec<ProducerSnapshot> {
-    producers
-        .iter()
+    // By id, so that the same log makes the same bytes.
+    let mut all: Vec<_> = producers.iter().collect();
+    all.sort_unstable_by_key(|(producer_id, _)| *producer_id);
+    all.into_iter()
         .map(|(producer_id, state)| ProducerSnapshot {
             producer_id,
             epoch: state.epoch,

@@ -123,6 +123,7 @@ pub(crate) struct Lane {
     /// Last written and not yet durable ticket per log.
     written: Vec<(TopicPartition, LogGeneration, u64)>,
     durable: JournalPosition,
+    passed_over: Option<(usize, stonelog_storage::checkpoint::ReplicaCheckpoint)>,
     /// What each write held: where it lies, and the appends in it.
     pub(crate) written_spans: Vec<WrittenSpan>,
 }
@@ -178,6 +179,7 @@ impl Lane {
             queue: Vec::new(),
             written: Vec::new(),
             durable,
+            passed_over: None,
             written_spans: Vec::new(),
         })
     }
@@ -295,10 +297,25 @@ impl Lane {
         self.durable
     }
 
+    /// A checkpoint that says of one log what the one before it said, as it is with a log that nothing happened to.
+    pub(crate) fn checkpoint_passing_over(&mut self, at: usize) -> Result<(), Fault> {
+        let line = Checkpoint::read(&*self.disk, &self.root)?.expect("an earlier one").value;
+        let of = self.logs[at].key().partition;
+        let line = line.replicas.into_iter().find(|line| line.replica.partition == of).expect("it names the log");
+        self.passed_over = Some((at, line));
+        self.checkpoint()
+    }
+
     /// A checkpoint whose round noted how far the journal had reported a while ago.
     pub(crate) fn checkpoint_at(&mut self, durable: JournalPosition) -> Result<(), Fault> {
         let mut replicas = Vec::new();
-        for log in &mut self.logs {
+        let passed_over = self.passed_over.take();
+        for (at, log) in self.logs.iter_mut().enumerate() {
+            if let Some((_, line)) = passed_over.as_ref().filter(|(passed, _)| *passed == at) {
+                log.on_passed_over(durable);
+                replicas.push(line.clone());
+                continue;
+            }
             let Some((state, sync)) = log.plan_checkpoint(durable) else { continue };
             replicas.push(state);
             if let Some(sync) = sync {
