@@ -134,7 +134,9 @@ impl SurveyJob {
 
     /// Whether a batch can be believed without its block's checksum.
     fn is_proved(&self, header: &BatchHeader, next: Offset) -> bool {
-        let after = self.epochs.partition_point(|entry| entry.start <= header.base_offset);
+        // The epochs below the log start are forgotten; a batch that straddles it is of the one in force there.
+        let known_at = header.base_offset.max(self.log_start);
+        let after = self.epochs.partition_point(|entry| entry.start <= known_at);
         let epoch = after.checked_sub(1).map_or(LeaderEpoch::NONE, |at| self.epochs[at].epoch);
         let is_deleted = header.next_offset() <= self.log_start;
         header.base_offset == next && (header.leader_epoch == epoch || is_deleted)
