@@ -104,8 +104,11 @@ impl FileHeader {
     /// Writes both copies and makes them durable.
     pub(super) fn write(&self, file: &dyn DiskFile, path: &Path) -> Result<(), Fault> {
         let block = self.encode();
-        let copies = [IoSlice::new(&block), IoSlice::new(&block)];
-        file.write_at(0, &copies).map_err(|e| Fault::io_at("write", path, 0, e))?;
+        // Each by a write of its own: a disk that loses or misplaces one of them leaves the other.
+        for position in [0, FILE_HEADER_BYTES / 2] {
+            let block = [IoSlice::new(&block)];
+            file.write_at(position, &block).map_err(|e| Fault::io_at("write", path, position, e))?;
+        }
         file.sync_data().map_err(|e| Fault::io("fdatasync", path, e))
     }
 }
