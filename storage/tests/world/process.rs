@@ -151,6 +151,7 @@ impl Process {
             relaxed_survived: survived,
             open_files_count: 3,
             index_bytes_max: 4096,
+            progress: Default::default(),
         };
         let shared: Arc<dyn stonelog_storage::disk::Disk> = Arc::new(disk.clone());
         let found = recover_log_dir(&shared, Path::new(ROOT), &options, NOW)?;
