@@ -235,7 +235,7 @@ fn a_damaged_segment_block_costs_the_batches_that_touch_it_and_no_others() {
     let told = format!("-0 offsets {}..{} ", lost.start, lost.end);
     let damage = broker.damage();
     let is_told = |line: &&String| line.contains(&told) && line.contains(log.to_str().unwrap());
-    assert!(damage.iter().any(|line| is_told(line)), "{told}: {:#?}", broker.banner);
+    assert!(damage.iter().any(is_told), "{told}: {:#?}", broker.banner);
     let mut client = broker.connect();
     client.assert_served(300, lost.clone());
     client.produce(300..310);

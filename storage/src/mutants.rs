@@ -31,6 +31,14 @@ pub enum Guard {
     CompactionMarkerHorizon,
     /// `scrub-device-read`: a scrub reads the device, not the page cache.
     ScrubDeviceRead,
+    /// `segment-checksum`: no byte of a segment leaves it before its block's checksum matches.
+    SegmentChecksum,
+    /// `torn-tail-evidence`: what something later names as durable is damage, not a torn tail.
+    TornTailEvidence,
+    /// `holes-remembered`: the checkpoint keeps what is damaged or missing.
+    HolesRemembered,
+    /// `segment-length`: a start looks whether segment files are there and long enough.
+    SegmentLength,
 }
 
 impl Guard {
@@ -46,6 +54,10 @@ impl Guard {
             Guard::CompactionBound => "compaction-bound",
             Guard::CompactionMarkerHorizon => "compaction-marker-horizon",
             Guard::ScrubDeviceRead => "scrub-device-read",
+            Guard::SegmentChecksum => "segment-checksum",
+            Guard::TornTailEvidence => "torn-tail-evidence",
+            Guard::HolesRemembered => "holes-remembered",
+            Guard::SegmentLength => "segment-length",
         }
     }
 

@@ -250,7 +250,7 @@ impl World {
         assert_eq!(lane.logs.len(), 3, "{context}");
         let mut judged = Judged { damage: end.damage.len(), torn: None, lost: 0, sums_rewritten: 0, fork };
         judged.torn = end.torn_tail.as_ref().map(|torn| (torn.position, torn.bytes));
-        for at in 0..3 {
+        for (at, may_lose) in may_lose.iter().enumerate() {
             let log_end = lane.logs[at].log_end();
             let mut lost = BTreeSet::new();
             for (offset, batch) in self.truth[at].iter().enumerate() {
@@ -268,7 +268,7 @@ impl World {
                     None => drop(lost.insert(offset)),
                 }
             }
-            assert!(lost.is_subset(&may_lose[at]), "{context}: log {at} lost {lost:?}, hurt were {:?}", may_lose[at]);
+            assert!(lost.is_subset(may_lose), "{context}: log {at} lost {lost:?}, hurt were {may_lose:?}");
             let quarantined: BTreeSet<i64> =
                 lane.logs[at].holes().iter().flat_map(|hole| hole.start.0..hole.end.0).collect();
             let inside: BTreeSet<i64> = lost.iter().copied().filter(|offset| Offset(*offset) < log_end).collect();

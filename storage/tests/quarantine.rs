@@ -272,6 +272,22 @@ fn damage_in_the_last_block_and_in_several_blocks_is_bounded_too() {
 }
 
 #[test]
+fn the_right_bytes_in_the_wrong_place_are_not_served() {
+    let (disk, mut lane, written) = committed(300);
+    to_segments(&mut lane);
+    let log = path_of(0, "00000000000000000000.log");
+    let size = written[0].len();
+    // A batch lands on its neighbour's place: each of its bytes is right, and so is its own checksum.
+    let all = disk.contents(&log);
+    let at = 100 * size;
+    disk.overwrite(&log, at as u64, &all[at + size..at + 2 * size]);
+    let block = at as u64 / 65_536;
+    let lost = (block * 65_536 / size as u64, ((block + 1) * 65_536).div_ceil(size as u64));
+    let mut lane = lane_on(&disk);
+    assert_served(&mut lane, 0, &written, &[(lost.0 as i64, lost.1 as i64)]);
+}
+
+#[test]
 fn checksums_that_are_missing_or_wrong_cost_nothing() {
     for kind in 0..3 {
         let (disk, mut lane, written) = committed(200);

@@ -119,7 +119,10 @@ impl<'a> VerifiedSegment<'a> {
         }
         let sums = self.sums(first, (end - start).div_ceil(BLOCK_BYTES))?;
         for (at, (block, sum)) in bytes.chunks(BLOCK_BYTES as usize).zip(sums).enumerate() {
-            if crc32c::crc32c(block) != sum {
+            let matches = crc32c::crc32c(block) == sum;
+            #[cfg(feature = "mutants")]
+            let matches = matches || crate::mutants::Guard::SegmentChecksum.is_off();
+            if !matches {
                 let block_start = start + at as u64 * BLOCK_BYTES;
                 return Err(self.damage("segment block", block_start, "its checksum does not match"));
             }
