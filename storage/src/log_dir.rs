@@ -108,6 +108,9 @@ impl LogDir {
 
     /// Puts a directory that had failed back into use: only for whoever has just read all of it from the device.
     pub fn settle_failure(&self) -> Result<(), Fault> {
+        // Pages were lost, not only the process: relaxed replicas have not survived.
+        small_file::remove_small_file(&*self.disk, &self.path, TENURE_NAME)?;
+        small_file::remove_small_file(&*self.disk, &self.path, CLEAN_STOP_NAME)?;
         let epoch = MetaProperties::read(&*self.disk, &self.path)?.and_then(|read| read.value.broker_epoch);
         offline::settle(&*self.disk, &self.path, epoch)
     }

@@ -4,7 +4,7 @@
 //! holds up everybody.
 
 use rustix::process::{Resource, getrlimit, setrlimit};
-use stonelog_storage::segment::file_cache::OPEN_FILES_COUNT;
+use stonelog_storage::segment::file_cache::open_files_count;
 
 /// For what is neither a segment, a journal file nor a connection: listeners, pollers, the metadata log, small files.
 const OTHERS_COUNT: u64 = 64;
@@ -27,8 +27,8 @@ pub(super) fn raise_limit() -> u64 {
 /// How many connections there may be, of those `wanted`, when every directory has its files open.
 pub(super) fn connections_max(limit: u64, wanted: u64, directories: u64, journal_files: u64) -> u64 {
     // A journal file is opened a second time for reads past the page cache.
-    let per_directory = OPEN_FILES_COUNT as u64 + 2 * journal_files + PER_DIRECTORY_COUNT;
-    let files = OTHERS_COUNT + directories * per_directory;
+    let per_directory = 2 * journal_files + PER_DIRECTORY_COUNT;
+    let files = OTHERS_COUNT + open_files_count(limit) as u64 + directories * per_directory;
     // With a limit too small for that, half of it each: files that are not open are opened when they are needed.
     wanted.min(limit.saturating_sub(files.min(limit / 2)))
 }
@@ -40,8 +40,8 @@ mod tests {
     #[test]
     fn connections_get_what_files_leave_and_never_less_than_half() {
         assert_eq!(connections_max(1 << 20, 10_000, 1, 18), 10_000);
-        assert_eq!(connections_max(1024, u64::from(u32::MAX), 1, 18), 512);
-        assert_eq!(connections_max(4096, u64::from(u32::MAX), 2, 18), 4096 - 64 - 2 * (512 + 36 + 32));
+        assert_eq!(connections_max(1024, u64::from(u32::MAX), 1, 18), 1024 - 64 - 256 - (36 + 32));
+        assert_eq!(connections_max(4096, u64::from(u32::MAX), 2, 18), 4096 - 64 - 1024 - 2 * (36 + 32));
         assert_eq!(connections_max(64, 1000, 4, 18), 32);
     }
 

@@ -40,7 +40,7 @@ pub struct Checkpointer {
     /// Syncs of a round that ran out of space: they come before the next checkpoint.
     unsynced: Vec<SyncJob>,
     /// Replicas whose lanes are told when the next checkpoint is written: also those of rounds that failed.
-    planned: Vec<(TopicPartition, LogGeneration)>,
+    planned: BTreeMap<TopicPartition, LogGeneration>,
     /// Files that no checkpoint names any more.
     deletes: Vec<DeleteJob>,
     /// Replicas that were dropped, whose files go after the next checkpoint that is written.
@@ -78,7 +78,7 @@ impl Checkpointer {
             reported,
             replicas: BTreeMap::new(),
             unsynced: Vec::new(),
-            planned: Vec::new(),
+            planned: BTreeMap::new(),
             deletes: Vec::new(),
             dropped,
         }
@@ -148,7 +148,7 @@ impl Checkpointer {
         self.unsynced.extend(all.syncs);
         self.sync().await?;
         self.write(checkpoint).await?;
-        let planned: Arc<[_]> = std::mem::take(&mut self.planned).into();
+        let planned: Arc<[_]> = std::mem::take(&mut self.planned).into_iter().collect();
         for lane in 0..self.lanes.count() {
             let planned = Arc::clone(&planned);
             let jobs = self.lanes.call(lane, move |lane| std::future::ready(lane.checkpointed(&planned))).await;

@@ -56,25 +56,28 @@ impl DeleteLogJob {
         let directory = directory_of(self.partition);
         access.files().forget_all(self.partition);
         access.pending_sums().forget_all(self.partition);
-        let entries = match access.disk().list(&access.path(&directory)) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(source) => return Err(access.fault("list", &directory, None, source)),
-        };
-        for entry in entries.iter().filter(|entry| !entry.is_dir) {
-            remove(access, &directory.join(&entry.name))?;
-        }
-        match access.disk().remove_dir(&access.path(&directory)) {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                // Somebody else's: not ours to remove, and no fault of the device.
-                tracing::warn!(
-                    "{} holds something that is not Stonelog's and stays; its log was deleted",
-                    access.path(&directory).display()
-                );
-                Ok(())
+        // A second time for what a reader that came late has left, an index.
+        for _ in 0..2 {
+            let entries = match access.disk().list(&access.path(&directory)) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(source) => return Err(access.fault("list", &directory, None, source)),
+            };
+            for entry in entries.iter().filter(|entry| !entry.is_dir) {
+                remove(access, &directory.join(&entry.name))?;
             }
-            result => result.map_err(|source| access.fault("rmdir", &directory, None, source)),
+            match access.disk().remove_dir(&access.path(&directory)) {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                result => return result.map_err(|source| access.fault("rmdir", &directory, None, source)),
+            }
         }
+        // Somebody else's: not ours to remove, and no fault of the device.
+        tracing::warn!(
+            "{} holds something that is not Stonelog's and stays; its log was deleted",
+            access.path(&directory).display()
+        );
+        Ok(())
     }
 }
 

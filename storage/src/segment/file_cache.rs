@@ -21,9 +21,9 @@ pub const OPEN_FILES_COUNT: usize = 512;
 /// Files kept open whatever the process's limit allows: bounds the kernel's memory for them.
 pub const OPEN_FILES_COUNT_MAX: usize = 32 << 10;
 
-/// Files to keep open in a process that may have `descriptors` open: half, the rest is for connections.
+/// Files to keep open in a process that may have `descriptors` open: a quarter, most of the rest is for connections.
 pub fn open_files_count(descriptors: u64) -> usize {
-    usize::try_from(descriptors / 2).map_or(OPEN_FILES_COUNT_MAX, |half| half.clamp(1, OPEN_FILES_COUNT_MAX))
+    usize::try_from(descriptors / 4).map_or(OPEN_FILES_COUNT_MAX, |share| share.clamp(1, OPEN_FILES_COUNT_MAX))
 }
 
 /// Bytes of indexes of closed segments kept in memory.
@@ -200,8 +200,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_take_half_of_the_descriptors_and_no_more_than_the_limit() {
-        assert_eq!(open_files_count(1024), 512);
+    fn files_take_a_quarter_of_the_descriptors_and_no_more_than_the_limit() {
+        assert_eq!(open_files_count(1024), 256);
         assert_eq!(open_files_count(u64::MAX), OPEN_FILES_COUNT_MAX);
         assert_eq!(open_files_count(0), 1);
     }
