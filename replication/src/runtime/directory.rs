@@ -1,8 +1,8 @@
 //! One log directory of a running broker: its journal, its files, its threads, and whether it still works.
 //!
 //! Directories share nothing: each has its own journal with its own threads, its own pools for jobs and its own
-//! checkpoints, so that one that fails, fills up or hangs leaves the others as they are. A partition belongs to one
-//! directory for as long as it is on this broker.
+//! checkpoints, so that one that fails or fills up leaves the others as they are (one that hangs without an error
+//! holds up producers, as a slow one does). A partition belongs to one directory for as long as it is on this broker.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

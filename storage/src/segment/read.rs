@@ -38,7 +38,7 @@ pub struct ReadJob {
 pub(crate) enum Source {
     Segment {
         segment: Segment,
-        /// It does not grow any more, so its `.sum` file has all checksums and its index may be kept.
+        /// It does not grow any more, so all its checksums are in its `.sum` file or on their way there, and its index may be kept.
         closed: bool,
         /// Where to begin looking, when the log knows.
         start: Option<u64>,
