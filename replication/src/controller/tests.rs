@@ -1,7 +1,7 @@
 //! Given records, when one request is decided, then these records and this answer.
 
+mod damaged;
 use std::sync::Arc;
-
 use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::{
     BrokerEpoch, BrokerId, DirectoryId, LeaderEpoch, Offset, PartitionEpoch, PartitionIndex, ProducerId,
@@ -404,21 +404,6 @@ fn lost_sole_replica_takes_a_strict_partition_offline_and_leaves_a_relaxed_one_l
     let ControllerResponse::RegisterBroker(answer) = decision.response else { panic!("wrong answer") };
     assert_eq!((answer.offline, answer.may_lack_records), (vec![], vec![partition]));
     assert_eq!((p0(&image).leader, p0(&image).leader_epoch), (Some(BrokerId(1)), LeaderEpoch(1)));
-}
-
-#[test]
-fn damaged_sole_replica_goes_on_leading_and_one_of_several_leaves_isr_and_elr() {
-    let damaged = |id| ControllerRequest::RegisterBroker(registration(id, 2, Verdict::Damaged));
-    let (image, decision) = run(&with_topic(1, &[1], &[]), damaged(1));
-    let ControllerResponse::RegisterBroker(answer) = decision.response else { panic!("wrong answer") };
-    assert_eq!((answer.offline, answer.may_lack_records), (vec![], vec![]));
-    let image = unfence(&image, 1);
-    assert_eq!((p0(&image).leader, &p0(&image).isr), (Some(BrokerId(1)), &ids(&[1])));
-
-    let (image, _) = run(&with_topic(3, &[1, 2, 3], &[]), damaged(1));
-    let partition = p0(&image);
-    assert!(!partition.isr.contains(&BrokerId(1)) && !partition.elr.contains(&BrokerId(1)), "{partition:?}");
-    assert!(partition.leader.is_some_and(|leader| leader != BrokerId(1)), "{partition:?}");
 }
 
 #[test]
