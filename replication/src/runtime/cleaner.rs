@@ -103,14 +103,17 @@ impl Cleaner {
         };
         let owner = self.lanes.owner(id);
         let planned = self.lanes.call(owner, move |lane| std::future::ready(lane.begin_compaction(id, limits))).await;
-        let Some((job, stop)) = planned else { return None };
+        let (job, stop) = planned?;
         let replica = job.replica;
         let rate = settings.bytes_per_second / self.node.directories.len().max(1) as f64;
         let budget = Budget::new(Arc::clone(&self.directory), stop, self.node.clock, rate);
         let ended = self.compact(owner, job, budget).await;
         let clean_end = ended.as_ref().ok().and_then(|cleaned| cleaned.clean_end);
         let failed = matches!(ended, Err(Fault::Damage { .. } | Fault::Foreign { .. }));
-        let end = move |lane: Rc<Lane>| std::future::ready(lane.end_compaction(replica, clean_end, failed));
+        let end = move |lane: Rc<Lane>| {
+            lane.end_compaction(replica, clean_end, failed);
+            std::future::ready(())
+        };
         self.lanes.call(owner, end).await;
         self.directory.flushed.notify_one();
         match ended {
