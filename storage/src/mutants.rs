@@ -39,6 +39,12 @@ pub enum Guard {
     HolesRemembered,
     /// `segment-length`: a start looks whether segment files are there and long enough.
     SegmentLength,
+    /// `segment-names`: the names of new segment files are durable before a checkpoint names them.
+    SegmentNames,
+    /// `commit-payload`: a commit's batches are checked before they are replayed.
+    CommitPayload,
+    /// `producers-in-checkpoint`: a checkpoint holds the idempotent producers.
+    ProducersInCheckpoint,
 }
 
 impl Guard {
@@ -58,6 +64,9 @@ impl Guard {
             Guard::TornTailEvidence => "torn-tail-evidence",
             Guard::HolesRemembered => "holes-remembered",
             Guard::SegmentLength => "segment-length",
+            Guard::SegmentNames => "segment-names",
+            Guard::CommitPayload => "commit-payload",
+            Guard::ProducersInCheckpoint => "producers-in-checkpoint",
         }
     }
 
