@@ -89,7 +89,8 @@ pub struct State {
 }
 
 /// What is remembered of a producer: its epoch, and first sequence, last sequence and first offset of its last batches.
-type Remembered = BTreeMap<i64, (i16, VecDeque<(i32, i32, i64)>)>;
+type Remembered = BTreeMap<i64, OfProducer>;
+type OfProducer = (i16, VecDeque<(i32, i32, i64)>);
 
 impl State {
     pub fn apply(&mut self, change: &Change) {
@@ -201,7 +202,7 @@ impl State {
         let is_known = |id: &i64| found.contains_key(id);
         let ends_with =
             |long: &VecDeque<_>, short: &VecDeque<_>| long.iter().rev().zip(short.iter().rev()).all(|(a, b)| a == b);
-        let agrees = |(id, (epoch, batches)): (&i64, &(i16, VecDeque<(i32, i32, i64)>))| {
+        let agrees = |(id, (epoch, batches)): (&i64, &OfProducer)| {
             most.get(id).is_some_and(|(whole_epoch, whole)| {
                 whole_epoch == epoch && batches.len() <= whole.len() && ends_with(whole, batches)
             }) && least.get(id).is_none_or(|(_, live)| live.len() <= batches.len())

@@ -7,28 +7,25 @@ impl World {
     pub fn restart(&mut self, left: Left) {
         self.bury();
         self.faults_count += 1;
-        let process = loop {
-            let crash_again = self.options.crash_in_recovery && self.below(3) == 0;
-            if crash_again {
-                let at = self.disk.changes() + self.below(14);
-                self.disk.cut_power_at(at);
+        if self.options.crash_in_recovery && self.below(3) == 0 {
+            let at = self.disk.changes() + self.below(14);
+            self.disk.cut_power_at(at);
+        }
+        let process = match self.start(left != Left::Power) {
+            Ok(process) => {
+                // A cut that recovery did not reach must not come later.
+                self.disk.cut_power_at(u64::MAX);
+                process
             }
-            match self.start(left != Left::Power) {
-                Ok(process) => {
-                    // A cut that recovery did not reach must not come later.
-                    self.disk.cut_power_at(u64::MAX);
-                    break process;
-                }
-                Err(_) if self.disk.is_dead() => {
-                    self.coverage.hit("power cut in recovery");
-                    self.faults_count += 1;
-                    let survival = faults::survival(&mut self.random);
-                    self.disk.crash_to(survival);
-                    // What only the cache held is lost by now.
-                    return self.restart(Left::Power);
-                }
-                Err(fault) => panic!("seed {}: no start after {left:?}: {fault}", self.seed),
+            Err(_) if self.disk.is_dead() => {
+                self.coverage.hit("power cut in recovery");
+                self.faults_count += 1;
+                let survival = faults::survival(&mut self.random);
+                self.disk.crash_to(survival);
+                // What only the cache held is lost by now.
+                return self.restart(Left::Power);
             }
+            Err(fault) => panic!("seed {}: no start after {left:?}: {fault}", self.seed),
         };
         self.process = Some(process);
         self.check(left);
