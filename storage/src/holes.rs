@@ -188,6 +188,11 @@ impl Holes {
         }
     }
 
+    /// Segments end with the batch before `end` now.
+    pub(crate) fn without_bytes_from(&mut self, end: Offset) {
+        self.list.iter_mut().filter(|hole| hole.start >= end).for_each(|hole| hole.bytes = None);
+    }
+
     fn join_nearest(&mut self) {
         let nearest = (1..self.list.len()).min_by_key(|at| self.list[*at].start - self.list[at - 1].end);
         if let Some(at) = nearest {

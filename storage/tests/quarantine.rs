@@ -401,6 +401,32 @@ fn a_truncation_below_a_hole_passes_over_the_damage_before_the_cut() {
 }
 
 #[test]
+fn a_truncation_into_damage_leaves_a_hole_up_to_the_cut() {
+    let (disk, mut lane, mut written) = committed(200);
+    to_segments(&mut lane);
+    disk.flip_bit(&path_of(0, "00000000000000000000.log"), 70_000, 1);
+    let size = written[0].len() as u64;
+    let first = (65_536 / size) as i64;
+    let end = first + 3;
+    let mut lane = lane_on(&disk);
+    assert_served(&mut lane, 0, &written, &[(first, 131_072_u64.div_ceil(size) as i64)]);
+    lane.truncate(0, Offset(end)).unwrap();
+    lane.commit().unwrap();
+    // Before any checkpoint says so, and after.
+    for _ in 0..2 {
+        lane = lane_on(&disk);
+        assert_eq!((lane.verdicts[0], lane.logs[0].log_end()), (Verdict::Damaged, Offset(end)));
+        assert_served(&mut lane, 0, &written[..end as usize], &[(first, end)]);
+        lane.checkpoint().unwrap();
+    }
+    written.truncate(end as usize);
+    written.extend(append(&mut lane, 200..210));
+    to_segments(&mut lane);
+    let mut lane = lane_on(&disk);
+    assert_served(&mut lane, 0, &written, &[(first, end)]);
+}
+
+#[test]
 fn a_time_that_a_hole_may_hold_is_not_answered_from_behind_it() {
     let (disk, mut lane, written) = committed(200);
     to_segments(&mut lane);

@@ -88,11 +88,14 @@ impl Log {
         if rebuilt.replica != self.key || self.is_changing() || rebuilt.end < self.log_start {
             return None;
         }
-        let Rebuilt { end, segments, producers, .. } = rebuilt;
+        let Rebuilt { end: kept_end, wanted, segments, producers, .. } = rebuilt;
+        // What was damaged right before the cut stays a hole: the log ends where it was cut.
+        let end = if self.holes.cover(kept_end, wanted) { wanted } else { kept_end };
         let mut epochs = self.epochs.clone();
         epochs.truncate_from_end(end);
         let mut holes = self.holes.clone();
         holes.cut_from(end);
+        holes.without_bytes_from(kept_end);
         let (log_start, strict) = (self.log_start, self.strict);
         let after = CoveredState { end, producers, epochs, holes, log_start, strict, ..self.at_change() };
         Some(self.begin_settling(Change::Truncate { end }, after, segments, ticket))

@@ -34,7 +34,10 @@ pub struct RebuildJob {
 pub struct Rebuilt {
     /// Whose, in which generation.
     pub replica: ReplicaKey,
+    /// Where the last batch kept ends.
     pub(crate) end: Offset,
+    /// Where the cut was to be.
+    pub(crate) wanted: Offset,
     pub(crate) segments: Vec<Segment>,
     pub(crate) producers: Producers,
 }
@@ -45,6 +48,7 @@ impl RebuildJob {
         let mut rebuilt = Rebuilt {
             replica: self.replica,
             end: self.log_start,
+            wanted: self.end,
             segments: Vec::new(),
             producers: Producers::default(),
         };
