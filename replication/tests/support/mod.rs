@@ -212,9 +212,12 @@ pub(crate) async fn assert_holds(started: &Started, topic: TopicId, count: i64, 
 
 /// Looks again until it is so; the test runner's limit is the only one.
 pub(crate) async fn eventually(mut is_so: impl FnMut() -> bool) {
-    while !is_so() {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    let waiting = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), waiting).await.expect("it never came to be");
 }
 
 pub(crate) fn copy(from: &Path, to: &Path) {
