@@ -243,7 +243,8 @@ impl World {
     }
 
     fn append(&mut self) {
-        let Some(id) = self.any_log() else { return };
+        // A seed that likes drops and never creates would have nothing left to do.
+        let Some(id) = self.any_log() else { return self.create() };
         if self.log(id).is_changing() || self.is_full(50) {
             return;
         }
