@@ -37,7 +37,8 @@ impl Log {
     /// The files that may be removed now: below the log start of a durable checkpoint, or cut off before it.
     pub fn plan_deletes(&mut self) -> Option<DeleteJob> {
         let segments = &mut self.segments;
-        if self.flush_in_flight {
+        // While a cut waits for its checkpoint, the durable one names the segments as they were.
+        if self.flush_in_flight || segments.hold_flush {
             return None;
         }
         let checkpointed = segments.checkpointed_start.unwrap_or(Offset::ZERO);
