@@ -37,14 +37,14 @@ impl Log {
     /// The files that may be removed now: below the log start of a durable checkpoint, or cut off before it.
     pub fn plan_deletes(&mut self) -> Option<DeleteJob> {
         let segments = &mut self.segments;
-        // While a cut waits for its checkpoint, the durable one names the segments as they were.
-        if self.flush_in_flight || segments.hold_flush {
+        if self.flush_in_flight {
             return None;
         }
         let checkpointed = segments.checkpointed_start.unwrap_or(Offset::ZERO);
         let last = segments.list.len().saturating_sub(usize::from(!segments.last_closed));
-        let count = match segments.compacting {
-            // They are being read; the checkpoint after its end is the next occasion.
+        let count = match segments.compacting || segments.hold_flush {
+            // They are being read, or the durable checkpoint names them as they were before a cut; the checkpoint after
+            // that is the next occasion.
             true => 0,
             false => segments.list[..last].iter().take_while(|segment| segment.end <= checkpointed).count(),
         };
