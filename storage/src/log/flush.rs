@@ -122,7 +122,8 @@ impl Log {
     pub fn on_flushed(&mut self, done: FlushDone) -> bool {
         assert!(self.flush_in_flight, "one flush at a time");
         self.flush_in_flight = false;
-        assert!(!done.abandoned || done.replica != self.key, "the journal keeps what is not in segments");
+        let is_abandonable = done.replica != self.key || self.dropped;
+        assert!(!done.abandoned || is_abandonable, "the journal keeps what is not in segments");
         if done.replica != self.key {
             self.segments.cut_first = true;
             return false;
