@@ -194,14 +194,16 @@ impl Checkpointer {
             let part = part.await;
             done = done.and(part);
         }
-        if done.is_err() {
-            // A directory may have got names before the failure.
-            self.unsynced.iter_mut().for_each(|sync| sync.new_names = true);
-            return done;
+        if done.is_ok() {
+            let directory = Arc::clone(&self.directory);
+            done = self.on_writer(move || sync_names(&directory.access)).await;
         }
-        self.unsynced.clear();
-        let directory = Arc::clone(&self.directory);
-        self.on_writer(move || sync_names(&directory.access)).await
+        match done {
+            Ok(()) => self.unsynced.clear(),
+            // A directory may have got names before the failure, and none of them counts before all are durable.
+            Err(_) => self.unsynced.iter_mut().for_each(|sync| sync.new_names = true),
+        }
+        done
     }
 
     /// Runs a job on the writers. When they have ended the broker is stopping, and what was to come after the job must
