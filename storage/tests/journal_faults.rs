@@ -370,6 +370,30 @@ fn the_limit_refuses_until_files_are_recycled() {
 }
 
 #[test]
+fn what_a_checkpoint_frees_is_written_again_without_new_space() {
+    let disk = SimDisk::new();
+    let (mut journal, _) = open(&disk, from_start()).unwrap();
+    let mut last = None;
+    while let Ok(receipt) = journal.writer.write(&[append(0, 1, 15_000)]) {
+        last = Some(receipt);
+        journal.flusher.sync().unwrap();
+    }
+    let last = last.unwrap();
+    let freed = journal.maintenance.recycle(last.start).unwrap();
+    assert!(freed > 5, "a checkpoint frees many at once: {freed}");
+    disk.set_capacity(Some(0));
+    // One file stays for the next recovery, and what was freed first was smaller.
+    for _ in 2..freed {
+        journal.writer.write(&[append(0, 2, 15_000)]).unwrap();
+        journal.flusher.sync().unwrap();
+    }
+    disk.kill();
+    let (journal, replayed) = open(&disk, ReplayFrom { position: last.start, recovery_epoch: 1 }).unwrap();
+    assert!(journal.ends.is_proved());
+    assert_eq!(replayed.len(), 1 + freed - 2);
+}
+
+#[test]
 fn a_full_disk_still_recovers_with_the_spare() {
     let disk = SimDisk::new();
     let (mut journal, _) = open(&disk, from_start()).unwrap();

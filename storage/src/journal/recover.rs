@@ -15,7 +15,7 @@ use super::reader::JournalReader;
 use super::recycle::JournalMaintenance;
 use super::scan::Scan;
 use super::shared::Shared;
-use super::spare::{PREPARING_SUFFIX, SPARES_MAX, Spare, make_spare};
+use super::spare::{PREPARING_SUFFIX, SPARES_WANTED, Spare, make_spare};
 use super::writer::JournalWriter;
 use super::{JournalEntry, JournalPosition};
 use crate::disk::{Disk, Open};
@@ -266,10 +266,13 @@ impl Found {
             file: live.file,
             path: live.path,
         }));
-        // One more than usual: the new file takes one.
+        // As many as a running journal keeps, and one for the new file.
+        let mut held: u64 = self.files.iter().map(|file| file.header.len).sum();
         let mut kept = Vec::new();
         for spare in self.spares.drain(..) {
-            if spare.len == options.file_bytes && kept.len() <= SPARES_MAX {
+            let fits = held + spare.len <= options.bytes_max || kept.len() <= SPARES_WANTED;
+            if spare.len == options.file_bytes && fits {
+                held += spare.len;
                 kept.push(spare);
             } else {
                 self.surplus.push(spare.path);

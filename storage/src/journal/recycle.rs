@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::JournalPosition;
 use super::file::spare_name;
 use super::shared::Shared;
-use super::spare::{SPARES_MAX, Spare, make_spare};
+use super::spare::{SPARES_WANTED, Spare, make_spare};
 use crate::Fault;
 
 /// How full the journal is.
@@ -25,7 +25,7 @@ pub struct JournalMaintenance {
 impl JournalMaintenance {
     /// Whether [`JournalMaintenance::prepare_spare`] has something to do.
     pub fn spare_wanted(&self) -> bool {
-        self.shared.state().spares.len() < SPARES_MAX
+        self.shared.state().spares.len() < SPARES_WANTED
     }
 
     /// Makes one spare file if one is wanted; whether it did. Takes as long as writing the file once.
@@ -42,6 +42,9 @@ impl JournalMaintenance {
 
     /// Frees the files that lie wholly before `covered`: durable segments and a durable checkpoint hold all that their
     /// entries said. Returns how many. `covered` is at most the durable position.
+    ///
+    /// A freed file is kept for its next use while the journal stays within its limit: a checkpoint frees several at
+    /// once, and zeroes written anew for each would cost a third of the disk's throughput.
     pub fn recycle(&self, covered: JournalPosition) -> Result<usize, Fault> {
         self.shared.check()?;
         let mut removed = Vec::new();
@@ -57,7 +60,7 @@ impl JournalMaintenance {
                 count += 1;
                 let is_whole = live.header.len == self.shared.options.file_bytes;
                 let spare = Spare { file: live.file.clone(), path: live.path.clone(), len: live.header.len };
-                if is_whole && state.spares.len() < SPARES_MAX {
+                if is_whole && state.bytes_held() + live.header.len <= self.shared.options.bytes_max {
                     state.spares.push(spare);
                 } else {
                     removed.push(spare.path);

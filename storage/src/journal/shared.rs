@@ -25,7 +25,8 @@ pub(super) struct Shared {
 pub(super) struct State {
     /// By the position of their first byte; the last one is being written.
     pub(super) live: BTreeMap<u64, Arc<LiveFile>>,
-    /// Zero-written or recycled files, ready to be put into use; at most [`super::spare::SPARES_MAX`].
+    /// Zero-written or recycled files, ready to be put into use; with the live files at most the journal's limit, but
+    /// for [`super::spare::SPARES_WANTED`].
     pub(super) spares: Vec<Spare>,
     /// Files with commits that no sync has covered, oldest first.
     pub(super) dirty: Vec<Arc<LiveFile>>,
@@ -100,5 +101,10 @@ impl Shared {
 impl State {
     pub(super) fn bytes_live(&self) -> u64 {
         self.live.values().map(|file| file.header.len).sum()
+    }
+
+    /// Length of the files in use and of those kept for use.
+    pub(super) fn bytes_held(&self) -> u64 {
+        self.bytes_live() + self.spares.iter().map(|spare| spare.len).sum::<u64>()
     }
 }

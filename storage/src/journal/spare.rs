@@ -7,9 +7,10 @@ use std::sync::Arc;
 use crate::Fault;
 use crate::disk::{Disk, DiskFile, Open};
 
-/// Spares kept: one for the writer's next file and one for the next recovery (rule 8), which must find room on a full
-/// disk. The writer leaves the last one alone.
-pub(super) const SPARES_MAX: usize = 2;
+/// Spares made ahead of need: one for the writer's next file and one for the next recovery (rule 8), which must find
+/// room on a full disk. The writer leaves the last one alone. Files that a checkpoint frees are spares too, as many as
+/// the journal's limit allows.
+pub(super) const SPARES_WANTED: usize = 2;
 
 /// Zeroes per write while a file is prepared.
 const ZEROES_PER_WRITE: usize = 1 << 20;
