@@ -3,97 +3,40 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use stonelog::client::connection::Connection;
+use stonelog_protocol::Timestamp;
 use stonelog_protocol::batch::{BatchBuilder, BatchHeader, Compression, NewRecord, Records, open_records};
-use stonelog_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use stonelog_protocol::messages::create_topics_request::CreatableTopicConfig;
 use stonelog_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use stonelog_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use stonelog_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use stonelog_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use stonelog_protocol::messages::*;
-use stonelog_protocol::{Request, StrBytes, Timestamp};
 
-const LIMIT: Duration = Duration::from_secs(60);
+use support::{Broker, Client, new_topic, text, topic_name};
 
-/// A broker process; dropping it kills it.
-struct Broker {
-    child: Child,
-    address: String,
-}
-
-impl Broker {
-    fn start(data_dir: &Path) -> Broker {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_stonelog"))
-            .args(["serve", "--data-dir"])
-            .arg(data_dir)
-            .args(["--set", "listeners=PLAINTEXT://127.0.0.1:0"])
-            .args(["--set", "offsets.topic.num.partitions=1"])
-            .args(["--set", "offsets.topic.segment.bytes=1048576"])
-            .args(["--set", "log.cleaner.backoff.ms=20"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut address = None;
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-            let line = line.unwrap();
-            if let Some((_, advertised)) = line.split_once(" → ") {
-                address = Some(advertised.to_owned());
-            }
-            if line == "ready" {
-                break;
-            }
-        }
-        Broker { child, address: address.expect("the broker is ready") }
-    }
-
-    async fn connect(&self) -> Client {
-        Client(Connection::open(&self.address, "test", LIMIT).await.unwrap())
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-struct Client(Connection);
-
-fn name(text: &str) -> TopicName {
-    TopicName(StrBytes::from_string(text.to_owned()))
-}
+/// Small segments, and a cleaner that does not rest.
+const SETTINGS: [&str; 3] =
+    ["offsets.topic.num.partitions=1", "offsets.topic.segment.bytes=1048576", "log.cleaner.backoff.ms=20"];
 
 impl Client {
-    async fn ask<R: Request>(&mut self, version: i16, request: R) -> R::Response {
-        self.0.call(&request, version, LIMIT).await.unwrap()
-    }
-
     async fn create_topic(&mut self, topic: &str, partitions: i32, configs: &[(&str, &str)]) {
-        let text = |text: &str| StrBytes::from_string(text.to_owned());
         let configs = configs
             .iter()
             .map(|(key, value)| CreatableTopicConfig::default().with_name(text(key)).with_value(Some(text(value))));
-        let topic = CreatableTopic::default()
-            .with_name(name(topic))
-            .with_num_partitions(partitions)
-            .with_replication_factor(1)
-            .with_configs(configs.collect());
-        let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(10_000);
-        assert_eq!(self.ask(4, request).await.topics[0].error_code, 0);
+        self.create(new_topic(topic, partitions).with_configs(configs.collect())).await;
     }
 
     async fn produce(&mut self, topic: &str, key: Option<&[u8]>, value: &[u8]) -> i16 {
         let mut batch = BatchBuilder::new().compressed(Compression::Lz4, None);
         batch.push(NewRecord::new(Timestamp(1_700_000_000_000), key, Some(value)));
         let partition = PartitionProduceData::default().with_records(Some(batch.build().unwrap().into()));
-        let topic = TopicProduceData::default().with_name(name(topic)).with_partition_data(vec![partition]);
+        let topic = TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(vec![partition]);
         let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(30_000).with_topic_data(vec![topic]);
         self.ask(9, request).await.responses[0].partition_responses[0].error_code
     }
@@ -103,7 +46,7 @@ impl Client {
         let (mut newest, mut count, mut next) = (BTreeMap::new(), 0, 0);
         loop {
             let partition = FetchPartition::default().with_fetch_offset(next).with_partition_max_bytes(1 << 20);
-            let topic = FetchTopic::default().with_topic(name(topic)).with_partitions(vec![partition]);
+            let topic = FetchTopic::default().with_topic(topic_name(topic)).with_partitions(vec![partition]);
             let request = FetchRequest::default().with_max_bytes(1 << 20).with_topics(vec![topic]);
             let response = self.ask(4, request).await;
             let partition = &response.responses[0].partitions[0];
@@ -133,9 +76,10 @@ impl Client {
         let partitions = (0..partitions).map(|index| {
             OffsetCommitRequestPartition::default().with_partition_index(index).with_committed_offset(offset)
         });
-        let topic = OffsetCommitRequestTopic::default().with_name(name(topic)).with_partitions(partitions.collect());
+        let topic =
+            OffsetCommitRequestTopic::default().with_name(topic_name(topic)).with_partitions(partitions.collect());
         let request = OffsetCommitRequest::default()
-            .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
+            .with_group_id(GroupId(text(group)))
             .with_generation_id_or_member_epoch(-1)
             .with_topics(vec![topic]);
         let response = self.ask(7, request).await;
@@ -143,11 +87,10 @@ impl Client {
     }
 
     async fn committed(&mut self, group: &str, topic: &str, partitions: i32) -> Vec<i64> {
-        let topic =
-            OffsetFetchRequestTopic::default().with_name(name(topic)).with_partition_indexes((0..partitions).collect());
-        let request = OffsetFetchRequest::default()
-            .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
-            .with_topics(Some(vec![topic]));
+        let topic = OffsetFetchRequestTopic::default()
+            .with_name(topic_name(topic))
+            .with_partition_indexes((0..partitions).collect());
+        let request = OffsetFetchRequest::default().with_group_id(GroupId(text(group))).with_topics(Some(vec![topic]));
         const LOAD_IN_PROGRESS: i16 = 14;
         let response = loop {
             let response = self.ask(7, request.clone()).await;
@@ -189,8 +132,8 @@ fn logs(data_dir: &Path) -> (Vec<PathBuf>, u64) {
 #[tokio::test]
 async fn a_compacted_topic_shrinks_and_a_consumer_reads_the_newest_of_each_key() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = broker.connect().await;
+    let broker = Broker::start(dir.path(), &SETTINGS);
+    let mut client = broker.open().await;
     client.create_topic("t", 1, &[("cleanup.policy", "compact"), ("segment.bytes", "1048576")]).await;
     let mut expected = BTreeMap::new();
     // 5 MiB that lz4 cannot make smaller.
@@ -213,8 +156,8 @@ async fn a_compacted_topic_shrinks_and_a_consumer_reads_the_newest_of_each_key()
     assert_eq!(client.consume("t").await.0, expected);
     drop(broker);
 
-    let broker = Broker::start(dir.path());
-    let mut client = broker.connect().await;
+    let broker = Broker::start(dir.path(), &SETTINGS);
+    let mut client = broker.open().await;
     let (found, count) = client.consume("t").await;
     assert_eq!(found, expected);
     assert!(count < 200, "{count} of 320 records are left");
@@ -224,8 +167,8 @@ async fn a_compacted_topic_shrinks_and_a_consumer_reads_the_newest_of_each_key()
 async fn a_record_without_key_is_refused_on_a_compacted_topic() {
     const INVALID_RECORD: i16 = 87;
     let dir = tempfile::tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = broker.connect().await;
+    let broker = Broker::start(dir.path(), &SETTINGS);
+    let mut client = broker.open().await;
     client.create_topic("t", 1, &[("cleanup.policy", "compact,delete")]).await;
     assert_eq!(client.produce("t", None, b"value").await, INVALID_RECORD);
     assert_eq!(client.produce("t", Some(b""), b"value").await, 0, "an empty key is a key");
@@ -235,10 +178,10 @@ async fn a_record_without_key_is_refused_on_a_compacted_topic() {
 async fn committed_offsets_are_the_same_before_and_after_their_log_is_compacted_and_read_back() {
     const PARTITIONS: i32 = 400;
     let dir = tempfile::tempdir().unwrap();
-    let broker = Broker::start(dir.path());
-    let mut client = broker.connect().await;
+    let broker = Broker::start(dir.path(), &SETTINGS);
+    let mut client = broker.open().await;
     client.create_topic("t", PARTITIONS, &[]).await;
-    let request = FindCoordinatorRequest::default().with_coordinator_keys(vec![StrBytes::from_static_str("g")]);
+    let request = FindCoordinatorRequest::default().with_coordinator_keys(vec![text("g")]);
     assert_eq!(client.ask(4, request).await.coordinators[0].error_code, 0);
     client.commit("early", "t", 3, 7).await;
     let mut round = 0;
@@ -254,8 +197,8 @@ async fn committed_offsets_are_the_same_before_and_after_their_log_is_compacted_
     assert_eq!(client.committed("early", "t", 3).await, [7; 3]);
     drop(broker);
 
-    let broker = Broker::start(dir.path());
-    let mut client = broker.connect().await;
+    let broker = Broker::start(dir.path(), &SETTINGS);
+    let mut client = broker.open().await;
     assert!(!logs(dir.path()).0.is_empty());
     assert_eq!(client.committed("g", "t", PARTITIONS).await, expected);
     assert_eq!(client.committed("early", "t", 3).await, [7; 3]);

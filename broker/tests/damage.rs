@@ -3,99 +3,34 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
-use std::net::TcpStream;
+mod support;
+
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use bytes::Bytes;
 use stonelog_protocol::batch::records::Records;
 use stonelog_protocol::batch::{BatchBuilder, BatchHeader, NewRecord};
-use stonelog_protocol::codec::{decode_response, encode_request};
-use stonelog_protocol::messages::create_topics_request::CreatableTopic;
 use stonelog_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use stonelog_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use stonelog_protocol::messages::{CreateTopicsRequest, FetchRequest, ProduceRequest, TopicName};
-use stonelog_protocol::{ErrorCode, Request, StrBytes, Timestamp};
+use stonelog_protocol::messages::{FetchRequest, ProduceRequest};
+use stonelog_protocol::{ErrorCode, Timestamp};
 use stonelog_storage::checkpoint::{CHECKPOINT_KIND, CHECKPOINT_NAME, Checkpoint, ReplicaCheckpoint};
 use stonelog_storage::small_file::Envelope;
 
-const LIMIT: Duration = Duration::from_secs(60);
+use support::{BlockingClient, Broker, topic_name};
+
 const TOPIC: &str = "t";
 const BLOCK: u64 = 64 << 10;
 
-/// A broker process and what it said until it was ready; dropping it kills it.
-struct Broker {
-    child: Child,
-    address: String,
-    banner: Vec<String>,
-}
-
-impl Broker {
-    fn start(data_dir: &Path) -> Broker {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_stonelog"))
-            .args(["serve", "--data-dir"])
-            .arg(data_dir)
-            .args(["--set", "listeners=PLAINTEXT://127.0.0.1:0"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut banner = Vec::new();
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-            banner.push(line.unwrap());
-            if banner.last().unwrap() == "ready" {
-                break;
-            }
-        }
-        let address = banner.iter().find_map(|line| line.split_once(" → ")).expect("the broker is ready").1.to_owned();
-        Broker { child, address, banner }
-    }
-
-    fn connect(&self) -> Client {
-        let stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        Client(stream)
-    }
-
-    /// The lines of the banner that speak of damage.
-    fn damage(&self) -> Vec<&String> {
-        self.banner.iter().filter(|line| line.starts_with("DAMAGE")).collect()
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-struct Client(TcpStream);
-
-impl Client {
-    fn ask<R: Request>(&mut self, version: i16, request: &R) -> R::Response {
-        self.0.write_all(&encode_request(version, 0, None, request).unwrap()).unwrap();
-        let mut length = [0; 4];
-        self.0.read_exact(&mut length).unwrap();
-        let mut frame = vec![0; u32::from_be_bytes(length) as usize];
-        self.0.read_exact(&mut frame).unwrap();
-        decode_response::<R>(version, frame.into()).unwrap().1
-    }
-
-    fn create_topic(&mut self) {
-        let topic = CreatableTopic::default().with_name(topic_name()).with_num_partitions(1).with_replication_factor(1);
-        let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(10_000);
-        assert_eq!(self.ask(4, &request).topics[0].error_code, 0);
-    }
-
+impl BlockingClient {
     /// Each record is a batch and, acknowledged before the next, a commit of its own.
     fn produce(&mut self, values: std::ops::Range<u64>) {
         for number in values {
             let mut builder = BatchBuilder::new();
             builder.push(NewRecord::new(Timestamp(1), None, Some(&value(number))));
             let partition = PartitionProduceData::default().with_records(Some(builder.build().unwrap().into()));
-            let topic = TopicProduceData::default().with_name(topic_name()).with_partition_data(vec![partition]);
+            let topic = TopicProduceData::default().with_name(topic_name(TOPIC)).with_partition_data(vec![partition]);
             let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(30_000).with_topic_data(vec![topic]);
             let response = self.ask(9, &request);
             let partition = &response.responses[0].partition_responses[0];
@@ -106,7 +41,7 @@ impl Client {
     /// The value at an offset, or the error. At the log's end it waits for a moment.
     fn value_at(&mut self, offset: u64) -> Result<Option<Vec<u8>>, ErrorCode> {
         let partition = FetchPartition::default().with_fetch_offset(offset as i64).with_partition_max_bytes(1);
-        let topic = FetchTopic::default().with_topic(topic_name()).with_partitions(vec![partition]);
+        let topic = FetchTopic::default().with_topic(topic_name(TOPIC)).with_partitions(vec![partition]);
         let request = FetchRequest::default()
             .with_replica_id((-1).into())
             .with_max_wait_ms(50)
@@ -142,10 +77,6 @@ impl Client {
     }
 }
 
-fn topic_name() -> TopicName {
-    TopicName(StrBytes::from_static_str(TOPIC))
-}
-
 /// Two kilobytes that no other record holds.
 fn value(number: u64) -> Vec<u8> {
     format!("record {number:06} ").repeat(150).into_bytes()
@@ -170,12 +101,17 @@ fn checkpointed(data_dir: &Path) -> Option<ReplicaCheckpoint> {
     Checkpoint::decode(payload).unwrap().replicas.into_iter().find(|replica| replica.end.0 > 0)
 }
 
+/// The lines of the banner that speak of damage.
+fn damage_in(broker: &Broker) -> Vec<&String> {
+    broker.banner.iter().filter(|line| line.starts_with("DAMAGE")).collect()
+}
+
 #[test]
 fn a_damaged_journal_commit_costs_its_records_and_no_others() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Broker::start(dir.path());
+    let broker = Broker::start(dir.path(), &[]);
     let mut client = broker.connect();
-    client.create_topic();
+    client.create_topic(TOPIC);
     client.produce(0..20);
     drop(broker);
     let marker = b"record 000007 ";
@@ -187,14 +123,14 @@ fn a_damaged_journal_commit_costs_its_records_and_no_others() {
     let (at, path) = hit.expect("the record is in the journal");
     flip(&path, at as u64 + 1000);
     for _ in 0..2 {
-        let broker = Broker::start(dir.path());
-        let damage = broker.damage();
+        let broker = Broker::start(dir.path(), &[]);
+        let damage = damage_in(&broker);
         assert!(damage.iter().any(|line| line.contains(path.to_str().unwrap())), "{:#?}", broker.banner);
         assert!(damage.iter().any(|line| line.contains("-0 offsets 7..8 ")), "{:#?}", broker.banner);
         assert!(broker.banner.iter().any(|line| line.contains(" 1 damaged, 0 lost")), "{:#?}", broker.banner);
         broker.connect().assert_served(20, 7..8);
     }
-    let broker = Broker::start(dir.path());
+    let broker = Broker::start(dir.path(), &[]);
     let mut client = broker.connect();
     client.produce(20..25);
     client.assert_served(25, 7..8);
@@ -203,9 +139,9 @@ fn a_damaged_journal_commit_costs_its_records_and_no_others() {
 #[test]
 fn a_damaged_segment_block_costs_the_batches_that_touch_it_and_no_others() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Broker::start(dir.path());
+    let broker = Broker::start(dir.path(), &[]);
     let mut client = broker.connect();
-    client.create_topic();
+    client.create_topic(TOPIC);
     client.produce(0..300);
     // Waits with fetches at the log's end, each of which takes a moment.
     let replica = loop {
@@ -218,8 +154,8 @@ fn a_damaged_segment_block_costs_the_batches_that_touch_it_and_no_others() {
     let log = dir.path().join(replica.replica.partition.to_string()).join("00000000000000000000.log");
     flip(&log, BLOCK + 4321);
     let batch_bytes = 61 + value(0).len() as u64 + 9;
-    let broker = Broker::start(dir.path());
-    assert!(broker.damage().is_empty(), "nobody has read it yet");
+    let broker = Broker::start(dir.path(), &[]);
+    assert!(damage_in(&broker).is_empty(), "nobody has read it yet");
     let mut client = broker.connect();
     let bytes = std::fs::read(&log).unwrap();
     let first_len = u32::from_be_bytes(bytes[8..12].try_into().unwrap()) as u64 + 12;
@@ -231,9 +167,9 @@ fn a_damaged_segment_block_costs_the_batches_that_touch_it_and_no_others() {
         assert_eq!(client.value_at(300), Ok(None));
     }
     drop(broker);
-    let broker = Broker::start(dir.path());
+    let broker = Broker::start(dir.path(), &[]);
     let told = format!("-0 offsets {}..{} ", lost.start, lost.end);
-    let damage = broker.damage();
+    let damage = damage_in(&broker);
     let is_told = |line: &&String| line.contains(&told) && line.contains(log.to_str().unwrap());
     assert!(damage.iter().any(is_told), "{told}: {:#?}", broker.banner);
     let mut client = broker.connect();

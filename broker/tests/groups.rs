@@ -2,15 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+mod support;
 
 use bytes::Bytes;
-use stonelog::client::connection::Connection;
 use stonelog_protocol::codec::{decode_response, encode_request};
-use stonelog_protocol::messages::create_topics_request::CreatableTopic;
 use stonelog_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use stonelog_protocol::messages::leave_group_request::MemberIdentity;
 use stonelog_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
@@ -20,59 +15,13 @@ use stonelog_protocol::messages::offset_fetch_request::{
 };
 use stonelog_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use stonelog_protocol::messages::*;
-use stonelog_protocol::{ErrorCode, Request, StrBytes};
+use stonelog_protocol::{ErrorCode, StrBytes};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-const LIMIT: Duration = Duration::from_secs(30);
+use support::{Broker, Client, new_topic, text, topic_name};
 
-/// A broker process; dropping it kills it.
-struct Broker {
-    child: Child,
-    address: String,
-}
-
-impl Broker {
-    fn start(data_dir: &Path) -> Broker {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_stonelog"))
-            .args(["serve", "--data-dir"])
-            .arg(data_dir)
-            .args(["--set", "listeners=PLAINTEXT://127.0.0.1:0"])
-            .args(["--set", "group.initial.rebalance.delay.ms=0"])
-            .args(["--set", "offsets.topic.num.partitions=4"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut address = None;
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-            let line = line.unwrap();
-            if let Some((_, advertised)) = line.split_once(" → ") {
-                address = Some(advertised.to_owned());
-            }
-            if line == "ready" {
-                break;
-            }
-        }
-        Broker { child, address: address.expect("the broker is ready") }
-    }
-
-    async fn connect(&self) -> Client {
-        Client(Connection::open(&self.address, "test", LIMIT).await.unwrap())
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-struct Client(Connection);
-
-fn text(text: &str) -> StrBytes {
-    StrBytes::from_string(text.to_owned())
-}
+const SETTINGS: [&str; 2] = ["group.initial.rebalance.delay.ms=0", "offsets.topic.num.partitions=4"];
 
 fn group_id(name: &str) -> GroupId {
     GroupId(text(name))
@@ -80,7 +29,7 @@ fn group_id(name: &str) -> GroupId {
 
 fn commit_request(group: &str, topic: &str, offset: i64) -> OffsetCommitRequest {
     let partition = OffsetCommitRequestPartition::default().with_committed_offset(offset);
-    let topic = OffsetCommitRequestTopic::default().with_name(TopicName(text(topic))).with_partitions(vec![partition]);
+    let topic = OffsetCommitRequestTopic::default().with_name(topic_name(topic)).with_partitions(vec![partition]);
     OffsetCommitRequest::default()
         .with_group_id(group_id(group))
         .with_generation_id_or_member_epoch(-1)
@@ -88,21 +37,12 @@ fn commit_request(group: &str, topic: &str, offset: i64) -> OffsetCommitRequest 
 }
 
 impl Client {
-    async fn ask<R: Request>(&mut self, version: i16, request: R) -> R::Response {
-        self.0.call(&request, version, LIMIT).await.unwrap()
-    }
-
     async fn create_topic(&mut self, name: &str) {
-        let topic = CreatableTopic::default()
-            .with_name(TopicName(text(name)))
-            .with_num_partitions(2)
-            .with_replication_factor(1);
-        let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(10_000);
-        assert_eq!(self.ask(4, request).await.topics[0].error_code, 0);
+        self.create(new_topic(name, 2)).await;
     }
 
     async fn delete_topic(&mut self, name: &str) {
-        let names = vec![TopicName(text(name))];
+        let names = vec![topic_name(name)];
         let request = DeleteTopicsRequest::default().with_topic_names(names).with_timeout_ms(10_000);
         assert_eq!(self.ask(4, request).await.responses[0].error_code, 0);
     }
@@ -118,7 +58,7 @@ impl Client {
     }
 
     async fn committed(&mut self, version: i16, group: &str, topic: &str) -> i64 {
-        let name = TopicName(text(topic));
+        let name = topic_name(topic);
         if version >= 8 {
             let topic = OffsetFetchRequestTopics::default().with_name(name).with_partition_indexes(vec![0]);
             let group =
@@ -222,8 +162,8 @@ fn run(test: impl Future<Output = ()>) {
 fn every_version_finds_the_coordinator() {
     run(async {
         let dir = tempfile::tempdir().unwrap();
-        let broker = Broker::start(dir.path());
-        let mut client = broker.connect().await;
+        let broker = Broker::start(dir.path(), &SETTINGS);
+        let mut client = broker.open().await;
         for version in 0..=3 {
             let found = client.ask(version, FindCoordinatorRequest::default().with_key(text("g"))).await;
             let address = format!("{}:{}", &*found.host, found.port);
@@ -248,8 +188,8 @@ fn every_version_finds_the_coordinator() {
 fn every_version_of_the_membership_apis_goes_through_a_groups_life() {
     run(async {
         let dir = tempfile::tempdir().unwrap();
-        let broker = Broker::start(dir.path());
-        let mut client = broker.connect().await;
+        let broker = Broker::start(dir.path(), &SETTINGS);
+        let mut client = broker.open().await;
         client.find_coordinator().await;
         for version in 0..=9 {
             let group = format!("group-{version}");
@@ -275,8 +215,8 @@ fn every_version_of_the_membership_apis_goes_through_a_groups_life() {
 fn every_version_of_the_offset_apis_reads_what_every_other_wrote() {
     run(async {
         let dir = tempfile::tempdir().unwrap();
-        let broker = Broker::start(dir.path());
-        let mut client = broker.connect().await;
+        let broker = Broker::start(dir.path(), &SETTINGS);
+        let mut client = broker.open().await;
         client.create_topic("t").await;
         client.find_coordinator().await;
         for version in 2..=9 {
@@ -289,8 +229,7 @@ fn every_version_of_the_offset_apis_reads_what_every_other_wrote() {
             assert_eq!(client.commit(version, "g", "nowhere", 1).await, unknown);
         }
         let partitions = [0, 7].map(|index| OffsetDeleteRequestPartition::default().with_partition_index(index));
-        let topic =
-            OffsetDeleteRequestTopic::default().with_name(TopicName(text("t"))).with_partitions(partitions.to_vec());
+        let topic = OffsetDeleteRequestTopic::default().with_name(topic_name("t")).with_partitions(partitions.to_vec());
         let request = OffsetDeleteRequest::default().with_group_id(group_id("g")).with_topics(vec![topic]);
         let deleted = client.ask(0, request).await;
         let errors: Vec<i16> = deleted.topics[0].partitions.iter().map(|partition| partition.error_code).collect();
@@ -303,8 +242,8 @@ fn every_version_of_the_offset_apis_reads_what_every_other_wrote() {
 fn what_a_group_was_told_survives_a_kill() {
     run(async {
         let dir = tempfile::tempdir().unwrap();
-        let broker = Broker::start(dir.path());
-        let mut client = broker.connect().await;
+        let broker = Broker::start(dir.path(), &SETTINGS);
+        let mut client = broker.open().await;
         client.create_topic("t").await;
         client.find_coordinator().await;
         let member = client.become_stable(9, "members").await.member_id;
@@ -312,8 +251,8 @@ fn what_a_group_was_told_survives_a_kill() {
             assert_eq!(client.commit(9, "committer", "t", offset).await, 0);
         }
         drop(broker);
-        let broker = Broker::start(dir.path());
-        let mut client = broker.connect().await;
+        let broker = Broker::start(dir.path(), &SETTINGS);
+        let mut client = broker.open().await;
         assert_eq!(client.committed(9, "committer", "t").await, 20);
         assert_eq!(client.heartbeat(4, "members", &member).await, 0, "the generation goes on");
         assert_eq!(client.describe(5, "members").await, (0, text("Stable"), 1));
@@ -324,8 +263,8 @@ fn what_a_group_was_told_survives_a_kill() {
 fn an_offset_of_a_deleted_topic_is_not_its_namesakes() {
     run(async {
         let dir = tempfile::tempdir().unwrap();
-        let broker = Broker::start(dir.path());
-        let mut client = broker.connect().await;
+        let broker = Broker::start(dir.path(), &SETTINGS);
+        let mut client = broker.open().await;
         client.create_topic("t").await;
         client.find_coordinator().await;
         assert_eq!(client.commit(9, "g", "t", 5).await, 0);
@@ -333,8 +272,8 @@ fn an_offset_of_a_deleted_topic_is_not_its_namesakes() {
         client.create_topic("t").await;
         assert_eq!(client.committed(9, "g", "t").await, -1);
         drop(broker);
-        let broker = Broker::start(dir.path());
-        let mut client = broker.connect().await;
+        let broker = Broker::start(dir.path(), &SETTINGS);
+        let mut client = broker.open().await;
         assert_eq!(client.committed(9, "g", "t").await, -1);
         assert_eq!(client.commit(9, "g", "t", 6).await, 0);
         assert_eq!(client.committed(9, "g", "t").await, 6);
@@ -345,8 +284,8 @@ fn an_offset_of_a_deleted_topic_is_not_its_namesakes() {
 fn groups_are_refused_until_somebody_looks_for_their_coordinator() {
     run(async {
         let dir = tempfile::tempdir().unwrap();
-        let broker = Broker::start(dir.path());
-        let mut client = broker.connect().await;
+        let broker = Broker::start(dir.path(), &SETTINGS);
+        let mut client = broker.open().await;
         client.create_topic("t").await;
         let not_coordinator = ErrorCode::NotCoordinator.code();
         assert_eq!(client.commit(9, "g", "t", 5).await, not_coordinator);
@@ -362,8 +301,8 @@ fn pipelined_commits_are_decided_and_answered_in_their_order() {
     const COMMITS_COUNT: i32 = 40;
     run(async {
         let dir = tempfile::tempdir().unwrap();
-        let broker = Broker::start(dir.path());
-        let mut client = broker.connect().await;
+        let broker = Broker::start(dir.path(), &SETTINGS);
+        let mut client = broker.open().await;
         client.create_topic("t").await;
         client.find_coordinator().await;
         for round in 0..5 {

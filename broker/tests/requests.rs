@@ -3,14 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+mod support;
+
+use std::io::Write as _;
 
 use stonelog_protocol::batch::{BatchBuilder, Compression, NewRecord};
-use stonelog_protocol::codec::{decode_response, encode_request};
+use stonelog_protocol::codec::encode_request;
 use stonelog_protocol::messages::create_topics_request::CreatableTopic;
 use stonelog_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use stonelog_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -18,83 +16,11 @@ use stonelog_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use stonelog_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use stonelog_protocol::messages::{
     CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest, DescribeGroupsRequest, FindCoordinatorRequest,
-    GroupId, ListOffsetsRequest, MetadataRequest, OffsetFetchRequest, ProduceRequest, TopicName,
+    GroupId, ListOffsetsRequest, MetadataRequest, OffsetFetchRequest, ProduceRequest,
 };
-use stonelog_protocol::{ProducerEpoch, ProducerId, Request, StrBytes, Timestamp};
+use stonelog_protocol::{ProducerEpoch, ProducerId, Timestamp};
 
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// A broker process; dropping it kills it.
-struct Broker {
-    child: Child,
-    address: String,
-}
-
-impl Broker {
-    fn start(data_dir: &Path) -> Broker {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_stonelog"))
-            .args(["serve", "--data-dir"])
-            .arg(data_dir)
-            .args(["--set", "listeners=PLAINTEXT://127.0.0.1:0"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut address = None;
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-            let line = line.unwrap();
-            if let Some((_, advertised)) = line.split_once(" → ") {
-                address = Some(advertised.to_owned());
-            }
-            if line == "ready" {
-                break;
-            }
-        }
-        Broker { child, address: address.expect("the broker is ready") }
-    }
-
-    fn connect(&self) -> Client {
-        let stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        Client(stream)
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-struct Client(TcpStream);
-
-impl Client {
-    fn answer<R: Request>(&mut self, version: i16) -> (i32, R::Response) {
-        let mut length = [0; 4];
-        self.0.read_exact(&mut length).unwrap();
-        let mut frame = vec![0; u32::from_be_bytes(length) as usize];
-        self.0.read_exact(&mut frame).unwrap();
-        decode_response::<R>(version, frame.into()).unwrap()
-    }
-
-    fn ask<R: Request>(&mut self, version: i16, request: &R) -> R::Response {
-        self.0.write_all(&encode_request(version, 0, None, request).unwrap()).unwrap();
-        self.answer::<R>(version).1
-    }
-
-    fn create_topic(&mut self, name: &str) {
-        let topic = CreatableTopic::default()
-            .with_name(TopicName(StrBytes::from_string(name.to_owned())))
-            .with_num_partitions(1)
-            .with_replication_factor(1);
-        let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(10_000);
-        assert_eq!(self.ask(4, &request).topics[0].error_code, 0);
-    }
-}
-
-fn text(text: &str) -> StrBytes {
-    StrBytes::from_string(text.to_owned())
-}
+use support::{Broker, LIMIT, text, topic_name};
 
 fn batch(sequence: i32, value_bytes: usize) -> Vec<u8> {
     let mut builder =
@@ -105,16 +31,14 @@ fn batch(sequence: i32, value_bytes: usize) -> Vec<u8> {
 
 fn produce(topic: &str, batch: Vec<u8>) -> ProduceRequest {
     let partition = PartitionProduceData::default().with_records(Some(batch.into()));
-    let topic = TopicProduceData::default()
-        .with_name(TopicName(StrBytes::from_string(topic.to_owned())))
-        .with_partition_data(vec![partition]);
+    let topic = TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(vec![partition]);
     ProduceRequest::default().with_acks(-1).with_timeout_ms(30_000).with_topic_data(vec![topic])
 }
 
 #[test]
 fn requests_behind_a_large_compressed_batch_are_appended_and_answered_behind_it() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Broker::start(dir.path());
+    let broker = Broker::start(dir.path(), &[]);
     let mut client = broker.connect();
     client.create_topic("t");
     // The sequence check notices any other order.
@@ -136,7 +60,7 @@ fn requests_behind_a_large_compressed_batch_are_appended_and_answered_behind_it(
 #[test]
 fn client_that_leaves_while_its_batch_is_validated_leaves_the_broker_serving() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Broker::start(dir.path());
+    let broker = Broker::start(dir.path(), &[]);
     let mut client = broker.connect();
     client.create_topic("t");
     let large = encode_request(9, 1, None, &produce("t", batch(0, 60 << 20))).unwrap();
@@ -156,11 +80,11 @@ fn client_that_leaves_while_its_batch_is_validated_leaves_the_broker_serving() {
 fn what_is_asked_for_many_times_is_answered_once() {
     const TIMES: usize = 20_000;
     let dir = tempfile::tempdir().unwrap();
-    let broker = Broker::start(dir.path());
+    let broker = Broker::start(dir.path(), &[]);
     let mut client = broker.connect();
     client.create_topic("t");
 
-    let topic = MetadataRequestTopic::default().with_name(Some(TopicName(text("t"))));
+    let topic = MetadataRequestTopic::default().with_name(Some(topic_name("t")));
     let response = client.ask(9, &MetadataRequest::default().with_topics(Some(vec![topic; TIMES])));
     assert_eq!(response.topics.len(), 1);
 
@@ -187,9 +111,9 @@ fn requests_that_name_very_many_things_are_answered() {
     // What compares each with each, of so many, takes minutes.
     const MANY: usize = 200_000;
     let dir = tempfile::tempdir().unwrap();
-    let broker = Broker::start(dir.path());
+    let broker = Broker::start(dir.path(), &[]);
     let mut client = broker.connect();
-    let names = || (0..MANY).map(|number| TopicName(text(&format!("!{}", number % (MANY / 2)))));
+    let names = || (0..MANY).map(|number| topic_name(&format!("!{}", number % (MANY / 2))));
 
     let topics = names().map(|name| CreatableTopic::default().with_name(name).with_replication_factor(1));
     let response = client.ask(4, &CreateTopicsRequest::default().with_topics(topics.collect()).with_timeout_ms(50_000));
@@ -205,11 +129,10 @@ fn requests_that_name_very_many_things_are_answered() {
 fn partition_of_a_long_name_that_is_asked_for_many_times_is_refused() {
     use stonelog_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
     let dir = tempfile::tempdir().unwrap();
-    let broker = Broker::start(dir.path());
+    let broker = Broker::start(dir.path(), &[]);
     let partitions = (0..200_000).map(|number| ListOffsetsPartition::default().with_partition_index(number / 2));
-    let topic = ListOffsetsTopic::default()
-        .with_name(TopicName(text(&"x".repeat(30_000))))
-        .with_partitions(partitions.collect());
+    let topic =
+        ListOffsetsTopic::default().with_name(topic_name(&"x".repeat(30_000))).with_partitions(partitions.collect());
     let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]);
     let response = broker.connect().ask(4, &request);
     assert!(response.topics[0].partitions.iter().all(|partition| partition.error_code == 42));
@@ -220,7 +143,7 @@ fn fetch_that_cannot_hold_more_does_not_wait_for_more() {
     use stonelog_protocol::messages::FetchRequest;
     use stonelog_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
     let dir = tempfile::tempdir().unwrap();
-    let broker = Broker::start(dir.path());
+    let broker = Broker::start(dir.path(), &[]);
     let mut client = broker.connect();
     client.create_topic("t");
     for _ in 0..3 {
@@ -230,7 +153,7 @@ fn fetch_that_cannot_hold_more_does_not_wait_for_more() {
     }
     let fetch = |bytes_max: i32, bytes_min: i32| {
         let partition = FetchPartition::default().with_partition_max_bytes(bytes_max);
-        let topic = FetchTopic::default().with_topic(TopicName(text("t"))).with_partitions(vec![partition.clone()]);
+        let topic = FetchTopic::default().with_topic(topic_name("t")).with_partitions(vec![partition.clone()]);
         FetchRequest::default()
             .with_replica_id((-1).into())
             .with_min_bytes(bytes_min)

@@ -3,58 +3,22 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
+use support::{BINARY, Broker, LIMIT};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_stonelog");
-/// What does not come about within this does not come about.
-const LIMIT: Duration = Duration::from_secs(60);
+/// A scrub without rest.
+const SETTINGS: [&str; 1] = ["stonelog.scrub.interval.ms=500"];
 
-/// A broker process that scrubs without rest; dropping it kills it.
-struct Broker {
-    child: Child,
-    address: String,
-}
-
-impl Broker {
-    fn start(data_dir: &Path) -> Broker {
-        let mut child = Command::new(BINARY)
-            .args(["serve", "--data-dir"])
-            .arg(data_dir)
-            .args(["--set", "listeners=PLAINTEXT://127.0.0.1:0"])
-            .args(["--set", "stonelog.scrub.interval.ms=500"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut address = None;
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-            let line = line.unwrap();
-            if let Some((_, advertised)) = line.split_once(" → ") {
-                address = Some(advertised.to_owned());
-            }
-            if line == "ready" {
-                break;
-            }
-        }
-        Broker { child, address: address.expect("the broker is ready") }
-    }
-
-    fn cli(&self, arguments: &[&str]) -> Output {
-        Command::new(BINARY).args(arguments).args(["--brokers", &self.address]).output().unwrap()
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn cli(broker: &Broker, arguments: &[&str]) -> Output {
+    Command::new(BINARY).args(arguments).args(["--brokers", &broker.address]).output().unwrap()
 }
 
 fn storage(arguments: &[&str], path: &Path) -> (i32, String, String) {
@@ -134,8 +98,8 @@ fn produce(address: &str) -> Child {
 fn a_directory_is_whole_under_load_and_after_kill_9_and_damage_in_it_is_found() {
     let directory = tempfile::tempdir().unwrap();
     let data_dir = directory.path().join("data");
-    let broker = Broker::start(&data_dir);
-    let created = broker.cli(&["topic", "create", "tools", "-p", "1", "--config", "segment.bytes=1048576"]);
+    let broker = Broker::start(&data_dir, &SETTINGS);
+    let created = cli(&broker, &["topic", "create", "tools", "-p", "1", "--config", "segment.bytes=1048576"]);
     assert!(created.status.success(), "{created:?}");
     let mut producer = produce(&broker.address);
     wait_for("a checkpoint of three segments", || (checkpointed_segments(&data_dir) >= 3).then_some(()));
@@ -185,7 +149,7 @@ fn a_directory_is_whole_under_load_and_after_kill_9_and_damage_in_it_is_found() 
     let first = damage["first_offset"].as_i64().unwrap();
     let end = damage["end_offset"].as_i64().unwrap();
     assert!(first < end);
-    let broker = Broker::start(&data_dir);
+    let broker = Broker::start(&data_dir, &SETTINGS);
     let damage = wait_for("the scrub's finding", || {
         let (code, status) = json(&["scrub-status"], &data_dir);
         let damage = status.first()?["directories"][0]["damage"].as_array()?.first()?.clone();
@@ -249,8 +213,8 @@ fn dump_shows_every_kind(data_dir: &Path) {
 fn damage_in_the_metadata_log_is_found() {
     let directory = tempfile::tempdir().unwrap();
     let data_dir = directory.path().join("data");
-    let broker = Broker::start(&data_dir);
-    assert!(broker.cli(&["topic", "create", "one"]).status.success());
+    let broker = Broker::start(&data_dir, &SETTINGS);
+    assert!(cli(&broker, &["topic", "create", "one"]).status.success());
     drop(broker);
     let (code, checked) = json(&["check"], &data_dir);
     assert_eq!(code, 0, "{checked:?}");
