@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use stonelog_protocol::batch::{BatchBuilder, NewRecord};
@@ -18,11 +18,14 @@ use stonelog_protocol::codec::{decode_response, encode_request};
 use stonelog_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use stonelog_protocol::messages::{ProduceRequest, TopicName};
 use stonelog_protocol::{StrBytes, Timestamp};
+use stonelog_tests::generator::{Arguments, Latencies, micros_since, run_connections};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// The Produce version used; the last that names topics and is flexible.
 const VERSION: i16 = 9;
+/// Requests that a connection sends in turn.
+const FRAMES_MIN: usize = 64;
 
 /// What to do.
 struct Plan {
@@ -47,52 +50,35 @@ struct Seen {
 
 fn main() {
     let plan = Rc::new(plan());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let local = tokio::task::LocalSet::new();
-    let seen = local.block_on(&runtime, run(Rc::clone(&plan)));
+    let seen =
+        run_connections(plan.connections, plan.seconds, |index, until| connection(Rc::clone(&plan), index, until));
     report(&plan, seen);
 }
 
 fn plan() -> Plan {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let get = |name: &str, default: &str| {
-        let at = arguments.iter().position(|argument| argument == name);
-        at.and_then(|at| arguments.get(at + 1)).cloned().unwrap_or_else(|| default.to_owned())
-    };
-    let number = |name: &str, default: &str| get(name, default).parse::<i64>().expect("a number");
+    let arguments = Arguments::read();
     Plan {
-        addr: get("--addr", "127.0.0.1:9092"),
-        topic: get("--topic", "load"),
-        partitions: number("--partitions", "1") as usize,
-        connections: number("--connections", "16") as usize,
-        in_flight: number("--in-flight", "4") as usize,
-        batch_records: number("--batch-records", "1") as usize,
-        record_bytes: number("--record-bytes", "1024") as usize,
-        acks: number("--acks", "-1") as i16,
-        seconds: number("--seconds", "5") as u64,
+        addr: arguments.text("--addr", "127.0.0.1:9092"),
+        topic: arguments.text("--topic", "load"),
+        partitions: arguments.number("--partitions", 1),
+        connections: arguments.number("--connections", 16),
+        in_flight: arguments.number("--in-flight", 4),
+        batch_records: arguments.number("--batch-records", 1),
+        record_bytes: arguments.number("--record-bytes", 1024),
+        acks: arguments.number("--acks", -1),
+        seconds: arguments.number("--seconds", 5),
     }
-}
-
-#[allow(clippy::disallowed_methods, reason = "a load generator measures time and runs its own tasks")]
-async fn run(plan: Rc<Plan>) -> Vec<Seen> {
-    let until = Instant::now() + Duration::from_secs(plan.seconds);
-    let tasks: Vec<_> = (0..plan.connections)
-        .map(|index| tokio::task::spawn_local(connection(Rc::clone(&plan), index, until)))
-        .collect();
-    let mut seen = Vec::new();
-    for task in tasks {
-        seen.push(task.await.expect("a connection's task"));
-    }
-    seen
 }
 
 #[allow(clippy::disallowed_methods, reason = "a load generator measures time")]
 async fn connection(plan: Rc<Plan>, index: usize, until: Instant) -> Seen {
     let mut socket = TcpStream::connect(&plan.addr).await.expect("a broker at --addr");
     socket.set_nodelay(true).expect("TCP_NODELAY");
-    // One frame for each partition this connection writes to; only the correlation id differs, which nobody reads.
+    // One frame for each partition this connection writes to, and as many with few partitions, so that the processor's
+    // caches hold no more of them; only the correlation id differs, which nobody reads.
     let own = (plan.partitions / plan.connections).max(1);
-    let frames: Vec<Bytes> = (0..own).map(|n| frame(&plan, (index * own + n) % plan.partitions)).collect();
+    let frames: Vec<Bytes> =
+        (0..own.max(FRAMES_MIN)).map(|n| frame(&plan, (index * own + n % own) % plan.partitions)).collect();
     let mut seen = Seen::default();
     let mut sent: VecDeque<Instant> = VecDeque::new();
     let mut buffer = BytesMut::with_capacity(64 << 10);
@@ -113,7 +99,7 @@ async fn connection(plan: Rc<Plan>, index: usize, until: Instant) -> Seen {
             seen.errors += failed.filter(|partition| partition.error_code != 0).count() as u64;
             seen.requests += 1;
             if let Some(begun) = sent.pop_front() {
-                seen.micros.push(u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX));
+                seen.micros.push(micros_since(begun));
             }
         }
         if !sent.is_empty() && (sent.len() >= plan.in_flight || !open) {
@@ -150,16 +136,14 @@ fn frame(plan: &Plan, partition: usize) -> Bytes {
 fn report(plan: &Plan, seen: Vec<Seen>) {
     let requests: u64 = seen.iter().map(|seen| seen.requests).sum();
     let errors: u64 = seen.iter().map(|seen| seen.errors).sum();
-    let mut micros: Vec<u32> = seen.into_iter().flat_map(|seen| seen.micros).collect();
-    micros.sort_unstable();
-    let percentile = |p: f64| micros.get((micros.len() as f64 * p) as usize).copied().unwrap_or(0);
+    let latencies = Latencies::of(seen.into_iter().flat_map(|seen| seen.micros));
     let records = requests * plan.batch_records as u64;
     println!(
         "{{\"records_per_s\":{},\"megabytes_per_s\":{:.1},\"p50_us\":{},\"p99_us\":{},\"p999_us\":{},\"errors\":{errors}}}",
         records / plan.seconds,
         records as f64 * plan.record_bytes as f64 / plan.seconds as f64 / 1e6,
-        percentile(0.50),
-        percentile(0.99),
-        percentile(0.999),
+        latencies.percentile(0.50),
+        latencies.percentile(0.99),
+        latencies.percentile(0.999),
     );
 }

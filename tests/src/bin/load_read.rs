@@ -7,13 +7,14 @@
 //! ```
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use stonelog_protocol::StrBytes;
 use stonelog_protocol::batch::Batches;
 use stonelog_protocol::codec::{decode_response, encode_request};
 use stonelog_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use stonelog_protocol::messages::{BrokerId, FetchRequest, TopicName};
+use stonelog_tests::generator::{Arguments, Latencies, micros_since, run_connections};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -38,49 +39,30 @@ struct Seen {
 
 fn main() {
     let plan = Rc::new(plan());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let seen = tokio::task::LocalSet::new().block_on(&runtime, run(Rc::clone(&plan)));
+    let seen = run_connections(plan.connections as usize, plan.seconds, |index, until| {
+        connection(Rc::clone(&plan), index as i32, until)
+    });
     let bytes: u64 = seen.iter().map(|seen| seen.bytes).sum();
-    let mut micros: Vec<u32> = seen.into_iter().flat_map(|seen| seen.micros).collect();
-    micros.sort_unstable();
-    let percentile = |p: f64| micros.get((micros.len() as f64 * p) as usize).copied().unwrap_or(0);
+    let latencies = Latencies::of(seen.into_iter().flat_map(|seen| seen.micros));
     println!(
         "{{\"megabytes_per_s\":{:.1},\"fetches_per_s\":{},\"p50_us\":{},\"p99_us\":{}}}",
         bytes as f64 / plan.seconds as f64 / 1e6,
-        micros.len() as u64 / plan.seconds,
-        percentile(0.50),
-        percentile(0.99),
+        latencies.count() / plan.seconds,
+        latencies.percentile(0.50),
+        latencies.percentile(0.99),
     );
 }
 
 fn plan() -> Plan {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let get = |name: &str, default: &str| {
-        let at = arguments.iter().position(|argument| argument == name);
-        at.and_then(|at| arguments.get(at + 1)).cloned().unwrap_or_else(|| default.to_owned())
-    };
-    let number = |name: &str, default: &str| get(name, default).parse::<i32>().expect("a number");
+    let arguments = Arguments::read();
     Plan {
-        addr: get("--addr", "127.0.0.1:9092"),
-        topic: get("--topic", "load"),
-        partitions: number("--partitions", "1"),
-        connections: number("--connections", "4"),
-        fetch_bytes: number("--fetch-bytes", "65536"),
-        seconds: number("--seconds", "5") as u64,
+        addr: arguments.text("--addr", "127.0.0.1:9092"),
+        topic: arguments.text("--topic", "load"),
+        partitions: arguments.number("--partitions", 1),
+        connections: arguments.number("--connections", 4),
+        fetch_bytes: arguments.number("--fetch-bytes", 65536),
+        seconds: arguments.number("--seconds", 5),
     }
-}
-
-#[allow(clippy::disallowed_methods, reason = "a load generator measures time and runs its own tasks")]
-async fn run(plan: Rc<Plan>) -> Vec<Seen> {
-    let until = Instant::now() + Duration::from_secs(plan.seconds);
-    let tasks: Vec<_> = (0..plan.connections)
-        .map(|index| tokio::task::spawn_local(connection(Rc::clone(&plan), index, until)))
-        .collect();
-    let mut seen = Vec::new();
-    for task in tasks {
-        seen.push(task.await.expect("a connection's task"));
-    }
-    seen
 }
 
 /// Reads partition `index`, then the one `connections` further, and so on, each to its end.
@@ -95,7 +77,7 @@ async fn connection(plan: Rc<Plan>, index: i32, until: Instant) -> Seen {
         socket.write_all(&request(&plan, partition, offset)).await.expect("a connection");
         let mut frame = vec![0; socket.read_u32().await.expect("an answer") as usize];
         socket.read_exact(&mut frame).await.expect("an answer");
-        seen.micros.push(u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX));
+        seen.micros.push(micros_since(begun));
         let (_, response) = decode_response::<FetchRequest>(VERSION, frame.into()).expect("a Fetch response");
         let answered = &response.responses[0].partitions[0];
         assert_eq!(answered.error_code, 0, "partition {partition} at {offset}");
