@@ -11,12 +11,12 @@ use bytes::Bytes;
 use stonelog_protocol::batch::BatchHeader;
 use stonelog_protocol::{LeaderEpoch, Offset};
 use stonelog_storage::Fault;
-use stonelog_storage::disk::{SimDisk, Tearing};
+use stonelog_storage::disk::{SimDisk, SimFault, SimOperation, Survival, Tearing};
 use stonelog_storage::log::{Epochs, Log, LogConfig, Producers};
 use stonelog_storage::recovery::Verdict;
 use stonelog_storage::segment::flush::FlushJob;
 
-use support::{Batch, Lane, NOW, Random, new_disk};
+use support::{Batch, Lane, NOW, ROOT, Random, new_disk};
 
 /// What a log should be after some number of changes: a plain list.
 #[derive(Clone, Debug, Default)]
@@ -313,4 +313,32 @@ fn nothing_durable_is_lost_with_segments_of_several_blocks() {
             Scenario { seed, steps: 120, filler_bytes: 12_000, segment_bytes: 180_000, deletes: seed % 2 == 0 };
         crash_everywhere(scenario, 3);
     }
+}
+
+#[test]
+fn a_checksum_file_that_a_dead_process_made_gets_a_durable_name() {
+    let disk = new_disk();
+    let mut lane = Lane::start(Arc::new(disk.clone()), LogConfig::default()).unwrap();
+    lane.create(0);
+    let fill = |lane: &mut Lane, bytes: usize| {
+        while lane.logs[0].size_bytes() < bytes as u64 {
+            lane.append(0, &Batch { filler_bytes: 9_000, ..Batch::of(1) }, 0);
+            lane.commit().unwrap();
+        }
+        while lane.flush(0).unwrap() {}
+    };
+    // The `.log` has a durable name before the first whole block.
+    fill(&mut lane, 40_000);
+    lane.checkpoint().unwrap();
+    fill(&mut lane, 70_000);
+    disk.fail(SimOperation::SyncDir, ROOT, 0, SimFault::InputOutput);
+    lane.checkpoint().unwrap_err();
+    disk.kill();
+    let mut lane = Lane::start(Arc::new(disk.clone()), LogConfig::default()).unwrap();
+    fill(&mut lane, 70_000);
+    lane.checkpoint().unwrap();
+    let written = lane.read_all(0, Offset(0), 1 << 20).unwrap();
+    disk.crash_to(Survival::Nothing);
+    let lane = Lane::start(Arc::new(disk.clone()), LogConfig::default()).unwrap();
+    assert_eq!(lane.read_all(0, Offset(0), 1 << 20).unwrap(), written);
 }

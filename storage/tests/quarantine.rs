@@ -15,7 +15,7 @@ use stonelog_storage::disk::{Disk, SimDisk};
 use stonelog_storage::holes::{Cause, Hole};
 use stonelog_storage::journal::Hurt;
 use stonelog_storage::log::{LogConfig, Lookup, Read};
-use stonelog_storage::recovery::{Loss, Verdict};
+use stonelog_storage::recovery::{Contradiction, Loss, Verdict};
 use stonelog_storage::segment::read::{LookupDone, ReadDone};
 
 use support::{Batch, Lane, NOW, ROOT, new_disk, partition};
@@ -226,6 +226,61 @@ fn an_unreadable_header_makes_holes_where_a_later_entry_shows_them_and_losses_el
     let lost_end = Verdict::Lost(Loss::JournalDamage);
     assert_eq!(lane.verdicts, [Verdict::Damaged, lost_end, Verdict::Proved]);
     assert_served(&mut lane, 0, &[first, lost, last], &[(1, 2)]);
+}
+
+/// Eight batches, a cut to five whose commit is damaged, and what `after` did then; as the next start finds it.
+fn lost_cut(in_segments: bool, after: impl FnOnce(&mut Lane, &mut Vec<Bytes>)) -> (SimDisk, Lane, Vec<Bytes>) {
+    let (disk, mut lane, mut written) = committed(8);
+    if in_segments {
+        to_segments(&mut lane);
+    }
+    lane.truncate(0, Offset(5)).unwrap();
+    lane.commit().unwrap();
+    let cut = lane.written_spans.last().unwrap().span.start.0;
+    written.truncate(5);
+    after(&mut lane, &mut written);
+    drop(lane);
+    disk.flip_bit(&journal_file(1), cut + 20, 0);
+    let lane = lane_on(&disk);
+    assert_eq!(lane.journal_end.damage[0].hurt, Hurt::All);
+    let missing = Loss::Contradiction(Contradiction::GenerationMissing);
+    assert_eq!(lane.verdicts, [Verdict::Lost(missing)]);
+    (disk, lane, written)
+}
+
+#[test]
+fn a_cut_that_the_journal_lost_shows_in_the_append_behind_it() {
+    for in_segments in [false, true] {
+        let (disk, mut lane, mut written) =
+            lost_cut(in_segments, |lane, written| written.extend(append(lane, 100..103)));
+        assert_served(&mut lane, 0, &written, &[]);
+        assert_eq!(lane.logs[0].log_end(), Offset(8));
+        // Again from the journal, then from segments and the checkpoint alone.
+        let mut lane = lane_on(&disk);
+        assert_served(&mut lane, 0, &written, &[]);
+        written.extend(append(&mut lane, 103..105));
+        to_segments(&mut lane);
+        assert_served(&mut lane, 0, &written, &[]);
+        let mut lane = lane_on(&disk);
+        assert_eq!((lane.verdicts[0], lane.logs[0].log_end()), (Verdict::Proved, Offset(10)));
+        assert_served(&mut lane, 0, &written, &[]);
+    }
+}
+
+#[test]
+fn a_cut_that_the_journal_lost_shows_in_the_epoch_behind_it() {
+    for in_segments in [false, true] {
+        let (_, mut lane, written) = lost_cut(in_segments, |lane, _| {
+            for epoch in 3..5 {
+                let ticket = lane.next_ticket();
+                let entry = lane.logs[0].begin_epoch(LeaderEpoch(epoch), ticket);
+                lane.push(ticket, entry);
+                lane.commit().unwrap();
+            }
+        });
+        assert_eq!((lane.logs[0].log_end(), lane.logs[0].latest_epoch()), (Offset(5), Some(LeaderEpoch(4))));
+        assert_served(&mut lane, 0, &written, &[]);
+    }
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub(crate) struct Replayed<'a> {
     pub(crate) payload_position: JournalPosition,
     /// Its batches are damaged and not given.
     pub(crate) batches_damaged: bool,
-    /// Rises with every entry by at least two: the one before it is for a gap that the entry shows.
+    /// Rises with every entry by at least two: the one before it is for a gap, or a cut, that the entry shows.
     pub(crate) ticket: u64,
     pub(crate) now: Timestamp,
 }
@@ -36,7 +36,7 @@ pub(crate) struct Replayed<'a> {
 pub enum Contradiction {
     /// It belongs to a generation before the log's.
     Generation,
-    /// It begins below the log's end, so the log holds what its journal does not know.
+    /// It begins below the log's end: the entry that cut the log before is missing.
     Overlap {
         /// The log's end.
         log_end: Offset,
@@ -77,6 +77,7 @@ impl Log {
         }
         match &replayed.entry.change {
             Change::Append { base_offset, end_offset, batches } => {
+                result = result.and(self.replay_missing_cut(replayed, *base_offset, access)?);
                 result = result.and(self.replay_append(replayed, *base_offset, *end_offset, batches));
             }
             Change::Truncate { end } => {
@@ -92,6 +93,7 @@ impl Log {
             Change::LogStart { .. } => result = Err(Contradiction::BelowStart),
             Change::EpochStart { epoch, offset } => {
                 // It began at the log's end.
+                result = result.and(self.replay_missing_cut(replayed, *offset, access)?);
                 self.replay_gap(replayed, *offset);
                 self.epochs.assign(*epoch, *offset);
                 self.control(replayed.entry.change.clone(), replayed.ticket);
@@ -136,10 +138,6 @@ impl Log {
         ends: Offset,
         batches: &Bytes,
     ) -> Result<(), Contradiction> {
-        let log_end = self.log_end();
-        if begins < log_end {
-            return Err(Contradiction::Overlap { log_end, begins });
-        }
         if replayed.batches_damaged {
             if begins >= ends {
                 return Err(Contradiction::Batches);
@@ -168,6 +166,30 @@ impl Log {
         let place = Place::Journal { position: replayed.payload_position, len };
         self.push_batches(begins, place, batches, replayed.now, replayed.ticket);
         Ok(())
+    }
+
+    /// An entry that begins at `begins`, below the log's end, shows that the log was cut before, and that the entry that
+    /// did it is lost. What lies there is not the log's any more: it goes, before something else takes its place.
+    fn replay_missing_cut(
+        &mut self,
+        replayed: &Replayed<'_>,
+        begins: Offset,
+        access: &FileAccess,
+    ) -> Result<Result<(), Contradiction>, Fault> {
+        let log_end = self.log_end();
+        if begins >= log_end {
+            return Ok(Ok(()));
+        }
+        let ticket = replayed.ticket - 1;
+        if begins < self.log_start {
+            self.reset(begins, ticket);
+        } else {
+            self.cut(begins, ticket, access)?;
+        }
+        // It came before this entry's commit.
+        self.replay_generation(replayed.entry.replica.generation);
+        self.settle_replayed(ticket, CommitSpan { start: replayed.commit_position, end: replayed.commit_position });
+        Ok(Err(Contradiction::Overlap { log_end, begins }))
     }
 
     /// An entry that begins at `begins` shows that everything between is lost.
@@ -211,30 +233,34 @@ impl Log {
             return Ok(Err(Contradiction::BelowStart));
         }
         self.replay_gap(replayed, end);
+        if !self.cut(end, replayed.ticket, access)? {
+            // It was cut to here and then lost what the entry cut off; the generation is what counts.
+            self.control(replayed.entry.change.clone(), replayed.ticket);
+        }
+        self.replay_generation(replayed.entry.replica.generation);
+        self.replay_durable(replayed);
+        Ok(Ok(()))
+    }
+
+    /// Truncates, also into the segments. Whether there was anything to cut off.
+    fn cut(&mut self, end: Offset, ticket: u64, access: &FileAccess) -> Result<bool, Fault> {
         loop {
-            let job = match self.truncate_to(end, replayed.ticket) {
-                // It was cut to here and then lost what the entry cut off; the generation is what counts.
-                super::Truncation::Nothing => {
-                    self.control(replayed.entry.change.clone(), replayed.ticket);
-                    break;
-                }
-                super::Truncation::Done(_) => break,
+            let job = match self.truncate_to(end, ticket) {
+                super::Truncation::Nothing => return Ok(false),
+                super::Truncation::Done(_) => return Ok(true),
                 super::Truncation::Rebuild(job) => job,
             };
             match job.run(access) {
                 Ok(rebuilt) => {
-                    let done = self.truncate_into_segments(rebuilt, replayed.ticket);
+                    let done = self.truncate_into_segments(rebuilt, ticket);
                     done.expect("nothing else changes a log in replay");
-                    break;
+                    return Ok(true);
                 }
                 // Nobody had read those bytes before: what is damaged is quarantined, and the cut is tried again.
                 Err(fault) if self.look_at(&fault, access)? => {}
                 Err(fault) => return Err(fault),
             }
         }
-        self.replay_generation(replayed.entry.replica.generation);
-        self.replay_durable(replayed);
-        Ok(Ok(()))
     }
 
     /// Quarantines what is damaged in the segment that a fault names; whether anything is known now that was not.
@@ -255,9 +281,12 @@ impl Log {
 
     fn replay_durable(&mut self, replayed: &Replayed<'_>) {
         let start = replayed.commit_position;
-        let span = CommitSpan { start, end: JournalPosition(start.0 + 1) };
-        self.tail.on_written(replayed.ticket, span);
-        self.tail.on_durable(replayed.ticket);
+        self.settle_replayed(replayed.ticket, CommitSpan { start, end: JournalPosition(start.0 + 1) });
+    }
+
+    fn settle_replayed(&mut self, ticket: u64, span: CommitSpan) {
+        self.tail.on_written(ticket, span);
+        self.tail.on_durable(ticket);
         self.changing = None;
         if let Some(settling) = self.settling.take() {
             self.settle(*settling);

@@ -83,11 +83,13 @@ impl PendingSums {
         self.runs().retain(|id, _| id.partition != partition);
     }
 
-    /// Writes a segment's checksums to its `.sum` file and makes them durable. Says whether the file was made.
+    /// Writes a segment's checksums to its `.sum` file and makes them durable. Says whether the file's name may not be:
+    /// so it is while its first block is written, also when the file is there, since a process that ended before it
+    /// synced the directory may have made it.
     pub(super) fn write_out(&self, access: &FileAccess, id: SegmentId) -> Result<bool, Fault> {
         let Some(run) = self.runs().get(&id).filter(|run| !run.sums.is_empty()).cloned() else { return Ok(false) };
         let path = id.path(SegmentFile::Sums);
-        let (file, existed) = access.files().open_or_create(access, id, SegmentFile::Sums)?;
+        let (file, _) = access.files().open_or_create(access, id, SegmentFile::Sums)?;
         let bytes: Vec<u8> = run.sums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
         let (position, len) = (run.first * SUM_BYTES, bytes.len() as u64);
         let fault = |operation, source| access.fault(operation, &path, Some(position), source);
@@ -95,7 +97,7 @@ impl PendingSums {
         file.write_at(position, &[IoSlice::new(&bytes)]).map_err(|source| fault("write", source))?;
         file.sync_data().map_err(|source| fault("fdatasync", source))?;
         self.written(id, &run);
-        Ok(!existed)
+        Ok(run.first == 0)
     }
 
     /// Forgets what is durable now, unless it was replaced meanwhile.
@@ -153,7 +155,7 @@ mod tests {
         pending.put(id(), 0, &[1, 2]);
         pending.put(id(), 2, &[3]);
         assert_eq!(pending.get(id(), 1, 9), Some((1, vec![2, 3])));
-        assert!(pending.write_out(&access, id()).unwrap(), "the file is new");
+        assert!(pending.write_out(&access, id()).unwrap(), "the name is new");
         assert_eq!(pending.get(id(), 0, 9), None);
         pending.put(id(), 3, &[4]);
         assert!(!pending.write_out(&access, id()).unwrap());
