@@ -44,8 +44,8 @@ pub use producers::{
     PRODUCER_BATCHES_COUNT, PRODUCERS_COUNT_MAX, ProducedBatch, ProducerState, Producers, Sequence, SequenceReject,
 };
 pub use read::{Lookup, Read};
-pub(crate) use replay::Replayed;
 pub use replay::{Contradiction, FIRST_TICKET};
+pub(crate) use replay::{Replayed, TICKETS_COUNT};
 pub use tail::{CommitSpan, Place};
 
 use crate::checkpoint::ReplicaCheckpoint;

@@ -284,6 +284,30 @@ fn a_cut_that_the_journal_lost_shows_in_the_epoch_behind_it() {
 }
 
 #[test]
+fn an_append_lost_with_the_cut_before_it_is_a_hole_also_where_a_cut_off_batch_lay() {
+    let disk = new_disk();
+    let mut lane = lane_on(&disk);
+    lane.create(0);
+    for _ in 0..2 {
+        lane.append(0, &Batch::of(4), 0);
+        lane.commit().unwrap();
+    }
+    lane.truncate(0, Offset(4)).unwrap();
+    lane.commit().unwrap();
+    append(&mut lane, 1..2);
+    let written = append(&mut lane, 2..4);
+    for lost in &lane.written_spans[2..4] {
+        disk.flip_bit(&journal_file(1), lost.span.start.0 + 20, 0);
+    }
+    drop(lane);
+    let mut lane = lane_on(&disk);
+    let holes: Vec<_> = lane.logs[0].holes().iter().map(|hole| (hole.start.0, hole.end.0)).collect();
+    assert_eq!(holes, [(4, 5)]);
+    assert_eq!(read_at(&mut lane, 0, 5), Ok(written[0].clone()));
+    assert_eq!(lane.logs[0].log_end(), Offset(7));
+}
+
+#[test]
 fn a_bad_block_takes_the_batches_that_touch_it_and_no_others() {
     let (disk, mut lane, mut written) = committed(200);
     to_segments(&mut lane);

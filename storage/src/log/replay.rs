@@ -18,6 +18,9 @@ use crate::{Fault, LogGeneration};
 /// A lane's tickets begin here; those below belong to replay.
 pub const FIRST_TICKET: u64 = 1 << 40;
 
+/// Tickets that an entry takes in replay.
+pub(crate) const TICKETS_COUNT: u64 = 3;
+
 /// An entry as replay sees it.
 #[derive(Debug)]
 pub(crate) struct Replayed<'a> {
@@ -26,7 +29,7 @@ pub(crate) struct Replayed<'a> {
     pub(crate) payload_position: JournalPosition,
     /// Its batches are damaged and not given.
     pub(crate) batches_damaged: bool,
-    /// Rises with every entry by at least two: the one before it is for a gap, or a cut, that the entry shows.
+    /// Rises with every entry by at least [`TICKETS_COUNT`]: those before it are for a cut and a gap that it shows.
     pub(crate) ticket: u64,
     pub(crate) now: Timestamp,
 }
@@ -180,7 +183,7 @@ impl Log {
         if begins >= log_end {
             return Ok(Ok(()));
         }
-        let ticket = replayed.ticket - 1;
+        let ticket = replayed.ticket - 2;
         if begins < self.log_start {
             self.reset(begins, ticket);
         } else {

@@ -9,7 +9,7 @@ use crate::Fault;
 use crate::checkpoint::Checkpoint;
 use crate::job::FileAccess;
 use crate::journal::{Change, JournalPosition, ReplayedEntry};
-use crate::log::{FIRST_TICKET, Log, LogConfig, Replayed};
+use crate::log::{FIRST_TICKET, Log, LogConfig, Replayed, TICKETS_COUNT};
 
 /// Logs in the making.
 pub(super) struct Replay<'a> {
@@ -84,7 +84,7 @@ impl<'a> Replay<'a> {
         if self.commits.last() != Some(&found.commit_position) {
             self.commits.push(found.commit_position);
         }
-        self.ticket += 2;
+        self.ticket += TICKETS_COUNT;
         assert!(self.ticket < FIRST_TICKET, "a journal holds fewer entries than that");
         let replayed = Replayed {
             entry: &found.entry,
@@ -138,7 +138,7 @@ impl<'a> Replay<'a> {
             building.log.finish_replay(recovery_epoch, &self.commits, journal_end);
             logs.push(Found { log: building.log, loss: building.loss, end_known_at: building.end_known_at });
         }
-        Ok((logs, gone, self.ticket / 2))
+        Ok((logs, gone, self.ticket / TICKETS_COUNT))
     }
 }
 
