@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stonelog_protocol::error_code::ErrorCode;
-use stonelog_protocol::{LeaderEpoch, TopicId};
+use stonelog_protocol::{LeaderEpoch, Offset, TopicId};
 use stonelog_replication::controller::{ConfigEdit, ConfigOperation, ControllerRequest, IncrementalAlterConfigs};
 use stonelog_replication::metadata::ConfigResource;
 use stonelog_replication::partition::Reject;
@@ -232,5 +232,31 @@ async fn a_topic_changes_and_goes_though_some_of_it_lies_in_a_failed_directory()
     delete_topic(&started, "t").await;
     let other = create_topic(&started, "other").await;
     produces(&started, other, 0).await.unwrap();
+    started.stop().unwrap();
+}
+
+#[tokio::test]
+async fn files_go_though_the_checkpoint_that_lets_them_go_found_no_space_at_first() {
+    let disk = SimDisk::new();
+    let started = start_on(&disk, &[A], 1).await.unwrap();
+    let topic = create_topic_with(&started, "t", &[("segment.bytes", "1048576")]).await;
+    let id = partition(topic, 0);
+    for record in 0..30 {
+        produce(&started, id, value(0, record, 50 << 10)).await.unwrap();
+    }
+    let segments = || {
+        let names = disk.list(&Path::new(A).join(id.to_string())).unwrap_or_default();
+        names.iter().filter(|entry| entry.name.ends_with(".log")).count()
+    };
+    eventually(|| segments() == 2).await;
+    // One may strike a checkpoint that is still on its way, the other cannot.
+    for _ in 0..2 {
+        disk.fail(SimOperation::Allocate, "checkpoint", 0, SimFault::StorageFull);
+    }
+    let raised = started.lanes.call(started.lanes.owner(id), move |lane| lane.delete_records(id, Offset::NONE)).await;
+    assert_eq!(raised.unwrap(), Offset(30));
+    // All of them, also the one that a flush was still writing when its last record was deleted.
+    eventually(|| segments() == 0).await;
+    assert_eq!(disk.waiting_faults(), 0);
     started.stop().unwrap();
 }

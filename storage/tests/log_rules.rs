@@ -476,6 +476,23 @@ fn a_read_planned_before_its_file_was_deleted_is_asked_again() {
 }
 
 #[test]
+fn a_segment_whose_last_record_is_deleted_while_a_flush_writes_it_goes_too() {
+    let (disk, mut lane) = lane();
+    lane.append(0, &Batch::of(1), 0);
+    lane.commit().unwrap();
+    let job = lane.logs[0].plan_flush(NOW, true, 0).expect("there is something");
+    let ticket = lane.next_ticket();
+    let entry = lane.logs[0].advance_log_start(Offset(1), ticket).expect("rises");
+    lane.push(ticket, entry);
+    lane.commit().unwrap();
+    let done = job.run(&lane.access).unwrap();
+    assert!(lane.logs[0].on_flushed(done));
+    assert!(disk.exists(&log_file(0)).unwrap());
+    lane.checkpoint().unwrap();
+    assert!(!disk.exists(&log_file(0)).unwrap());
+}
+
+#[test]
 fn a_replica_without_its_directory_is_damaged_and_a_relaxed_one_may_lack_records() {
     let (disk, mut lane) = lane();
     lane.append(0, &Batch::of(1), 0);

@@ -139,6 +139,8 @@ impl Log {
         }
         self.cover(done.through);
         self.cover_controls();
+        // The log start may have passed it while the flush was on its way.
+        self.close_deleted_segment();
         let last = self.segments.list.last().map(|last| last.end);
         assert!(last <= Some(self.covered.end), "segments hold no more than is covered");
         true
