@@ -101,3 +101,11 @@ pub enum Change {
     /// The replica was removed from this directory.
     Drop,
 }
+
+impl Change {
+    /// Whether nothing of its log can be covered before it is durable, so that the journal holds on to what the log has
+    /// in it: until then the log's entries are neither flushed nor forgotten.
+    pub fn holds_journal(&self) -> bool {
+        matches!(self, Change::Truncate { .. } | Change::Reset { .. } | Change::Drop)
+    }
+}

@@ -394,6 +394,33 @@ fn what_a_checkpoint_frees_is_written_again_without_new_space() {
 }
 
 #[test]
+fn what_was_written_beyond_the_limit_is_recovered_and_freed_like_the_rest() {
+    for crash in 0..16 {
+        let disk = SimDisk::new();
+        let (mut journal, _) = open(&disk, from_start()).unwrap();
+        let mut entries = Vec::new();
+        let mut offset = 0;
+        while journal.writer.write(&[append(0, offset, 15_000)]).is_ok() {
+            entries.push(append(0, offset, 15_000));
+            offset += 1;
+        }
+        let dropped = JournalEntry { change: Change::Drop, ..append(0, 0, 1) };
+        let beyond = [append(0, offset, 15_000), dropped];
+        journal.writer.write_beyond_limit(&beyond).unwrap();
+        let usage = journal.maintenance.usage();
+        assert!(usage.bytes_live > usage.bytes_max);
+        journal.flusher.sync().unwrap();
+        entries.extend(beyond);
+        disk.crash(crash, Tearing::Sectors);
+        let (journal, replayed) = open(&disk, from_start()).unwrap();
+        assert_eq!(replayed.into_iter().map(|found| found.entry).collect::<Vec<_>>(), entries);
+        journal.maintenance.recycle(journal.flusher.durable().position).unwrap();
+        let usage = journal.maintenance.usage();
+        assert!(usage.bytes_live <= usage.bytes_max);
+    }
+}
+
+#[test]
 fn a_full_disk_still_recovers_with_the_spare() {
     let disk = SimDisk::new();
     let (mut journal, _) = open(&disk, from_start()).unwrap();

@@ -8,7 +8,7 @@
 //! Order is everything here: one queue in, commits in queue order, completions per lane in ticket order.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -30,6 +30,10 @@ const IDLE_COMMIT_AFTER: Duration = Duration::from_millis(20);
 
 /// How long the writer waits before it looks again whether a full journal has been freed.
 const FULL_LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// How long the writer waits for a checkpoint to free a full journal before it goes beyond the limit for a change that
+/// holds the journal itself: a drop, a truncation or a reset. Long beside a checkpoint.
+const BEYOND_LIMIT_AFTER: Duration = Duration::from_secs(1);
 
 /// Entries gathered into one commit stop at this many bytes, which bounds how long one flush takes.
 const GATHER_BYTES_MAX: usize = 4 << 20;
@@ -107,6 +111,8 @@ pub struct JournalQueue {
 struct Shared {
     queue: Mutex<Queue>,
     arrived: Condvar,
+    /// Changes that hold the journal ([`Change::holds_journal`]) and are not written yet.
+    holding: AtomicUsize,
     /// Commits written and not yet known durable, oldest first.
     written: Mutex<Written>,
     flush: Condvar,
@@ -223,6 +229,7 @@ impl JournalQueue {
         if self.shared.has_failed() {
             return;
         }
+        self.shared.holding.fetch_add(count_holding(&submission.entries), Ordering::SeqCst);
         let mut queue = lock(&self.shared.queue);
         let was_empty = queue.submissions.is_empty();
         queue.submissions.push(submission);
@@ -266,6 +273,7 @@ impl Shared {
         Shared {
             queue: Mutex::default(),
             arrived: Condvar::new(),
+            holding: AtomicUsize::new(0),
             written: Mutex::default(),
             flush: Condvar::new(),
             lanes,
@@ -362,6 +370,7 @@ impl Shared {
                     Ok(receipt) => receipt,
                     Err(fault) => return self.fail(fault),
                 };
+                self.holding.fetch_sub(count_holding(&entries), Ordering::SeqCst);
                 entries.clear();
                 if self.maintenance.spare_wanted() {
                     lock(&self.chores).spare_wanted = true;
@@ -379,12 +388,16 @@ impl Shared {
     }
 
     /// Writes one commit. While the journal is full, waits until a checkpoint has freed a part of it: what is queued was
-    /// appended already and cannot be refused any more. When stopping nobody is left who could make room, and nothing
-    /// that waits was acknowledged.
+    /// appended already and cannot be refused any more. A checkpoint cannot free what a queued change of a log holds; for
+    /// that the journal grows beyond its limit. When stopping nobody is left who could make room, and nothing that waits
+    /// was acknowledged.
     fn write(&self, writer: &mut JournalWriter, entries: &[JournalEntry]) -> Result<CommitReceipt, Fault> {
         let mut said = false;
+        let mut waited = Duration::ZERO;
         loop {
-            match writer.write(entries) {
+            let is_held = waited >= BEYOND_LIMIT_AFTER && self.holding.load(Ordering::SeqCst) > 0;
+            let written = if is_held { writer.write_beyond_limit(entries) } else { writer.write(entries) };
+            match written {
                 Err(fault) if fault.is_temporary() && !lock(&self.queue).stopping && !self.has_failed() => {
                     if !self.maintenance.is_at_limit() {
                         self.space.on_journal_waits(&fault);
@@ -393,6 +406,7 @@ impl Shared {
                     }
                     said = true;
                     std::thread::sleep(FULL_LOOK_AGAIN);
+                    waited += FULL_LOOK_AGAIN;
                 }
                 done => {
                     if said {
@@ -515,6 +529,10 @@ impl Queued {
             _ => 0,
         }
     }
+}
+
+fn count_holding(entries: &[JournalEntry]) -> usize {
+    entries.iter().filter(|entry| entry.change.holds_journal()).count()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

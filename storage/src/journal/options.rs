@@ -13,7 +13,8 @@ pub struct JournalOptions {
     pub first_file_bytes: u64,
     /// A commit larger than this is split, so that one flush stays short; a single larger entry is its own commit.
     pub commit_bytes_max: usize,
-    /// The live files together; a write that would need more answers "out of space" until files are recycled.
+    /// The live files together; a write that would need more answers "out of space" until files are recycled. As much
+    /// again is for [`super::JournalWriter::write_beyond_limit`].
     pub bytes_max: u64,
 }
 

@@ -11,6 +11,9 @@ use super::spare::Spare;
 use super::{JournalEntry, JournalPosition};
 use crate::Fault;
 
+/// What is queued when a journal is full is bounded by the memory for it, which is no larger than the journal.
+const BEYOND_LIMIT_FACTOR: u64 = 2;
+
 /// Where a write went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CommitReceipt {
@@ -60,7 +63,16 @@ impl JournalWriter {
     pub fn write(&mut self, entries: &[JournalEntry]) -> Result<CommitReceipt, Fault> {
         self.shared.check()?;
         self.plan(entries);
-        self.run_plan(entries)
+        self.run_plan(entries, self.shared.options.bytes_max)
+    }
+
+    /// As [`JournalWriter::write`], but the live files may grow to twice their limit. For what stands before a change
+    /// that must be durable before the journal can be freed at all ([`super::Change::holds_journal`]): waiting for
+    /// room would be waiting for itself.
+    pub fn write_beyond_limit(&mut self, entries: &[JournalEntry]) -> Result<CommitReceipt, Fault> {
+        self.shared.check()?;
+        self.plan(entries);
+        self.run_plan(entries, self.shared.options.bytes_max.saturating_mul(BEYOND_LIMIT_FACTOR))
     }
 
     /// Writes a commit without entries. Its header names the newest durable sequence, so that a later recovery can tell
@@ -70,7 +82,7 @@ impl JournalWriter {
         self.plan.clear();
         let rolls = self.offset + BLOCK_BYTES > self.current.header.len;
         self.plan.push(PlannedCommit { end: 0, payload_bytes: 0, rolls });
-        self.run_plan(&[])
+        self.run_plan(&[], self.shared.options.bytes_max)
     }
 
     /// Whether an empty commit would name a durable commit with entries that no header names yet.
@@ -111,10 +123,10 @@ impl JournalWriter {
         }
     }
 
-    fn run_plan(&mut self, entries: &[JournalEntry]) -> Result<CommitReceipt, Fault> {
+    fn run_plan(&mut self, entries: &[JournalEntry], bytes_max: u64) -> Result<CommitReceipt, Fault> {
         // All files first: running out of space after the first commit would store half of what is refused.
         let rolls = self.plan.iter().filter(|planned| planned.rolls).count();
-        let mut files = if rolls == 0 { Vec::new() } else { self.take_files(rolls)? };
+        let mut files = if rolls == 0 { Vec::new() } else { self.take_files(rolls, bytes_max)? };
         let mut receipt: Option<CommitReceipt> = None;
         let mut first = 0;
         for index in 0..self.plan.len() {
@@ -134,12 +146,12 @@ impl JournalWriter {
     }
 
     /// Takes spares, leaving the one that belongs to the next recovery, or makes files on the spot.
-    fn take_files(&self, count: usize) -> Result<Vec<Spare>, Fault> {
+    fn take_files(&self, count: usize, bytes_max: u64) -> Result<Vec<Spare>, Fault> {
         let options = &self.shared.options;
         let mut taken = Vec::with_capacity(count);
         {
             let mut state = self.shared.state();
-            if state.bytes_live() + count as u64 * options.file_bytes > options.bytes_max {
+            if state.bytes_live() + count as u64 * options.file_bytes > bytes_max {
                 let full = std::io::ErrorKind::StorageFull.into();
                 return Err(Fault::io("allocate", &self.shared.directory, full));
             }

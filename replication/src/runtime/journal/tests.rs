@@ -87,3 +87,38 @@ fn stopping_does_not_wait_for_a_journal_that_nobody_will_free() {
     queue.submit(Submission { lane: 0, first_ticket: 1, entries, hurry_written: false });
     assert!(threads.stop().is_err_and(|fault| fault.is_out_of_space()));
 }
+
+#[test]
+fn a_drop_behind_a_full_journal_that_only_it_can_free_is_written_all_the_same() {
+    let journal::Recovered { writer, flusher, maintenance, .. } = opened();
+    let lane = Arc::new(LaneSignal::default());
+    let maintenance = Arc::new(maintenance);
+    let (threads, queue) = JournalThreads::start(
+        writer,
+        flusher,
+        Arc::clone(&maintenance),
+        vec![Arc::clone(&lane)],
+        Arc::new(Space::new(0)),
+    )
+    .unwrap();
+    // Appends fill it and wait, and behind them the drop of their log. Nobody recycles before that is durable.
+    let drop_entry = JournalEntry { change: Change::Drop, ..entry(0) };
+    let entries: Vec<_> = (0..6).map(|_| entry(50 << 10)).chain([drop_entry]).collect();
+    let count = entries.len() as u64;
+    queue.submit(Submission { lane: 0, first_ticket: 1, entries, hurry_written: false });
+    let mut durable = 0;
+    while durable < count {
+        for event in events(&lane) {
+            if let JournalEvent::Durable { last_ticket } = event {
+                durable = last_ticket;
+            }
+        }
+        std::thread::yield_now();
+    }
+    let usage = maintenance.usage();
+    assert!(usage.bytes_live > usage.bytes_max && usage.bytes_live <= 2 * usage.bytes_max, "{usage:?}");
+    // Then it is freed as usual, and keeps its limit again.
+    maintenance.recycle(queue.reported()).unwrap();
+    assert!(maintenance.usage().bytes_live <= usage.bytes_max);
+    threads.stop().unwrap();
+}
