@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use stonelog_replication::controller::{Defaults, SettingsRules};
 use stonelog_replication::metadata::{Endpoint, SecurityProtocol};
 use stonelog_replication::runtime::lanes::spawn_here;
+use stonelog_replication::runtime::memory;
 use stonelog_replication::runtime::node::{Node, NodeSettings};
 use stonelog_replication::runtime::pool::Pool;
 use stonelog_replication::runtime::start::{self, StartOptions, Started};
@@ -78,6 +79,7 @@ async fn serve(config: BrokerConfig, begun: Instant) -> anyhow::Result<ExitCode>
     let broker = assemble(config, &started)?;
     coordinator::start(&broker).await;
     accept(&broker, bound).await;
+    memory::give_back_unused();
     let ready = banner::print(&broker, &started.report, &endpoints, begun.elapsed());
     ready?;
     let mut failures = started.node.watch_failures();

@@ -16,6 +16,7 @@ pub mod follow_image;
 pub mod journal;
 pub mod lane;
 pub mod lanes;
+pub mod memory;
 pub mod node;
 pub mod partition;
 pub mod pool;
