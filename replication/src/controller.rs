@@ -34,12 +34,12 @@ pub use producer_ids::PRODUCER_ID_BLOCK_LEN;
 pub use request::{
     AllocateProducerIds, AlterConfigs, AlterPartition, BrokerHeartbeat, ConfigEdit, ConfigOperation, ControllerRequest,
     CreatePartitions, CreateTopics, DeleteTopics, ElectLeaders, ElectionType, InSyncReplica, IncrementalAlterConfigs,
-    NewPartitions, NewTopic, PartitionIsr, RegisterBrokerRequest, ReplaceConfigs, TopicReference,
+    NewPartitions, NewTopic, PartitionIsr, RegisterBrokerRequest, ReplaceConfigs, ReportedDirectory, TopicReference,
     UnregisterBrokerRequest,
 };
 pub use response::{
     ConfigResult, ControllerResponse, CreatedTopic, DeletedTopic, ElectionResult, HeartbeatState, IsrResult,
-    PartitionsResult, ProducerIdBlock, RegisteredBroker, TopicResult,
+    PartitionsResult, ProducerIdBlock, RegisteredBroker, RegisteredDirectory, TopicResult,
 };
 pub use rules::{ConfigRules, Defaults, ListEdit};
 pub use settings_rules::SettingsRules;

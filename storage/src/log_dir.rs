@@ -5,6 +5,7 @@
 
 mod meta_properties;
 mod offline;
+mod recorded_epochs;
 mod reread;
 mod reserve;
 mod tenure;
@@ -20,6 +21,7 @@ pub use offline::{
     OFFLINE_NAME, PeerMarker, REOPENED_NAME, forget_peer, mark_offline, mark_peer_offline, offline_reason,
     peers_offline, reopened_epoch,
 };
+pub use recorded_epochs::RecordedEpochs;
 pub use reread::Reread;
 pub use reserve::{RESERVE_BYTES, RESERVE_NAME, has_reserve, make_reserve, probe_space, release_reserve};
 pub(crate) use tenure::TENURE_KIND;
@@ -77,14 +79,14 @@ impl LogDir {
         }
     }
 
-    /// Durably records the broker epoch under which this process registered (rule 11).
-    pub fn record_broker_epoch(&self, epoch: BrokerEpoch) -> Result<(), Fault> {
+    /// Durably records the broker epoch under which this process registered, and what it follows (rule 11).
+    pub fn record_broker_epoch(&self, epoch: BrokerEpoch, follows: Option<BrokerEpoch>) -> Result<(), Fault> {
         let read = MetaProperties::read(&*self.disk, &self.path)?
             .ok_or_else(|| self.foreign(format!("{META_PROPERTIES_NAME} has vanished while the broker ran")))?;
-        if read.value.broker_epoch == Some(epoch) {
+        if read.value.recorded_epochs() == (RecordedEpochs { last: Some(epoch), follows }) {
             return Ok(());
         }
-        let meta = MetaProperties { broker_epoch: Some(epoch), ..read.value };
+        let meta = MetaProperties { broker_epoch: Some(epoch), follows_epoch: follows, ..read.value };
         meta.write(&*self.disk, &self.path, read.version + 1)
     }
 
@@ -261,6 +263,7 @@ mod tests {
             node_id: BrokerId(3),
             directory_id: Uuid([7; 16]),
             broker_epoch: None,
+            follows_epoch: None,
         }
     }
 
@@ -316,10 +319,11 @@ mod tests {
             let disk = SimDisk::new();
             let (directory, _) = open(&disk).unwrap();
             directory.format(&meta()).unwrap();
-            directory.record_broker_epoch(BrokerEpoch(41)).unwrap();
+            directory.record_broker_epoch(BrokerEpoch(41), Some(BrokerEpoch(39))).unwrap();
             drop(directory);
             disk.flip_bit(&Path::new(PATH).join(&damaged), 30, 2);
-            let expected = MetaProperties { broker_epoch: Some(BrokerEpoch(41)), ..meta() };
+            let (broker_epoch, follows_epoch) = (Some(BrokerEpoch(41)), Some(BrokerEpoch(39)));
+            let expected = MetaProperties { broker_epoch, follows_epoch, ..meta() };
             assert_eq!(open(&disk).unwrap().1, DirectoryState::Ours(expected));
             let repaired = disk.contents(&Path::new(PATH).join(damaged));
             assert!(MetaProperties::decode(&repaired).is_ok());

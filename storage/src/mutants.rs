@@ -45,6 +45,8 @@ pub enum Guard {
     CommitPayload,
     /// `producers-in-checkpoint`: a checkpoint holds the idempotent producers.
     ProducersInCheckpoint,
+    /// `old-copy`: a directory proves nothing unless it was there for the last unfenced incarnation.
+    OldCopy,
 }
 
 impl Guard {
@@ -67,6 +69,7 @@ impl Guard {
             Guard::SegmentNames => "segment-names",
             Guard::CommitPayload => "commit-payload",
             Guard::ProducersInCheckpoint => "producers-in-checkpoint",
+            Guard::OldCopy => "old-copy",
         }
     }
 

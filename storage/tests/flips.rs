@@ -50,6 +50,7 @@ fn meta() -> MetaProperties {
         node_id: BrokerId(1),
         directory_id: Uuid([7; 16]),
         broker_epoch: Some(BrokerEpoch(12)),
+        follows_epoch: None,
     }
 }
 
@@ -95,7 +96,7 @@ impl World {
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let (directory, _) = LogDir::open(shared.clone(), Path::new(ROOT)).unwrap();
         directory.format(&MetaProperties { broker_epoch: None, ..meta() }).unwrap();
-        directory.record_broker_epoch(BrokerEpoch(12)).unwrap();
+        directory.record_broker_epoch(BrokerEpoch(12), None).unwrap();
         directory.begin(&tenure()).unwrap();
         directory.record_tenure(&tenure()).unwrap();
         drop(directory);

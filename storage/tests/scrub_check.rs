@@ -40,6 +40,7 @@ fn directory() -> tempfile::TempDir {
         node_id: BrokerId(1),
         directory_id: Uuid([7; 16]),
         broker_epoch: None,
+        follows_epoch: None,
     })
     .unwrap();
     dir.record_tenure(&current_tenure(root).unwrap()).unwrap();

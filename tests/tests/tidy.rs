@@ -220,7 +220,7 @@ fn every_allowed_lint_says_why() {
 fn files_past_six_hundred_lines_only_shrink() {
     const LINES_MAX: usize = 600;
     // What is longer today, and how long it is. A number here may be lowered, never raised, and no line added.
-    const LONGER: &[(&str, usize)] = &[("replication/src/controller/tests.rs", 707)];
+    const LONGER: &[(&str, usize)] = &[];
     let mut findings = Vec::new();
     for (path, source) in sources() {
         let lines = source.lines().count();

@@ -63,6 +63,10 @@ pub(super) fn print(broker: &Broker, report: &StartReport, endpoints: &[Endpoint
     for found in &report.directories {
         recovery_report::print(&mut out, found)?;
     }
+    for old in report.directories.iter().filter(|directory| directory.is_old_copy) {
+        let path = old.path.display();
+        writeln!(out, "OLD COPY  {path}: newer data has been served from this log directory; put the newest back")?;
+    }
     for partition in &report.registered.offline {
         writeln!(out, "OFFLINE   {partition}: its only replica may lack acknowledged records")?;
     }

@@ -3,15 +3,19 @@
 //! Liveness itself (sessions, connections) is the carrier's; only fence and unfence are facts.
 
 use stonelog_protocol::error_code::ErrorCode;
-use stonelog_protocol::{BrokerEpoch, BrokerId, PartitionIndex, TopicPartition};
+use stonelog_protocol::{BrokerEpoch, BrokerId, DirectoryId, PartitionIndex, TopicPartition};
 
 use super::change::ChangePlan;
-use super::request::{BrokerHeartbeat, RegisterBrokerRequest, UnregisterBrokerRequest};
-use super::response::{ControllerResponse, HeartbeatState, RegisteredBroker};
+use super::request::{BrokerHeartbeat, RegisterBrokerRequest, ReportedDirectory, UnregisterBrokerRequest};
+use super::response::{ControllerResponse, HeartbeatState, RegisteredBroker, RegisteredDirectory};
 use super::rules::ConfigRules;
 use super::{Decision, Inputs, Reject, after, elections};
+use crate::metadata::broker::ReplicaReport;
 use crate::metadata::record::{BrokerRegistrationChange, RegisterBroker, UnregisterBroker};
-use crate::metadata::{BrokerRegistration, MetadataImage, MetadataRecord, PartitionRegistration, TopicImage, Verdict};
+use crate::metadata::{
+    BrokerRegistration, DirectoryRegistration, MetadataImage, MetadataRecord, PartitionRegistration, TopicImage,
+    Verdict,
+};
 
 /// Refuses a broker that is not registered, or that acts under an older registration.
 pub(super) fn check_epoch(
@@ -38,6 +42,17 @@ pub(super) fn decide_register(
     check_registration(image, request, inputs)?;
     let old = image.broker(request.id);
     let same_incarnation = old.filter(|old| old.incarnation == request.incarnation);
+    let known = known_directories(image, request, inputs);
+    let is_old_copy = |id: DirectoryId| known.iter().any(|directory| directory.id == id && directory.is_old_copy);
+    let verdict_of = |reported: &ReportedDirectory| match is_old_copy(reported.id) {
+        true => Verdict::Lost,
+        false => reported.verdict,
+    };
+    // In an old copy whatever a replica could say of itself is old as well.
+    let stands = |report: &&ReplicaReport| {
+        let home = image.partition(report.partition).and_then(|partition| partition.directory_of(request.id));
+        !home.is_some_and(is_old_copy)
+    };
     let mut record = RegisterBroker {
         id: request.id,
         incarnation: request.incarnation,
@@ -46,15 +61,25 @@ pub(super) fn decide_register(
         rack: request.rack.clone(),
         fenced: true,
         in_controlled_shutdown: false,
-        directories: request.directories.clone(),
-        differing: request.differing.clone(),
+        directories: request
+            .directories
+            .iter()
+            .map(|reported| DirectoryRegistration { id: reported.id, verdict: verdict_of(reported) })
+            .collect(),
+        differing: request.differing.iter().filter(stands).copied().collect(),
+        unfenced_with: Vec::new(),
     };
     if let Some(old) = same_incarnation {
         // A retry: what it was told before holds, and so do the states it has reached since.
         record.fenced = old.fenced;
         record.in_controlled_shutdown = old.in_controlled_shutdown;
-        let answer =
-            RegisteredBroker { epoch: old.epoch, is_new: false, may_lack_records: Vec::new(), offline: Vec::new() };
+        let answer = RegisteredBroker {
+            epoch: old.epoch,
+            is_new: false,
+            may_lack_records: Vec::new(),
+            offline: Vec::new(),
+            directories: known,
+        };
         let records = vec![MetadataRecord::RegisterBroker(record)];
         return Ok(Decision::new(records, ControllerResponse::RegisterBroker(answer)));
     }
@@ -65,9 +90,31 @@ pub(super) fn decide_register(
         is_new: true,
         may_lack_records: Vec::new(),
         offline: Vec::new(),
+        directories: known,
     };
     settle_replicas(&registered, inputs.rules, request.id, &mut records, &mut answer);
     Ok(Decision::new(records, ControllerResponse::RegisterBroker(answer)))
+}
+
+/// Which of the directories were there for the last incarnation that was unfenced with them (rule 11).
+///
+/// A directory that has recorded an epoch the metadata has never given out says that the metadata log is the old copy;
+/// then nothing it says of the other directories proves anything either.
+fn known_directories(
+    image: &MetadataImage,
+    request: &RegisterBrokerRequest,
+    inputs: &Inputs<'_>,
+) -> Vec<RegisteredDirectory> {
+    let broker = image.broker(request.id);
+    let newest = broker.map_or(inputs.next_index.saturating_sub(1), |broker| broker.epoch.0.try_into().unwrap_or(0));
+    let is_ahead = |epoch: BrokerEpoch| u64::try_from(epoch.0).is_ok_and(|epoch| epoch > newest);
+    let metadata_is_old = request.directories.iter().any(|directory| directory.recorded.last.is_some_and(is_ahead));
+    let known = request.directories.iter().map(|reported| {
+        let unfenced_epoch = broker.and_then(|broker| broker.last_unfenced_with(reported.id));
+        let is_old_copy = metadata_is_old || !reported.recorded.were_there_for(unfenced_epoch);
+        RegisteredDirectory { id: reported.id, unfenced_epoch, is_old_copy }
+    });
+    known.collect()
 }
 
 fn check_registration(

@@ -9,7 +9,8 @@ use stonelog_protocol::{
 
 use crate::metadata::broker::ReplicaReport;
 use crate::metadata::topic::RecoveryState;
-use crate::metadata::{ConfigResource, DirectoryRegistration, Endpoint};
+use crate::metadata::{ConfigResource, Endpoint, Verdict};
+use stonelog_storage::log_dir::RecordedEpochs;
 
 /// Any request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,11 +63,22 @@ pub struct RegisterBrokerRequest {
     /// `broker.rack`.
     pub rack: Option<Arc<str>>,
     /// Its online directories, each with what recovery proved of it.
-    pub directories: Vec<DirectoryRegistration>,
+    pub directories: Vec<ReportedDirectory>,
     /// The replicas that differ from their directory.
     pub differing: Vec<ReplicaReport>,
     /// Whether the connection of the registered incarnation is known to be closed, so that this one may replace it.
     pub previous_is_gone: bool,
+}
+
+/// A log directory as its broker found it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReportedDirectory {
+    /// The directory's identifier (`meta.properties`).
+    pub id: DirectoryId,
+    /// What recovery proved of it, as far as the directory itself can tell.
+    pub verdict: Verdict,
+    /// The broker epochs recorded in it: whether it is the one the controller knows (rule 11).
+    pub recorded: RecordedEpochs,
 }
 
 /// See [`ControllerRequest::Heartbeat`].

@@ -1,7 +1,8 @@
 //! What the controller answers, after the facts are committed and applied.
 
 use stonelog_protocol::{
-    BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, PartitionIndex, ProducerId, TopicId, TopicPartition,
+    BrokerEpoch, BrokerId, DirectoryId, LeaderEpoch, PartitionEpoch, PartitionIndex, ProducerId, TopicId,
+    TopicPartition,
 };
 
 use super::Reject;
@@ -60,6 +61,20 @@ pub struct RegisteredBroker {
     pub may_lack_records: Vec<TopicPartition>,
     /// Strict partitions that are offline because their only replica may lack records.
     pub offline: Vec<TopicPartition>,
+    /// The directories it registered with, in that order.
+    pub directories: Vec<RegisteredDirectory>,
+}
+
+/// What the controller knows of a directory that registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegisteredDirectory {
+    /// Which.
+    pub id: DirectoryId,
+    /// The epoch of the last incarnation that was unfenced with it online; `None` if none was.
+    pub unfenced_epoch: Option<BrokerEpoch>,
+    /// The directory was not there for that incarnation: an old copy has been put back, and every replica in it may lack
+    /// records.
+    pub is_old_copy: bool,
 }
 
 /// See [`ControllerResponse::Heartbeat`].

@@ -7,9 +7,12 @@
 //! Invariants kept: leader in ISR or none; ISR within the replicas; ISR and ELR disjoint; directories as many as
 //! replicas; leader epoch never grows without the partition epoch; producer ids and broker epochs only grow.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use stonelog_protocol::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, PartitionIndex, ProducerId, TopicId};
+use stonelog_protocol::{
+    BrokerEpoch, BrokerId, DirectoryId, LeaderEpoch, PartitionEpoch, PartitionIndex, ProducerId, TopicId,
+};
 
 use super::batch::RecordBatch;
 use super::broker::{BrokerRegistration, DirectoryRegistration, Verdict};
@@ -128,7 +131,7 @@ impl MetadataImage {
             return Err(ApplyError::BrokerEpochNotGrowing(record.id));
         }
         let from_snapshot = record.epoch.is_some();
-        let registration = BrokerRegistration {
+        let mut registration = BrokerRegistration {
             id: record.id,
             incarnation: record.incarnation,
             epoch,
@@ -138,12 +141,34 @@ impl MetadataImage {
             in_controlled_shutdown: record.in_controlled_shutdown,
             directories: record.directories.clone(),
             differing: record.differing.as_slice().into(),
+            unfenced_with: match old {
+                Some(old) if !from_snapshot => self.still_unfenced_with(old, &record.directories),
+                _ => record.unfenced_with.as_slice().into(),
+            },
         };
+        if !registration.fenced && !from_snapshot {
+            registration.note_unfenced();
+        }
         Arc::make_mut(&mut self.brokers).insert(record.id, Arc::new(registration));
         if is_new_incarnation && !from_snapshot {
             self.bump_epochs_led_by(record.id);
         }
         Ok(())
+    }
+
+    /// With what its directories were unfenced: those online now, and those that still have a replica.
+    fn still_unfenced_with(
+        &self,
+        old: &BrokerRegistration,
+        online: &[DirectoryRegistration],
+    ) -> Arc<[(DirectoryId, BrokerEpoch)]> {
+        let is_online = |id: &DirectoryId| online.iter().any(|directory| directory.id == *id);
+        if old.unfenced_with.iter().all(|(id, _)| is_online(id)) {
+            return old.unfenced_with.clone();
+        }
+        let in_use: HashSet<DirectoryId> =
+            self.partitions().filter_map(|(_, _, partition)| partition.directory_of(old.id)).collect();
+        old.unfenced_with.iter().filter(|(id, _)| is_online(id) || in_use.contains(id)).copied().collect()
     }
 
     fn bump_epochs_led_by(&mut self, broker: BrokerId) {
@@ -187,6 +212,9 @@ impl MetadataImage {
             };
             registration.directories =
                 online.iter().map(|id| DirectoryRegistration { id: *id, verdict: verdict(*id) }).collect();
+        }
+        if !registration.fenced {
+            registration.note_unfenced();
         }
         Arc::make_mut(&mut self.brokers).insert(change.id, Arc::new(registration));
         Ok(())

@@ -1,5 +1,6 @@
 //! A broker as the cluster knows it: its incarnation, its endpoints, its directories.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use stonelog_protocol::{BrokerEpoch, BrokerId, DirectoryId, LeaderEpoch, Offset, TopicPartition, Uuid};
@@ -99,6 +100,9 @@ pub struct BrokerRegistration {
     pub directories: Vec<DirectoryRegistration>,
     /// Replicas whose verdict is not their directory's, as of the registration.
     pub differing: Arc<[ReplicaReport]>,
+    /// For every directory it ever was unfenced with: the epoch of the last incarnation that was. Directories that are
+    /// offline keep theirs; those that no replica lies in are forgotten at the next registration. By directory id.
+    pub unfenced_with: Arc<[(DirectoryId, BrokerEpoch)]>,
 }
 
 impl BrokerRegistration {
@@ -110,6 +114,19 @@ impl BrokerRegistration {
     /// Whether a directory is online.
     pub fn has_directory(&self, id: DirectoryId) -> bool {
         self.directories.iter().any(|directory| directory.id == id)
+    }
+
+    /// The epoch of the last incarnation that was unfenced while a directory was online (rule 11).
+    pub fn last_unfenced_with(&self, id: DirectoryId) -> Option<BrokerEpoch> {
+        let place = self.unfenced_with.binary_search_by_key(&id, |(known, _)| *known).ok()?;
+        Some(self.unfenced_with[place].1)
+    }
+
+    /// Notes that this incarnation is unfenced with the directories now online.
+    pub(super) fn note_unfenced(&mut self) {
+        let mut all: BTreeMap<DirectoryId, BrokerEpoch> = self.unfenced_with.iter().copied().collect();
+        all.extend(self.directories.iter().map(|directory| (directory.id, self.epoch)));
+        self.unfenced_with = all.into_iter().collect();
     }
 
     /// What the broker's registration proves of a replica in a directory; `None` while that directory is offline.

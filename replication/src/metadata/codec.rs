@@ -244,8 +244,14 @@ mod kind {
     pub(super) const CLUSTER_INIT: u8 = 100;
 }
 
-/// The version every record type has so far.
-const RECORD_VERSION: u8 = 1;
+/// The version a record type is written in; all versions from 1 are read.
+fn version_of(kind: u8) -> u8 {
+    match kind {
+        // 2: with the epochs its directories were last unfenced with.
+        kind::REGISTER_BROKER => 2,
+        _ => 1,
+    }
+}
 
 impl MetadataRecord {
     /// The frame of an empty record: type, version, length.
@@ -268,7 +274,7 @@ impl MetadataRecord {
             MetadataRecord::NoOp => kind::NO_OP,
         };
         out.u8(kind);
-        out.u8(RECORD_VERSION);
+        out.u8(version_of(kind));
         let length_at = out.bytes.len();
         out.u32(0);
         self.encode_body(out);
@@ -324,22 +330,22 @@ impl MetadataRecord {
         let kind = input.u8()?;
         let version = input.u8()?;
         let mut body = Reader::new(input.bytes()?);
-        if version != RECORD_VERSION {
+        if version == 0 || version > version_of(kind) {
             return Err(DecodeError::UnknownVersion { what: "metadata record", version });
         }
-        let record = decode_body(kind, &mut body)?;
+        let record = decode_body(kind, version, &mut body)?;
         body.end()?;
         Ok(record)
     }
 }
 
-fn decode_body(kind: u8, input: &mut Reader<'_>) -> Result<MetadataRecord, DecodeError> {
+fn decode_body(kind: u8, version: u8, input: &mut Reader<'_>) -> Result<MetadataRecord, DecodeError> {
     Ok(match kind {
         kind::CLUSTER_INIT => MetadataRecord::ClusterInit(ClusterInit {
             cluster_id: ClusterId(input.shared_text()?),
             metadata_version: input.i16()?,
         }),
-        kind::REGISTER_BROKER => MetadataRecord::RegisterBroker(decode_broker(input)?),
+        kind::REGISTER_BROKER => MetadataRecord::RegisterBroker(decode_broker(version, input)?),
         kind::UNREGISTER_BROKER => MetadataRecord::UnregisterBroker(UnregisterBroker {
             id: BrokerId(input.i32()?),
             epoch: BrokerEpoch(input.i64()?),
@@ -397,9 +403,13 @@ fn encode_broker(out: &mut Writer, broker: &RegisterBroker) {
         out.i32(replica.last_epoch.0);
         out.i64(replica.log_end_offset.0);
     });
+    out.list(&broker.unfenced_with, |out, (directory, epoch)| {
+        out.uuid(*directory);
+        out.i64(epoch.0);
+    });
 }
 
-fn decode_broker(input: &mut Reader<'_>) -> Result<RegisterBroker, DecodeError> {
+fn decode_broker(version: u8, input: &mut Reader<'_>) -> Result<RegisterBroker, DecodeError> {
     Ok(RegisterBroker {
         id: BrokerId(input.i32()?),
         incarnation: input.uuid()?,
@@ -425,6 +435,10 @@ fn decode_broker(input: &mut Reader<'_>) -> Result<RegisterBroker, DecodeError> 
                 log_end_offset: Offset(input.i64()?),
             })
         })?,
+        unfenced_with: match version {
+            1 => Vec::new(),
+            _ => input.list(24, |input| Ok((input.uuid()?, BrokerEpoch(input.i64()?))))?,
+        },
     })
 }
 

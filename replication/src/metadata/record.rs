@@ -70,6 +70,8 @@ pub struct RegisterBroker {
     pub directories: Vec<DirectoryRegistration>,
     /// The replicas that differ from their directory.
     pub differing: Vec<ReplicaReport>,
+    /// Only in snapshots: [`super::BrokerRegistration::unfenced_with`]. In the log it follows from what was unfenced.
+    pub unfenced_with: Vec<(DirectoryId, BrokerEpoch)>,
 }
 
 /// See [`MetadataRecord::UnregisterBroker`].

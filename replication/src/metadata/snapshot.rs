@@ -31,6 +31,7 @@ impl MetadataImage {
                 in_controlled_shutdown: broker.in_controlled_shutdown,
                 directories: broker.directories.clone(),
                 differing: broker.differing.to_vec(),
+                unfenced_with: broker.unfenced_with.to_vec(),
             }));
         }
         for topic in self.topics() {

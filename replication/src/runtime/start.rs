@@ -4,13 +4,14 @@
 //! nothing before its epoch is durable in its directory (rule 11).
 
 mod directories;
+mod registration;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use stonelog_protocol::{BrokerEpoch, BrokerId, ClusterId, DirectoryId, TopicPartition, Uuid};
+use stonelog_protocol::{BrokerEpoch, BrokerId, ClusterId, DirectoryId, TopicPartition};
 use stonelog_storage::Fault;
 use stonelog_storage::disk::Disk;
 use stonelog_storage::holes::Hole;
@@ -31,13 +32,13 @@ use super::priority::Granted;
 use super::scrubber::Scrubber;
 use super::space::{self, Space};
 use crate::controller::{
-    self, BrokerHeartbeat, ConfigRules, ControllerError, ControllerRequest, ControllerResponse, Defaults,
-    MetadataHandle, MetadataOptions, RegisterBrokerRequest, RegisteredBroker,
+    self, BrokerHeartbeat, ConfigRules, ControllerError, ControllerRequest, Defaults, MetadataHandle, MetadataOptions,
+    RegisteredBroker,
 };
-use crate::metadata::broker::ReplicaReport;
-use crate::metadata::{DirectoryRegistration, Endpoint, MetadataImage, Verdict};
+use crate::metadata::Endpoint;
 use crate::quorum::node::StartError as QuorumError;
 use directories::{OpenDirectories, OpenDirectory, RecoveredDirectory};
+use registration::{record_epoch, register};
 
 /// Threads of a directory for reads that are not in memory.
 const READER_THREADS: usize = 4;
@@ -174,7 +175,9 @@ pub struct DirectoryReport {
     pub journal_end: RecoveryEnd,
     /// Journal entries replayed.
     pub replayed: u64,
-    /// How many replicas were proved, cut, damaged and lost.
+    /// It was not there for the last incarnation that was in use with it (rule 11).
+    pub is_old_copy: bool,
+    /// How many replicas were proved, cut, damaged and lost, by what the directory alone can tell.
     pub verdicts: Verdicts,
     /// What is damaged or missing in its replicas, also from before: at most [`HOLES_TOLD_MAX`].
     pub holes: Vec<(TopicPartition, Hole)>,
@@ -221,8 +224,8 @@ pub async fn start(options: StartOptions) -> Result<Started, StartError> {
     let recovered = directories::recover_all(&options, open, &mut absent)?;
     let metadata = start_metadata(&options, &recovered, &cluster_id)?;
     let registered = register(&options, &cluster_id, &metadata, &recovered).await?;
-    for RecoveredDirectory { open, .. } in &recovered {
-        open.log_dir.record_broker_epoch(registered.epoch)?;
+    for (RecoveredDirectory { open, .. }, known) in recovered.iter().zip(&registered.directories) {
+        record_epoch(open, registered.epoch, known)?;
         open.log_dir.record_tenure(&open.tenure)?;
     }
 
@@ -249,6 +252,7 @@ pub async fn start(options: StartOptions) -> Result<Started, StartError> {
             replayed: recovered.entries_count,
             journal_priority: threads.granted(),
             journal_end: recovered.journal_end.clone(),
+            is_old_copy: registered.directories[place].is_old_copy,
             verdicts: Verdicts::count(&recovered.logs),
             holes: told(recovered.logs.iter().flat_map(holes_of)),
             lost: told(recovered.logs.iter().filter_map(loss_of)),
@@ -376,73 +380,6 @@ fn start_metadata(
             Arc::clone(&options.rules),
         )
     })?)
-}
-
-/// Registers this incarnation with what recovery proved, directory by directory.
-async fn register(
-    options: &StartOptions,
-    cluster_id: &ClusterId,
-    metadata: &MetadataHandle,
-    recovered: &[RecoveredDirectory],
-) -> Result<RegisteredBroker, StartError> {
-    let image = metadata.image();
-    let mut registrations = Vec::new();
-    let mut differing = Vec::new();
-    for directory in recovered {
-        let verdict = match &directory.recovered.journal_end {
-            // Damage that names its ranges is the named replicas' own.
-            end if end.hurts_everyone() => Verdict::Lost,
-            end if end.torn_tail.is_some() => Verdict::Cut,
-            _ => Verdict::Proved,
-        };
-        registrations.push(DirectoryRegistration { id: directory.open.meta.directory_id, verdict });
-        differing.extend(reports(options.node_id, &image, directory).filter(|report| report.verdict != verdict));
-    }
-    let request = RegisterBrokerRequest {
-        id: options.node_id,
-        cluster_id: cluster_id.clone(),
-        incarnation: Uuid::from_random(options.random.incarnation),
-        endpoints: options.endpoints.clone(),
-        rack: options.rack.clone(),
-        directories: registrations,
-        differing,
-        // The directories' locks are ours, so the incarnation before is no more.
-        previous_is_gone: true,
-    };
-    match metadata.submit(ControllerRequest::RegisterBroker(request)).await? {
-        ControllerResponse::RegisterBroker(registered) => Ok(registered),
-        _ => unreachable!("the answer's variant is the request's"),
-    }
-}
-
-/// What recovery says of each replica of a directory, those left out that the metadata has in another one.
-fn reports<'a>(
-    node_id: BrokerId,
-    image: &'a MetadataImage,
-    directory: &'a RecoveredDirectory,
-) -> impl Iterator<Item = ReplicaReport> + 'a {
-    let id = directory.open.meta.directory_id;
-    let is_elsewhere = move |partition: TopicPartition| {
-        let home = image.partition(partition).and_then(|registration| registration.directory_of(node_id));
-        home.is_some_and(|home| home != id)
-    };
-    directory.recovered.logs.iter().filter(move |found| !is_elsewhere(found.log.key().partition)).map(|found| {
-        let partition = found.log.key().partition;
-        ReplicaReport {
-            partition,
-            verdict: match found.verdict {
-                Recovered::Proved => Verdict::Proved,
-                Recovered::Cut => Verdict::Cut,
-                Recovered::Damaged => Verdict::Damaged,
-                Recovered::Lost(loss) => {
-                    tracing::warn!(%partition, "replica may lack records: {loss:?}");
-                    Verdict::Lost
-                }
-            },
-            last_epoch: found.log.latest_epoch().unwrap_or(stonelog_protocol::LeaderEpoch::NONE),
-            log_end_offset: found.log.log_end(),
-        }
-    })
 }
 
 /// Gives every lane its logs and the first image. Returns the logs that are no replica, each with its directory's place.

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use stonelog_protocol::{BrokerEpoch, BrokerId, ClusterId, DirectoryId, Uuid};
 
+use super::recorded_epochs::RecordedEpochs;
 use crate::Fault;
 use crate::disk::Disk;
 use crate::small_file::{TwoCopies, read_two_copies, write_two_copies};
@@ -17,6 +18,7 @@ pub const META_PROPERTIES_NAME: &str = "meta.properties";
 
 const CHECKSUM_KEY: &str = "stonelog.checksum";
 const COPY_KEY: &str = "stonelog.copy";
+const FOLLOWS_KEY: &str = "stonelog.follows.epoch";
 
 /// Who a log directory belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +31,9 @@ pub struct MetaProperties {
     pub directory_id: DirectoryId,
     /// The last broker epoch recorded here; `None` before the first registration.
     pub broker_epoch: Option<BrokerEpoch>,
+    /// What the controller had unfenced this directory with when it took `broker_epoch`, if this directory held all of
+    /// that: see [`RecordedEpochs`].
+    pub follows_epoch: Option<BrokerEpoch>,
 }
 
 /// Why bytes are no intact copy.
@@ -49,6 +54,11 @@ pub enum MetaError {
 }
 
 impl MetaProperties {
+    /// The broker epochs recorded here.
+    pub fn recorded_epochs(&self) -> RecordedEpochs {
+        RecordedEpochs { last: self.broker_epoch, follows: self.follows_epoch }
+    }
+
     /// Refuses a directory of another cluster or node, saying what to do.
     pub fn require(&self, path: &Path, cluster_id: Option<&ClusterId>, node_id: BrokerId) -> Result<(), Fault> {
         let foreign = |detail| Err(Fault::Foreign { path: path.to_owned(), detail });
@@ -82,6 +92,9 @@ impl MetaProperties {
         line("node.id", &self.node_id.to_string());
         line("version", "1");
         line(COPY_KEY, &version.to_string());
+        if let Some(epoch) = self.follows_epoch {
+            line(FOLLOWS_KEY, &epoch.to_string());
+        }
         let checksum = crc32c::crc32c(text.as_bytes());
         writeln!(text, "{CHECKSUM_KEY}={checksum:08x}").expect("writing to a string cannot fail");
         text.into_bytes()
@@ -111,12 +124,13 @@ impl MetaProperties {
         let directory_id =
             value("directory.id").and_then(|id| Uuid::parse(&id)).ok_or(MetaError::Value("directory.id"))?;
         let version = number(COPY_KEY).and_then(|v| u64::try_from(v).ok()).ok_or(MetaError::Value(COPY_KEY))?;
-        let broker_epoch = match value("broker.epoch") {
-            None => None,
-            Some(_) => Some(BrokerEpoch(number("broker.epoch").ok_or(MetaError::Value("broker.epoch"))?)),
+        let epoch = |key| match value(key) {
+            None => Ok(None),
+            Some(_) => number(key).map(|epoch| Some(BrokerEpoch(epoch))).ok_or(MetaError::Value(key)),
         };
-        let cluster_id = ClusterId(cluster_id.into());
-        Ok((version, MetaProperties { cluster_id, node_id: BrokerId(node_id), directory_id, broker_epoch }))
+        let (broker_epoch, follows_epoch) = (epoch("broker.epoch")?, epoch(FOLLOWS_KEY)?);
+        let (cluster_id, node_id) = (ClusterId(cluster_id.into()), BrokerId(node_id));
+        Ok((version, MetaProperties { cluster_id, node_id, directory_id, broker_epoch, follows_epoch }))
     }
 
     /// Writes both copies durably.
@@ -174,14 +188,15 @@ mod tests {
             node_id: BrokerId(1),
             directory_id: Uuid([5; 16]),
             broker_epoch: epoch.map(BrokerEpoch),
+            follows_epoch: None,
         }
     }
 
     #[test]
     fn any_cluster_id_round_trips() {
         for cluster in ["MkU3OEVBNTcwNTJENDM2Qk", "with = and # in it", " \\ back\nslash\t", "ключ"] {
-            for epoch in [None, Some(7)] {
-                let meta = meta(cluster, epoch);
+            for (epoch, follows) in [(None, None), (Some(7), None), (Some(7), Some(5))] {
+                let meta = MetaProperties { follows_epoch: follows.map(BrokerEpoch), ..meta(cluster, epoch) };
                 assert_eq!(MetaProperties::decode(&meta.encode(9)), Ok((9, meta)));
             }
         }

@@ -104,6 +104,7 @@ mod tests {
             node_id: BrokerId(1),
             directory_id: Uuid([1; 16]),
             broker_epoch: None,
+            follows_epoch: None,
         };
         directory.format(&meta).unwrap();
         directory

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use stonelog_protocol::ProducerId;
 use stonelog_storage::disk::RealDisk;
+use stonelog_storage::log_dir::RecordedEpochs;
 
 use super::*;
 use crate::controller::{
-    AllocateProducerIds, BrokerHeartbeat, CreateTopics, DeleteTopics, NewTopic, RegisterBrokerRequest, SettingsRules,
-    TopicReference,
+    AllocateProducerIds, BrokerHeartbeat, CreateTopics, DeleteTopics, NewTopic, RegisterBrokerRequest,
+    ReportedDirectory, SettingsRules, TopicReference,
 };
-use crate::metadata::{DirectoryRegistration, MetadataDelta, Verdict};
+use crate::metadata::{MetadataDelta, Verdict};
 use stonelog_protocol::{BrokerEpoch, LeaderEpoch};
 
 const DIRECTORY: DirectoryId = Uuid([7; 16]);
@@ -32,14 +33,15 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
 
-fn register(incarnation: u8) -> ControllerRequest {
+fn register(handle: &MetadataHandle, incarnation: u8) -> ControllerRequest {
+    let recorded = RecordedEpochs { last: handle.image().broker(NODE).map(|broker| broker.epoch), follows: None };
     ControllerRequest::RegisterBroker(RegisterBrokerRequest {
         id: NODE,
         cluster_id: cluster(),
         incarnation: Uuid([incarnation; 16]),
         endpoints: Vec::new(),
         rack: None,
-        directories: vec![DirectoryRegistration { id: DIRECTORY, verdict: Verdict::Proved }],
+        directories: vec![ReportedDirectory { id: DIRECTORY, verdict: Verdict::Proved, recorded }],
         differing: Vec::new(),
         previous_is_gone: true,
     })
@@ -47,7 +49,7 @@ fn register(incarnation: u8) -> ControllerRequest {
 
 /// Registers and unfences the one broker; its epoch.
 async fn bring_up(handle: &MetadataHandle, incarnation: u8) -> BrokerEpoch {
-    let answer = handle.submit(register(incarnation)).await.unwrap();
+    let answer = handle.submit(register(handle, incarnation)).await.unwrap();
     let ControllerResponse::RegisterBroker(registered) = answer else { panic!("{answer:?}") };
     let metadata_index = handle.image().index();
     let heartbeat = BrokerHeartbeat {

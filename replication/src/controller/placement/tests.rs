@@ -20,6 +20,7 @@ fn image(brokers: &[(&str, bool)]) -> MetadataImage {
             in_controlled_shutdown: false,
             directories: Vec::new(),
             differing: Vec::new(),
+            unfenced_with: Vec::new(),
         })
     };
     let records: Vec<_> = brokers.iter().enumerate().map(register).collect();

@@ -25,6 +25,7 @@ fn register(id: BrokerId, incarnation: u8) -> MetadataRecord {
         in_controlled_shutdown: false,
         directories: vec![DirectoryRegistration { id: directory(id), verdict: Verdict::Proved }],
         differing: Vec::new(),
+        unfenced_with: Vec::new(),
     })
 }
 

@@ -46,6 +46,7 @@ fn every_record() -> Vec<MetadataRecord> {
                 last_epoch: LeaderEpoch(3),
                 log_end_offset: Offset(77),
             }],
+            unfenced_with: vec![(Uuid([2; 16]), BrokerEpoch(8))],
         }),
         MetadataRecord::UnregisterBroker(UnregisterBroker { id: BrokerId(1), epoch: BrokerEpoch(9) }),
         MetadataRecord::BrokerRegistrationChange(BrokerRegistrationChange {

@@ -54,6 +54,7 @@ fn register() -> MetadataRecord {
         in_controlled_shutdown: false,
         directories: Vec::new(),
         differing: Vec::new(),
+        unfenced_with: Vec::new(),
     })
 }
 

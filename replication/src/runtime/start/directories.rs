@@ -201,6 +201,7 @@ fn format_and_check(
                     node_id: options.node_id,
                     directory_id: directory_id(options, place),
                     broker_epoch: None,
+                    follows_epoch: None,
                 };
                 log_dir.format(&meta)?;
                 if !is_new_cluster {

@@ -1,0 +1,100 @@
+//! Registration: what recovery proved goes to the controller, and the epoch it answers into every online directory.
+
+use stonelog_protocol::{BrokerEpoch, BrokerId, ClusterId, TopicPartition, Uuid};
+use stonelog_storage::Fault;
+use stonelog_storage::recovery::Verdict as Recovered;
+
+use super::directories::{OpenDirectory, RecoveredDirectory};
+use super::{StartError, StartOptions};
+use crate::controller::{
+    ControllerRequest, ControllerResponse, MetadataHandle, RegisterBrokerRequest, RegisteredBroker,
+    RegisteredDirectory, ReportedDirectory,
+};
+use crate::metadata::broker::ReplicaReport;
+use crate::metadata::{MetadataImage, Verdict};
+
+/// Registers this incarnation with what recovery proved, directory by directory.
+pub(super) async fn register(
+    options: &StartOptions,
+    cluster_id: &ClusterId,
+    metadata: &MetadataHandle,
+    recovered: &[RecoveredDirectory],
+) -> Result<RegisteredBroker, StartError> {
+    let image = metadata.image();
+    let mut registrations = Vec::new();
+    let mut differing = Vec::new();
+    for directory in recovered {
+        let verdict = match &directory.recovered.journal_end {
+            // Damage that names its ranges is the named replicas' own.
+            end if end.hurts_everyone() => Verdict::Lost,
+            end if end.torn_tail.is_some() => Verdict::Cut,
+            _ => Verdict::Proved,
+        };
+        let recorded = directory.open.meta.recorded_epochs();
+        registrations.push(ReportedDirectory { id: directory.open.meta.directory_id, verdict, recorded });
+        differing.extend(reports(options.node_id, &image, directory).filter(|report| report.verdict != verdict));
+    }
+    let request = RegisterBrokerRequest {
+        id: options.node_id,
+        cluster_id: cluster_id.clone(),
+        incarnation: Uuid::from_random(options.random.incarnation),
+        endpoints: options.endpoints.clone(),
+        rack: options.rack.clone(),
+        directories: registrations,
+        differing,
+        // The directories' locks are ours, so the incarnation before is no more.
+        previous_is_gone: true,
+    };
+    match metadata.submit(ControllerRequest::RegisterBroker(request)).await? {
+        ControllerResponse::RegisterBroker(registered) => Ok(registered),
+        _ => unreachable!("the answer's variant is the request's"),
+    }
+}
+
+/// Makes this incarnation's epoch durable in a directory, which comes before unfencing (rule 11).
+pub(super) fn record_epoch(open: &OpenDirectory, epoch: BrokerEpoch, known: &RegisteredDirectory) -> Result<(), Fault> {
+    assert_eq!(known.id, open.meta.directory_id, "directories are answered in the order they were reported");
+    if known.is_old_copy {
+        let text = |epoch: Option<BrokerEpoch>| epoch.map_or("none".to_owned(), |epoch| epoch.to_string());
+        tracing::error!(
+            "log directory {} is an old copy, or the metadata log is: it last recorded broker epoch {}, and the last \
+             one in use with it is {}; its replicas may lack acknowledged records",
+            open.log_dir.path().display(),
+            text(open.meta.broker_epoch),
+            text(known.unfenced_epoch),
+        );
+    }
+    // An old copy follows nothing: until it is unfenced it stays one.
+    let follows = known.unfenced_epoch.filter(|_| !known.is_old_copy);
+    open.log_dir.record_broker_epoch(epoch, follows)
+}
+
+/// What recovery says of each replica of a directory, those left out that the metadata has in another one.
+fn reports<'a>(
+    node_id: BrokerId,
+    image: &'a MetadataImage,
+    directory: &'a RecoveredDirectory,
+) -> impl Iterator<Item = ReplicaReport> + 'a {
+    let id = directory.open.meta.directory_id;
+    let is_elsewhere = move |partition: TopicPartition| {
+        let home = image.partition(partition).and_then(|registration| registration.directory_of(node_id));
+        home.is_some_and(|home| home != id)
+    };
+    directory.recovered.logs.iter().filter(move |found| !is_elsewhere(found.log.key().partition)).map(|found| {
+        let partition = found.log.key().partition;
+        ReplicaReport {
+            partition,
+            verdict: match found.verdict {
+                Recovered::Proved => Verdict::Proved,
+                Recovered::Cut => Verdict::Cut,
+                Recovered::Damaged => Verdict::Damaged,
+                Recovered::Lost(loss) => {
+                    tracing::warn!(%partition, "replica may lack records: {loss:?}");
+                    Verdict::Lost
+                }
+            },
+            last_epoch: found.log.latest_epoch().unwrap_or(stonelog_protocol::LeaderEpoch::NONE),
+            log_end_offset: found.log.log_end(),
+        }
+    })
+}
