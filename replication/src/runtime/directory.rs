@@ -64,6 +64,8 @@ pub struct Directory {
     pub unflushed_bytes: AtomicU64,
     /// Notified when a flush has moved batches to segments.
     pub flushed: Notify,
+    /// The position up to which removed journal files are still needed; 0 when there are none.
+    removed_journal: AtomicU64,
     /// Whether it works.
     pub health: Health,
     stopping: AtomicBool,
@@ -149,6 +151,7 @@ impl Directory {
             space: parts.space,
             unflushed_bytes: AtomicU64::new(0),
             flushed: Notify::new(),
+            removed_journal: AtomicU64::new(0),
             health: Health::default(),
             stopping: AtomicBool::new(false),
         }
@@ -181,8 +184,42 @@ impl Directory {
             && self.unflushed_bytes.load(Ordering::Relaxed) as usize >= self.unflushed_bytes_max
     }
 
-    /// Whether segments should be written although little has gathered: the journal or memory is filling up.
+    /// Journal files up to `end` were removed by somebody, or `None` is. What only they hold goes to segments and into a
+    /// checkpoint at once, after which they are not needed any more.
+    pub(super) fn on_journal_looked_at(&self, end: Option<JournalPosition>) {
+        let before = self.removed_journal.swap(end.map_or(0, |end| end.0), Ordering::Relaxed);
+        match end {
+            Some(end) => {
+                if before < end.0 {
+                    tracing::error!(
+                        "journal files of {} were removed while the broker was using them: what only they held is being \
+                         written to segments; nothing is lost unless the broker dies before this is said to be done",
+                        self.path.display()
+                    );
+                }
+                self.journal.want_roll();
+                self.journal.want_spare();
+                self.flushed.notify_one();
+            }
+            None if before > 0 => tracing::warn!(
+                "what the removed journal files of {} held is in segments: nothing was lost",
+                self.path.display()
+            ),
+            None => {}
+        }
+    }
+
+    /// Whether removed journal files are still needed.
+    pub fn lacks_journal_files(&self) -> bool {
+        self.removed_journal.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether segments should be written although little has gathered: the journal or memory is filling up, or a part
+    /// of the journal will not be there for the next start.
     pub fn wants_room(&self) -> bool {
+        if self.lacks_journal_files() {
+            return true;
+        }
         let usage = self.journal.maintenance().usage();
         let unflushed = self.unflushed_bytes.load(Ordering::Relaxed) as usize;
         usage.bytes_live * 2 >= usage.bytes_max || unflushed * 2 >= self.unflushed_bytes_max
@@ -192,7 +229,9 @@ impl Directory {
     /// however little it is. What is newer keeps gathering, or many partitions would be written bit by bit.
     pub fn journal_unwanted(&self) -> Option<JournalPosition> {
         let kept = self.journal.maintenance().usage().bytes_max / GATHERING_SHARE;
-        self.wants_room().then(|| JournalPosition(self.journal.reported().0.saturating_sub(kept)))
+        let old = || self.journal.reported().0.saturating_sub(kept);
+        let removed = self.removed_journal.load(Ordering::Relaxed);
+        self.wants_room().then(|| JournalPosition(old().max(removed)))
     }
 
     /// Waits so long, or until room is wanted.

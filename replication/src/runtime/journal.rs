@@ -132,6 +132,8 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     submissions: Vec<Submission>,
+    /// The file being written was removed: a new one is to be begun though nothing is queued.
+    roll_wanted: bool,
     stopping: bool,
 }
 
@@ -257,6 +259,12 @@ impl JournalQueue {
         self.shared.chore.notify_one();
     }
 
+    /// Has the writer begin a new file if somebody removed the one it writes.
+    pub fn want_roll(&self) {
+        lock(&self.shared.queue).roll_wanted = true;
+        self.shared.arrived.notify_one();
+    }
+
     /// The journal's housekeeping end.
     pub fn maintenance(&self) -> &JournalMaintenance {
         &self.shared.maintenance
@@ -335,13 +343,13 @@ impl Shared {
                 return;
             }
             if idle {
-                if !writer.empty_commit_wanted() {
+                if !writer.empty_commit_wanted() && !writer.must_roll() {
                     continue;
                 }
-                named_durable = true;
                 match writer.write_empty_commit() {
                     // Made durable like any other: only then does it outlive the power and tell damage from a torn tail.
                     Ok(told) => {
+                        named_durable = !writer.has_unnamed();
                         let commit = Commit { sequence: told.sequence, end: told.end, tickets: Vec::new() };
                         lock(&self.written).commits.push_back(commit);
                         self.flush.notify_one();
@@ -418,8 +426,8 @@ impl Shared {
         }
     }
 
-    /// Moves what is queued to `taken`. `Some(true)` when nothing came for a while after a commit, `None` when stopping
-    /// and everything has been taken.
+    /// Moves what is queued to `taken`. `Some(true)` when nothing came for a while after a commit, or a new file is wanted
+    /// without anything to write; `None` when stopping and everything has been taken.
     fn wait_for_submissions(&self, taken: &mut Vec<Submission>, named_durable: bool) -> Option<bool> {
         let mut queue = lock(&self.queue);
         loop {
@@ -429,6 +437,9 @@ impl Shared {
             }
             if queue.stopping || self.has_failed() {
                 return None;
+            }
+            if std::mem::take(&mut queue.roll_wanted) {
+                return Some(true);
             }
             if named_durable {
                 queue = self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);

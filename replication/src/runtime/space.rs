@@ -134,7 +134,8 @@ pub(super) async fn monitor(node: Arc<Node>, directory: Arc<Directory>) {
             Ok(Err(fault)) => return node.take_offline(&directory, &fault),
             Err(_) => return,
         }
-        let again = if directory.space.room() == Room::Ample { MEASURE_EVERY } else { MEASURE_AGAIN };
+        let is_calm = directory.space.room() == Room::Ample && !directory.lacks_journal_files();
+        let again = if is_calm { MEASURE_EVERY } else { MEASURE_AGAIN };
         tokio::time::sleep(again).await;
     }
 }
@@ -142,7 +143,7 @@ pub(super) async fn monitor(node: Arc<Node>, directory: Arc<Directory>) {
 /// Runs on a writer.
 fn measure(directory: &Directory) -> Result<(), Fault> {
     let (disk, path) = (&*directory.disk, &directory.path);
-    directory.journal.maintenance().check_names()?;
+    directory.on_journal_looked_at(directory.journal.maintenance().check_names()?);
     // A measurement that fails says nothing about room: a failing disk shows itself in its writes.
     let Ok(space) = disk.space(path) else { return Ok(()) };
     let room = directory.space.room();

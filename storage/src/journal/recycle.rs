@@ -1,5 +1,7 @@
 //! The journal's housekeeping, for a background thread: prepares spare files and takes back covered ones.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::JournalPosition;
@@ -58,6 +60,9 @@ impl JournalMaintenance {
                 };
                 let live = oldest.remove();
                 count += 1;
+                if state.missing.remove(&live.header.base.0) {
+                    continue;
+                }
                 let is_whole = live.header.len == self.shared.options.file_bytes;
                 let spare = Spare { file: live.file.clone(), path: live.path.clone(), len: live.header.len };
                 if is_whole && state.bytes_held() + live.header.len <= self.shared.options.bytes_max {
@@ -69,29 +74,45 @@ impl JournalMaintenance {
         }
         // Not synced: should the names come back, recovery sees that they are covered.
         for path in removed {
-            let gone = self.shared.disk.remove_file(&path).map_err(|e| Fault::io("remove", &path, e));
-            self.shared.stick(gone)?;
+            match self.shared.disk.remove_file(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                gone => self.shared.stick(gone.map_err(|e| Fault::io("remove", &path, e)))?,
+            }
         }
         Ok(count)
     }
 
-    /// Sees whether every file in use is still there under its name. Somebody who removes one takes acknowledged records
-    /// with it as soon as the process ends, and no write would ever notice.
-    pub fn check_names(&self) -> Result<(), Fault> {
+    /// Sees whether every file is still there under its name. Somebody who removes one takes acknowledged records with it
+    /// as soon as the process ends, and no write would ever notice. Returns the position up to which removed files reach
+    /// that are still needed: until a checkpoint covers it they are read through what is open of them. The writer puts
+    /// nothing more into a removed file, and a spare that was removed is forgotten.
+    pub fn check_names(&self) -> Result<Option<JournalPosition>, Fault> {
         self.shared.check()?;
-        let paths: Vec<_> = self.shared.state().live.values().map(|file| file.path.clone()).collect();
-        for path in paths {
-            if self.shared.disk.exists(&path).map_err(|e| Fault::io("stat", &path, e))? {
-                continue;
-            }
-            // It may have been recycled meanwhile: then it is not in use any more.
-            if self.shared.state().live.values().any(|file| file.path == path) {
-                let detail = "this journal file was removed while the broker was using it; what only it held is lost \
-                              when the process ends";
-                return self.shared.stick(Err(Fault::Foreign { path, detail: detail.to_owned() }));
+        let (live, spares) = {
+            let state = self.shared.state();
+            let live: Vec<_> = state.live.values().map(|file| (file.header.base.0, file.path.clone())).collect();
+            let spares: Vec<_> = state.spares.iter().map(|spare| spare.path.clone()).collect();
+            (live, spares)
+        };
+        let is_there = |path: &Path| self.shared.disk.exists(path).map_err(|e| Fault::io("stat", path, e));
+        for path in spares {
+            if !is_there(&path)? {
+                self.shared.state().spares.retain(|spare| spare.path != path);
             }
         }
-        Ok(())
+        for (base, path) in live {
+            if is_there(&path)? {
+                continue;
+            }
+            let mut state = self.shared.state();
+            // It may have been recycled meanwhile: then it is not in use any more.
+            if state.live.get(&base).is_some_and(|file| file.path == path) {
+                state.missing.insert(base);
+            }
+        }
+        let state = self.shared.state();
+        let last = state.missing.last().and_then(|base| state.live.get(base));
+        Ok(last.map(|file| file.header.end()))
     }
 
     /// Whether a further file would exceed the journal's own limit: room then comes from a checkpoint, not from the disk.

@@ -1,6 +1,6 @@
 //! What the journal's parts share: which files are live, what is written, what is durable, and the fault that ends all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -34,6 +34,8 @@ pub(super) struct State {
     pub(super) written: Durable,
     /// The last commit made durable; `durable <= written`.
     pub(super) durable: Durable,
+    /// Live files, by their base, that somebody removed: what they hold is here as long as this process is.
+    pub(super) missing: BTreeSet<u64>,
     /// Numbers the names of prepared files.
     pub(super) next_spare_number: u64,
     /// The first failure; all parts refuse from then on (rule 8).
@@ -55,6 +57,7 @@ impl Shared {
             dirty: Vec::new(),
             written: recovered,
             durable: recovered,
+            missing: BTreeSet::new(),
             next_spare_number: 0,
             fault: None,
         };

@@ -80,14 +80,25 @@ impl JournalWriter {
     pub fn write_empty_commit(&mut self) -> Result<CommitReceipt, Fault> {
         self.shared.check()?;
         self.plan.clear();
-        let rolls = self.offset + BLOCK_BYTES > self.current.header.len;
+        let rolls = self.must_roll() || self.offset + BLOCK_BYTES > self.current.header.len;
         self.plan.push(PlannedCommit { end: 0, payload_bytes: 0, rolls });
         self.run_plan(&[], self.shared.options.bytes_max)
     }
 
     /// Whether an empty commit would name a durable commit with entries that no header names yet.
     pub fn empty_commit_wanted(&self) -> bool {
-        self.named_sequence < self.last_entries_sequence && self.shared.durable_sequence() >= self.last_entries_sequence
+        self.has_unnamed() && self.shared.durable_sequence() >= self.last_entries_sequence
+    }
+
+    /// Whether the last commit with entries is not yet named as durable by a later header.
+    pub fn has_unnamed(&self) -> bool {
+        self.named_sequence < self.last_entries_sequence
+    }
+
+    /// Whether the file being written was removed ([`super::JournalMaintenance::check_names`]): the next commit, also an
+    /// empty one, goes to another.
+    pub fn must_roll(&self) -> bool {
+        self.shared.state().missing.contains(&self.current.header.base.0)
     }
 
     /// Where the next commit will begin, unless it needs a new file.
@@ -97,7 +108,7 @@ impl JournalWriter {
 
     fn plan(&mut self, entries: &[JournalEntry]) {
         self.plan.clear();
-        let mut room = self.current.header.len - self.offset;
+        let mut room = if self.must_roll() { 0 } else { self.current.header.len - self.offset };
         let mut begun = PlannedCommit { end: 0, payload_bytes: 0, rolls: false };
         let mut first = 0;
         for (index, entry) in entries.iter().enumerate() {
