@@ -7,9 +7,13 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use stonelog_protocol::TopicId;
+use stonelog_protocol::batch::BatchHeader;
 use stonelog_protocol::error_code::ErrorCode;
+use stonelog_replication::partition::{Acks, Reject};
+use stonelog_replication::runtime::lane::Append;
 use stonelog_replication::runtime::node::NodeSettings;
 use stonelog_replication::runtime::space::Room;
 use stonelog_replication::runtime::start::{self, StartOptions, Started};
@@ -112,4 +116,35 @@ async fn a_start_on_a_full_disk_serves_what_there_is() {
     eventually(|| room(&again) == Room::Ample).await;
     produce(&again, partition(topic, 0), value(0, acknowledged, VALUE_BYTES)).await.unwrap();
     again.stop().unwrap();
+}
+
+#[tokio::test]
+async fn internal_topics_on_a_full_disk_are_refused_before_memory_is() {
+    let disk = SimDisk::new();
+    let started = start_on(&disk, 0, 1).await;
+    let internal = create_topic(&started, "__consumer_offsets").await;
+    let id = partition(internal, 0);
+    produce(&started, id, value(0, 0, 100)).await.unwrap();
+    leave_free(&disk, 0);
+    let node = Arc::clone(&started.node);
+    // One turn of a lane: nothing becomes written meanwhile, let alone flushed.
+    let appends = started.lanes.call(started.lanes.owner(id), move |lane| {
+        let append = |number: i64| {
+            let batch = batch_of(&value(0, number, VALUE_BYTES));
+            let header = BatchHeader::read(&batch).unwrap();
+            lane.append(Append { partition: id, batch, header, acks: Acks::All })
+        };
+        let refused = (1..1000).find_map(|number| append(number).err());
+        std::future::ready((refused, node.directories[0].unflushed_bytes.load(Ordering::Relaxed)))
+    });
+    let (refused, unflushed) = appends.await;
+    assert_eq!(refused, Some(Reject::NoSpace));
+    assert!(unflushed < 1 << 20, "{unflushed} bytes are kept in memory");
+    disk.set_capacity(None);
+    // What was admitted is written, and then it goes on.
+    let mut number = 1;
+    while produce(&started, id, value(0, number, VALUE_BYTES)).await.is_err() {
+        number += 1;
+    }
+    started.stop().unwrap();
 }

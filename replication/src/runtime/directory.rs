@@ -24,6 +24,9 @@ use super::space::{Room, Space};
 /// room wanted, so that there is always something to write.
 const GATHERING_SHARE: u64 = 8;
 
+/// Beyond the bytes past which producers wait there is this share of them for internal topics.
+const INTERNAL_SHARE: usize = 4;
+
 /// A log directory in use, or that was until it failed.
 pub struct Directory {
     /// Its place in [`super::node::Node::directories`].
@@ -181,7 +184,18 @@ impl Directory {
     pub fn is_under_pressure(&self) -> bool {
         !self.is_offline()
             && self.space.room() == Room::Ample
-            && self.unflushed_bytes.load(Ordering::Relaxed) as usize >= self.unflushed_bytes_max
+            && (self.unflushed() >= self.unflushed_bytes_max || self.space.journal_waits())
+    }
+
+    /// Whether a batch may be appended: a refusal stores nothing. Internal topics go on where producers wait or are
+    /// refused, but not without bound: what segments and the journal do not take stays in memory.
+    pub fn admits(&self, is_internal: bool) -> bool {
+        let internal_max = self.unflushed_bytes_max + self.unflushed_bytes_max / INTERNAL_SHARE;
+        self.space.admits(is_internal) && !(is_internal && self.unflushed() >= internal_max)
+    }
+
+    fn unflushed(&self) -> usize {
+        self.unflushed_bytes.load(Ordering::Relaxed) as usize
     }
 
     /// Journal files up to `end` were removed by somebody, or `None` is. What only they hold goes to segments and into a
@@ -221,8 +235,7 @@ impl Directory {
             return true;
         }
         let usage = self.journal.maintenance().usage();
-        let unflushed = self.unflushed_bytes.load(Ordering::Relaxed) as usize;
-        usage.bytes_live * 2 >= usage.bytes_max || unflushed * 2 >= self.unflushed_bytes_max
+        usage.bytes_live * 2 >= usage.bytes_max || self.unflushed() * 2 >= self.unflushed_bytes_max
     }
 
     /// While room is wanted: the journal before this position is to be freed soon, so what it holds goes to segments

@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 
 use super::abort::AbortOnPanic;
 use super::priority::{self, Granted};
-use super::space::Space;
+use super::space::{Room, Space};
 
 /// After this long without entries an empty commit names the last one durable (rule 6), so that a later failure of its
 /// check is seen as damage and not as a torn tail.
@@ -407,17 +407,20 @@ impl Shared {
             let written = if is_held { writer.write_beyond_limit(entries) } else { writer.write(entries) };
             match written {
                 Err(fault) if fault.is_temporary() && !lock(&self.queue).stopping && !self.has_failed() => {
-                    if !self.maintenance.is_at_limit() {
+                    if !self.maintenance.is_at_limit() || self.space.room() >= Room::Full {
+                        // Segments wait for space too, so no checkpoint will free a file of it.
                         self.space.on_journal_waits(&fault);
                     } else if !said {
                         tracing::warn!("the journal is full; producers wait for segments: {fault}");
                     }
+                    self.space.set_journal_waits(true);
                     said = true;
                     std::thread::sleep(FULL_LOOK_AGAIN);
                     waited += FULL_LOOK_AGAIN;
                 }
                 done => {
                     if said {
+                        self.space.set_journal_waits(false);
                         self.space.on_journal_goes_on();
                     }
                     return done;

@@ -211,7 +211,7 @@ impl Lane {
     /// Plans an append and queues its journal entry. Nothing has been written when this returns.
     pub fn append(self: &Rc<Self>, append: Append) -> Result<Appended, Reject> {
         let partition = self.leading(append.partition, LeaderEpoch::NONE)?;
-        if !partition.directory().space.admits(partition.is_internal()) {
+        if !partition.directory().admits(partition.is_internal()) {
             return Err(Reject::NoSpace);
         }
         let now = self.node.clock.wall();

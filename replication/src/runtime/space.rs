@@ -7,7 +7,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use stonelog_storage::Fault;
@@ -39,12 +39,13 @@ pub struct Space {
     /// Free bytes below which producers are refused.
     free_bytes_min: u64,
     room: AtomicU8,
+    journal_waits: AtomicBool,
 }
 
 impl Space {
     /// Ample until something else is heard.
     pub fn new(free_bytes_min: u64) -> Space {
-        Space { free_bytes_min, room: AtomicU8::new(Room::Ample as u8) }
+        Space { free_bytes_min, room: AtomicU8::new(Room::Ample as u8), journal_waits: AtomicBool::new(false) }
     }
 
     /// What there is room for.
@@ -87,6 +88,15 @@ impl Space {
     pub(super) fn on_journal_goes_on(&self) {
         let _ =
             self.room.compare_exchange(Room::Exhausted as u8, Room::Full as u8, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Whether the journal's writer waits for a file, for whatever reason: what is appended meanwhile stays in memory.
+    pub(super) fn journal_waits(&self) -> bool {
+        self.journal_waits.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_journal_waits(&self, waits: bool) {
+        self.journal_waits.store(waits, Ordering::Relaxed);
     }
 
     /// Some more than the watermark, so that the level does not change with every batch.

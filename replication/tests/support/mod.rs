@@ -139,11 +139,16 @@ pub(crate) fn value(partition: i32, number: i64, bytes: usize) -> Vec<u8> {
     value
 }
 
+/// A batch of one record.
+pub(crate) fn batch_of(value: &[u8]) -> BytesMut {
+    let mut builder = BatchBuilder::new();
+    builder.push(NewRecord::new(Timestamp(1_700_000_000_000), None, Some(value)));
+    BytesMut::from(&builder.build().unwrap()[..])
+}
+
 /// Appends one record and waits for its acknowledgement.
 pub(crate) async fn produce(started: &Started, to: TopicPartition, value: Vec<u8>) -> Result<Offset, ErrorCode> {
-    let mut builder = BatchBuilder::new();
-    builder.push(NewRecord::new(Timestamp(1_700_000_000_000), None, Some(&value)));
-    let batch = BytesMut::from(&builder.build().unwrap()[..]);
+    let batch = batch_of(&value);
     let deadline = started.node.clock.mono() + Duration::from_secs(60);
     let owner = started.lanes.owner(to);
     started.lanes.call(owner, |lane| async move { lane.room().await }).await;

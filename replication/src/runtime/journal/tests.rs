@@ -122,3 +122,26 @@ fn a_drop_behind_a_full_journal_that_only_it_can_free_is_written_all_the_same() 
     assert!(maintenance.usage().bytes_live <= usage.bytes_max);
     threads.stop().unwrap();
 }
+
+#[test]
+fn a_journal_at_its_limit_on_a_full_disk_takes_nothing_more() {
+    let journal::Recovered { writer, flusher, maintenance, .. } = opened();
+    let space = Arc::new(Space::new(0));
+    let full = Fault::io("allocate", Path::new("segment"), std::io::ErrorKind::StorageFull.into());
+    space.on_allocation_failed(&full);
+    let (threads, queue) = JournalThreads::start(
+        writer,
+        flusher,
+        Arc::new(maintenance),
+        vec![Arc::new(LaneSignal::default())],
+        Arc::clone(&space),
+    )
+    .unwrap();
+    let entries = (0..6).map(|_| entry(50 << 10)).collect();
+    queue.submit(Submission { lane: 0, first_ticket: 1, entries, hurry_written: false });
+    while !space.journal_waits() || space.room() != Room::Exhausted {
+        std::thread::yield_now();
+    }
+    assert!(!space.admits(true), "not even internal topics: no segment takes what the journal cannot");
+    assert!(threads.stop().is_err_and(|fault| fault.is_out_of_space()));
+}
