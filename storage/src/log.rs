@@ -105,6 +105,8 @@ struct Segments {
     doomed: Vec<SegmentName>,
     /// Files that no checkpoint names any more.
     deletable: Vec<SegmentName>,
+    /// Files that a [`crate::segment::delete::DeleteJob`] under way removes and that a flush might make anew: it waits.
+    deleting: Vec<SegmentName>,
     /// Log start of the last durable checkpoint.
     checkpointed_start: Option<Offset>,
     /// Where segments end by the last durable checkpoint.

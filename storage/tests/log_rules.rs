@@ -395,6 +395,36 @@ fn a_reset_begins_anew_and_its_old_files_go_after_a_checkpoint() {
 }
 
 #[test]
+fn nothing_is_flushed_to_where_files_are_being_deleted() {
+    let (disk, mut lane) = lane_with(LogConfig { segment_bytes: 300, ..LogConfig::default() });
+    let fill = |lane: &mut Lane| {
+        while lane.logs[0].log_end() < Offset(12) {
+            lane.append(0, &Batch::of(1), 0);
+            lane.commit().unwrap();
+        }
+    };
+    fill(&mut lane);
+    while lane.flush(0).unwrap() {}
+    lane.checkpoint().unwrap();
+    let before: Vec<_> = lane.logs[0].segments().iter().map(|segment| segment.base).collect();
+    lane.truncate(0, before[1]).unwrap();
+    lane.commit().unwrap();
+    fill(&mut lane);
+    let (durable, generation) = (lane.durable(), lane.logs[0].key().generation);
+    lane.logs[0].plan_checkpoint(durable).unwrap();
+    lane.logs[0].on_checkpointed(generation);
+    let job = lane.logs[0].plan_deletes().expect("what was cut off");
+    assert!(job.segments.iter().any(|name| name.base == before[2]));
+    assert!(!lane.flush(0).unwrap(), "its files are not gone");
+    job.run(&lane.access).unwrap();
+    lane.logs[0].on_deleted(&job);
+    while lane.flush(0).unwrap() {}
+    let after: Vec<_> = lane.logs[0].segments().iter().map(|segment| segment.base).collect();
+    assert_eq!(after, before);
+    assert!(after.iter().all(|base| disk.exists(&log_file(base.0)).unwrap()));
+}
+
+#[test]
 fn a_dropped_log_stays_dropped() {
     let (disk, mut lane) = lane();
     lane.append(0, &Batch::of(4), 0);

@@ -155,7 +155,11 @@ impl Checkpointer {
             self.deletes.extend(jobs);
         }
         self.delete(self.deletes.clone(), all.gone).await?;
-        self.deletes.clear();
+        let deleted: Arc<[_]> = std::mem::take(&mut self.deletes).into();
+        for lane in (0..self.lanes.count()).filter(|_| !deleted.is_empty()) {
+            let deleted = Arc::clone(&deleted);
+            self.lanes.call(lane, move |lane| std::future::ready(lane.deleted(&deleted))).await;
+        }
         self.dropped.clear();
         Ok(())
     }
@@ -292,5 +296,14 @@ impl Lane {
             deletes.extend(log.plan_deletes());
         }
         deletes
+    }
+
+    /// The files are gone: what waited for that may be flushed.
+    fn deleted(self: Rc<Self>, deleted: &[DeleteJob]) {
+        for job in deleted {
+            if let Some(partition) = self.partition(job.partition) {
+                partition.replica_mut().log.on_deleted(job);
+            }
+        }
     }
 }

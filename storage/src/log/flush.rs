@@ -32,7 +32,8 @@ impl Log {
     /// [`FLUSH_AGE_MAX`] old, or `force`. One job at a time; `None` while one is in flight.
     pub fn plan_flush(&mut self, now: Timestamp, force: bool, min_bytes: u64) -> Option<FlushJob> {
         let flushable = self.tail.flushable_bytes();
-        if flushable == 0 || self.flush_in_flight || self.segments.hold_flush || self.is_changing() {
+        let is_held = self.segments.hold_flush || !self.segments.deleting.is_empty();
+        if flushable == 0 || self.flush_in_flight || is_held || self.is_changing() {
             return None;
         }
         let oldest = self.tail.oldest_unflushed()?;

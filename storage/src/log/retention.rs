@@ -34,7 +34,8 @@ impl Log {
         start.filter(|start| *start > self.log_start)
     }
 
-    /// The files that may be removed now: below the log start of a durable checkpoint, or cut off before it.
+    /// The files that may be removed now: below the log start of a durable checkpoint, or cut off before it. Nothing is
+    /// flushed to where they lay until [`Log::on_deleted`].
     pub fn plan_deletes(&mut self) -> Option<DeleteJob> {
         let segments = &mut self.segments;
         if self.flush_in_flight {
@@ -51,9 +52,17 @@ impl Log {
         let mut gone: Vec<SegmentName> = segments.list.drain(..count).map(|segment| segment.name()).collect();
         segments.dirty.retain(|name| !gone.contains(name));
         gone.extend(segments.deletable.drain(..).filter(|name| segments.list.iter().all(|kept| kept.name() != *name)));
+        // A cut log may come to the same bases again.
+        segments.deleting.extend(gone.iter().filter(|name| name.base >= self.covered.end));
         self.holes.forget_passed(|name| gone.contains(&name));
         self.covered.holes.forget_passed(|name| gone.contains(&name));
         (!gone.is_empty()).then_some(DeleteJob { partition: self.key.partition, segments: gone })
+    }
+
+    /// The files of a job planned before are gone, also when the log has changed since.
+    pub fn on_deleted(&mut self, done: &DeleteJob) {
+        assert_eq!(done.partition, self.key.partition, "a log hears of its own files");
+        self.segments.deleting.retain(|name| !done.segments.contains(name));
     }
 
     /// When everything in the active segment is deleted, it is not written to any more, so that its file can go.

@@ -158,6 +158,7 @@ pub(crate) fn compact_up_to(
     // It may be asked at any time what files may go.
     if let Some(delete) = lane.logs[at].plan_deletes() {
         delete.run(&lane.access)?;
+        lane.logs[at].on_deleted(&delete);
     }
     done.map(|(_, totals)| Some(totals))
 }

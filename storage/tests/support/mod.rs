@@ -334,6 +334,7 @@ impl Lane {
         for log in &mut self.logs {
             if let Some(job) = log.plan_deletes() {
                 job.run(&self.access)?;
+                log.on_deleted(&job);
             }
         }
         Ok(())

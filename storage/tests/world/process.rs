@@ -435,6 +435,9 @@ impl Process {
             Round::Deleting(mut deletes, mut gone) => {
                 if let Some(job) = deletes.pop() {
                     job.run(&self.access)?;
+                    if let Some(hosted) = self.lanes[lane_of(job.partition)].logs.get_mut(&job.partition) {
+                        hosted.log.on_deleted(&job);
+                    }
                     coverage.hit("segment files deleted");
                     Round::Deleting(deletes, gone)
                 } else if let Some(partition) = gone.pop() {

@@ -229,6 +229,7 @@ impl Directory {
         for log in &mut self.logs {
             if let Some(job) = log.plan_deletes() {
                 job.run(&self.access)?;
+                log.on_deleted(&job);
             }
         }
         Ok(())
