@@ -158,7 +158,7 @@ impl Checkpointer {
         let deleted: Arc<[_]> = std::mem::take(&mut self.deletes).into();
         for lane in (0..self.lanes.count()).filter(|_| !deleted.is_empty()) {
             let deleted = Arc::clone(&deleted);
-            self.lanes.call(lane, move |lane| std::future::ready(lane.deleted(&deleted))).await;
+            self.lanes.call(lane, move |lane| async move { lane.deleted(&deleted) }).await;
         }
         self.dropped.clear();
         Ok(())
