@@ -6,16 +6,22 @@
 //! Invariants: a vote is durable before it is answered, an entry before it is counted, both in the order of one
 //! journal; a snapshot is durable before the log it covers goes; after any failed write the process ends.
 
+pub mod alone;
 pub mod codec;
 pub mod inspect;
 mod journal_thread;
+pub mod link;
 pub mod log_store;
 pub mod network;
 pub mod node;
 pub mod publisher;
+pub mod service;
+pub mod services;
 pub mod snapshot_store;
 pub mod state_machine;
 pub mod type_config;
+pub mod voter;
+mod wire;
 
 pub(crate) use journal_thread::{ENTRY_BYTES_MAX, die};
 

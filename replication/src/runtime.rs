@@ -19,6 +19,7 @@ pub mod lanes;
 pub mod memory;
 pub mod node;
 pub mod partition;
+pub mod peers;
 pub mod pool;
 pub mod priority;
 pub mod read;

@@ -95,6 +95,21 @@ pub fn read_log_id(input: &mut Reader<'_>) -> Result<LogId, DecodeError> {
     Ok(LogId::new_term_index(input.u64()?, input.u64()?))
 }
 
+/// An entry as it is sent to another node: what a journal record of it holds.
+pub(super) fn encode_entry(entry: &Entry) -> Bytes {
+    let mut out = Writer::new();
+    write_entry(&mut out, entry);
+    out.finish().into()
+}
+
+/// Reads what [`encode_entry`] wrote; every byte must belong.
+pub(super) fn decode_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
+    let mut input = Reader::new(bytes);
+    let entry = read_entry(&mut input)?;
+    input.end()?;
+    Ok(entry)
+}
+
 fn write_entry(out: &mut Writer, entry: &Entry) {
     write_log_id(out, &entry.log_id);
     match &entry.payload {

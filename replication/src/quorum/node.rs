@@ -6,21 +6,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
+use openraft::network::{NetSnapshot, RaftNetworkFactory};
 use openraft::{Config, Raft, SnapshotPolicy};
 use stonelog_protocol::BrokerId;
 use stonelog_storage::Fault;
 use stonelog_storage::disk::Disk;
 
+use super::alone::NoPeers;
 use super::journal_thread::{ENTRY_BYTES_MAX, die};
 use super::log_store::{LogStore, LogThread};
-use super::network::NoPeers;
 use super::publisher::Publisher;
 use super::snapshot_store::SnapshotStore;
 use super::state_machine::StateMachine;
 use super::type_config::{Outcome, Proposal, TypeConfig, Voter};
+use super::wire;
 use crate::metadata::RecordBatch;
 
 /// Entries between snapshots; bytes are watched by [`QuorumNode::propose`].
@@ -64,6 +67,14 @@ pub enum StartError {
     /// openraft refused; what it says names the inconsistency.
     #[error("the metadata quorum did not start: {0}")]
     Refused(String),
+    /// The log names this node's voters, and this directory is none of them.
+    #[error("the metadata log in {directory} names members, and node {own} with this directory is none of them")]
+    NotMember {
+        /// The log's directory.
+        directory: PathBuf,
+        /// This node.
+        own: u64,
+    },
     /// The system gave no thread.
     #[error("the metadata thread did not start: {0}")]
     Thread(#[from] std::io::Error),
@@ -97,10 +108,10 @@ pub struct QuorumOptions {
 
 /// A running member.
 pub struct QuorumNode {
-    raft: Raft<TypeConfig, StateMachine>,
+    pub(super) raft: Raft<TypeConfig, StateMachine>,
     store: LogStore,
     thread: LogThread,
-    node_id: u64,
+    pub(super) node_id: u64,
     stale_batches: Arc<AtomicU64>,
     bytes_since_snapshot: AtomicU64,
 }
@@ -108,19 +119,7 @@ pub struct QuorumNode {
 impl QuorumNode {
     /// Starts the only voter and returns once it leads and has applied everything committed.
     pub async fn start_alone(options: QuorumOptions, publisher: Arc<Publisher>) -> Result<QuorumNode, StartError> {
-        let node_id = u64::try_from(options.node_id.0).expect("node ids are not negative");
-        let (store, thread) = LogStore::open(&options.disk, &options.directory)?;
-        let stale_batches = Arc::new(AtomicU64::new(0));
-        let snapshots = SnapshotStore::new(options.disk.clone(), options.directory.clone());
-        let machine = StateMachine::new(publisher, snapshots, stale_batches.clone());
-        let raft = match Raft::new(node_id, Arc::new(config()?), NoPeers, store.clone(), machine).await {
-            Ok(raft) => raft,
-            Err(error) => {
-                store.stop(thread);
-                return Err(refused(error));
-            }
-        };
-        let node = QuorumNode { raft, store, thread, node_id, stale_batches, bytes_since_snapshot: AtomicU64::new(0) };
+        let node = QuorumNode::open(&options, publisher, config()?, NoPeers).await?;
         match node.become_leader(&options).await {
             Ok(()) => Ok(node),
             Err(error) => {
@@ -128,6 +127,28 @@ impl QuorumNode {
                 Err(error)
             }
         }
+    }
+
+    /// Opens the log and starts openraft on it.
+    pub(super) async fn open(
+        options: &QuorumOptions,
+        publisher: Arc<Publisher>,
+        config: Config,
+        network: impl RaftNetworkFactory<TypeConfig, Network: NetSnapshot<TypeConfig, SnapshotData = Bytes>>,
+    ) -> Result<QuorumNode, StartError> {
+        let node_id = wire::node(options.node_id);
+        let (store, thread) = LogStore::open(&options.disk, &options.directory)?;
+        let stale_batches = Arc::new(AtomicU64::new(0));
+        let snapshots = SnapshotStore::new(options.disk.clone(), options.directory.clone());
+        let machine = StateMachine::new(publisher, snapshots, stale_batches.clone());
+        let raft = match Raft::new(node_id, Arc::new(config), network, store.clone(), machine).await {
+            Ok(raft) => raft,
+            Err(error) => {
+                store.stop(thread);
+                return Err(refused(error));
+            }
+        };
+        Ok(QuorumNode { raft, store, thread, node_id, stale_batches, bytes_since_snapshot: AtomicU64::new(0) })
     }
 
     async fn become_leader(&self, options: &QuorumOptions) -> Result<(), StartError> {
@@ -243,7 +264,13 @@ impl QuorumNode {
 
 /// A lone voter needs no clock: nobody can take its leadership and it has nobody to convince.
 fn config() -> Result<Config, StartError> {
-    let config = Config {
+    let config = Config { enable_tick: false, enable_heartbeat: false, enable_elect: false, ..common_config() };
+    config.validate().map_err(refused)
+}
+
+/// What holds for any number of voters.
+pub(super) fn common_config() -> Config {
+    Config {
         cluster_name: "stonelog".to_owned(),
         heartbeat_interval: 100,
         election_timeout_min: 300,
@@ -252,16 +279,12 @@ fn config() -> Result<Config, StartError> {
         snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY_ENTRIES),
         max_in_snapshot_log_to_keep: ENTRIES_KEPT,
         replication_lag_threshold: 2 * SNAPSHOT_EVERY_ENTRIES,
-        enable_tick: false,
-        enable_heartbeat: false,
-        enable_elect: false,
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),
         ..Config::default()
-    };
-    config.validate().map_err(refused)
+    }
 }
 
-fn refused(error: impl std::fmt::Display) -> StartError {
+pub(super) fn refused(error: impl std::fmt::Display) -> StartError {
     StartError::Refused(error.to_string())
 }

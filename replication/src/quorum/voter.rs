@@ -1,0 +1,167 @@
+//! One of several voters: what a lone one does not need.
+//!
+//! A voter starts as a follower, whatever it was before (leader restore is off). It stands for election when it has heard
+//! from no leader for a while and a majority would vote for it (pre-vote). An isolated leader stops taking proposals when
+//! its lease is over.
+//!
+//! An empty log is safe to start with only in a directory that has never been part of a membership; that is the caller's
+//! business ([`super::bootstrap`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::Instant as _;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::raft::ReadPolicy;
+use openraft::{ChangeMembers, Config};
+use stonelog_protocol::peer::feed::Leading;
+use stonelog_protocol::{BrokerId, Uuid};
+
+use super::link::PeerDialer;
+use super::network::Peers;
+use super::node::{ProposeError, QuorumNode, QuorumOptions, StartError, common_config, refused};
+use super::publisher::Publisher;
+use super::service::QuorumSession;
+use super::type_config::{Membership, Voter};
+use super::wire::{broker, node};
+
+/// Bounds each piece of a snapshot; the last one is installed within it.
+const SNAPSHOT_PIECE_WITHIN_MS: u64 = 20_000;
+/// A leader that heard from no majority for so long is not believed to lead.
+const LEASE: Duration = Duration::from_millis(600);
+
+impl QuorumNode {
+    /// Starts a voter, or one to be. It returns when its log is open; who leads comes later.
+    pub async fn start_voter(
+        options: QuorumOptions,
+        publisher: Arc<Publisher>,
+        dialer: impl PeerDialer,
+    ) -> Result<QuorumNode, StartError> {
+        let config = Config {
+            // Snapshots go piece by piece, and the last one waits until all of it is durable.
+            install_snapshot_timeout: SNAPSHOT_PIECE_WITHIN_MS,
+            ..common_config()
+        };
+        let config = config.validate().map_err(refused)?;
+        let peers = Peers::new(dialer, node(options.node_id));
+        let quorum = QuorumNode::open(&options, publisher, config, peers).await?;
+        let membership = quorum.membership().await?;
+        let own = membership.get_node(&quorum.node_id);
+        let is_empty = membership.nodes().next().is_none();
+        if is_empty || own.is_some_and(|voter| voter.directory == options.voter.directory) {
+            return Ok(quorum);
+        }
+        let own = quorum.node_id;
+        quorum.stop().await;
+        Err(StartError::NotMember { directory: options.directory, own })
+    }
+
+    async fn membership(&self) -> Result<Membership, StartError> {
+        let effective = self.raft.with_raft_state(|state| state.membership_state.effective().membership().clone());
+        effective.await.map_err(refused)
+    }
+
+    /// Who votes, as far as this node knows; nobody before it has heard.
+    pub async fn voters(&self) -> Result<BTreeMap<BrokerId, Voter>, StartError> {
+        let membership = self.membership().await?;
+        let voters = membership.voter_ids().filter_map(|id| Some((broker(id), membership.get_node(&id)?.clone())));
+        Ok(voters.collect())
+    }
+
+    /// Writes the first membership into an empty log. Exactly one node of a cluster does so, once.
+    pub async fn initialize(&self, voters: BTreeMap<BrokerId, Voter>) -> Result<(), StartError> {
+        let members: BTreeMap<u64, Voter> = voters.into_iter().map(|(id, voter)| (node(id), voter)).collect();
+        self.raft.initialize(members).await.map_err(refused)
+    }
+
+    /// Whether the log holds anything.
+    pub async fn is_initialized(&self) -> Result<bool, StartError> {
+        self.raft.is_initialized().await.map_err(refused)
+    }
+
+    /// Who leads, as far as this node knows.
+    pub fn leading(&self) -> Option<Leading> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let leader = metrics.current_leader?;
+        Some(Leading { node: broker(leader), term: metrics.current_term })
+    }
+
+    /// Waits until somebody leads that this node did not know to lead in that term.
+    pub async fn leader_changed(&self, from: Option<Leading>) -> Option<Leading> {
+        let wait = self.raft.wait(None);
+        let changed = wait.metrics(
+            |metrics| {
+                let now = metrics.current_leader.map(|id| Leading { node: broker(id), term: metrics.current_term });
+                now != from || metrics.running_state.is_err()
+            },
+            "another leader",
+        );
+        // A node that has ended leads nowhere; whoever waits for its end hears of it.
+        let metrics = changed.await.ok()?;
+        metrics.current_leader.map(|id| Leading { node: broker(id), term: metrics.current_term })
+    }
+
+    /// Whether this node leads, a majority has heard from it within the lease, and everything that earlier terms left is
+    /// applied: only then may it decide, or tell a broker that it is alive.
+    pub fn leads_surely(&self) -> bool {
+        let Ok(leader) = self.raft.as_leader() else { return false };
+        let has_lease = leader.last_quorum_acked().is_some_and(|acked| acked.elapsed() < LEASE);
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let has_applied_own = metrics.last_applied.is_some_and(|id| id.leader_id.term == leader.term());
+        has_lease && has_applied_own
+    }
+
+    /// Returns when everything committed before the call is applied here; only a leader that still leads can say so.
+    pub async fn read_barrier(&self) -> Result<(), ProposeError> {
+        let read = self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
+        read.map(|_| ()).map_err(|_| ProposeError::NotLeader(self.leading().map(|leading| leading.node)))
+    }
+
+    /// Asks another voter to lead. It may not come to it; who leads is seen in [`QuorumNode::leading`].
+    pub async fn transfer_leader(&self, to: BrokerId) -> Result<(), StartError> {
+        self.raft.trigger().transfer_leader(node(to)).await.map_err(refused)
+    }
+
+    /// Makes these the voters, by joint steps, each with what it has to wait for: a node with another directory than it
+    /// votes with goes first, new ones are caught up before they vote, and who is no voter any more is forgotten.
+    /// May fail half-way; whoever leads calls it again until the membership is as wished.
+    pub async fn change_voters(&self, wished: &BTreeMap<BrokerId, Voter>) -> Result<(), StartError> {
+        let present = self.voters().await?;
+        let has_other_disk = |(id, voter): (&BrokerId, &Voter)| {
+            let known = present.get(id)?;
+            (known.directory != voter.directory).then_some(*id)
+        };
+        let replaced: BTreeSet<BrokerId> = wished.iter().filter_map(has_other_disk).collect();
+        if !replaced.is_empty() {
+            let staying = present.keys().filter(|id| !replaced.contains(id)).copied().map(node).collect();
+            self.change(ChangeMembers::ReplaceAllVoters(staying)).await?;
+        }
+        for (id, voter) in wished {
+            match present.get(id).filter(|_| !replaced.contains(id)) {
+                Some(known) if known == voter => {}
+                Some(_) => self.change(ChangeMembers::SetNodes([(node(*id), voter.clone())].into())).await?,
+                None => {
+                    self.raft.add_learner(node(*id), voter.clone(), true).await.map_err(refused)?;
+                }
+            }
+        }
+        self.change(ChangeMembers::ReplaceAllVoters(wished.keys().copied().map(node).collect())).await
+    }
+
+    async fn change(&self, change: ChangeMembers<u64, Voter>) -> Result<(), StartError> {
+        self.raft.change_membership(change, false).await.map(|_| ()).map_err(refused)
+    }
+
+    /// Serves one proved connection of another voter.
+    pub(super) fn session(&self, peer: BrokerId) -> QuorumSession {
+        QuorumSession::new(self.raft.clone(), broker(self.node_id), peer)
+    }
+}
+
+/// A voter's directory, as everybody else has it.
+pub fn directory_of(voter: &Voter) -> Uuid {
+    Uuid(voter.directory)
+}

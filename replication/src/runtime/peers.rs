@@ -1,0 +1,14 @@
+//! Connections between nodes over TCP: dialing, accepting, the proof, frames in and out with limits and deadlines.
+//!
+//! What is said on them, and when a new attempt is made, is decided elsewhere: [`stonelog_protocol::peer`] and
+//! [`backoff`].
+
+pub mod accept;
+pub mod backoff;
+pub mod dial;
+mod framing;
+pub mod secret;
+
+pub use accept::serve;
+pub use dial::TcpDialer;
+pub use secret::ClusterSecret;

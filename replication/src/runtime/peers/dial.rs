@@ -1,0 +1,201 @@
+//! The dialing end: connects when first needed, proves, exchanges, and closes whatever did not end well.
+//!
+//! A connection whose exchange failed, ran out of time or was given up is never used again: its next answer could be
+//! that of the exchange before.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use stonelog_protocol::BrokerId;
+use stonelog_protocol::peer::frame::{Frame, Kind, MAGIC, METADATA_FRAME_BYTES_MAX, PROOF_FRAME_BYTES_MAX};
+use stonelog_protocol::peer::proof::{Dialer, Dialing, Hello, Identity, NONCE_BYTES, ProofError, Purpose, Trust};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use super::backoff::Backoff;
+use super::framing::{expect_frame, write_frame};
+use super::secret::ClusterSecret;
+use crate::quorum::link::{LinkError, PeerDialer, PeerLink, Target};
+
+/// A connection that was not used for so long is not trusted to be alive.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+/// The longest that connecting and proving may take, whatever the exchange allows.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+
+/// Who this node is at the moment.
+pub type OwnIdentity = Arc<dyn Fn() -> Identity + Send + Sync>;
+
+/// Makes links over TCP.
+#[derive(Clone)]
+pub struct TcpDialer {
+    own: OwnIdentity,
+    secret: Option<ClusterSecret>,
+    /// Where this node's own configuration says that nodes are. It wins over what the membership says, so that a quorum
+    /// whose addresses have changed can form.
+    listed: Arc<BTreeMap<BrokerId, (String, u16)>>,
+    started: Instant,
+}
+
+impl TcpDialer {
+    /// A dialer that proves itself with a secret, or without one over the loopback interface.
+    pub fn new(
+        own: OwnIdentity,
+        secret: Option<ClusterSecret>,
+        listed: BTreeMap<BrokerId, (String, u16)>,
+    ) -> TcpDialer {
+        TcpDialer { own, secret, listed: Arc::new(listed), started: Instant::now() }
+    }
+}
+
+impl PeerDialer for TcpDialer {
+    type Link = TcpLink;
+
+    fn link(&self, target: Target, purpose: Purpose) -> TcpLink {
+        TcpLink { dialer: self.clone(), target, purpose, connection: None, backoff: Backoff::default(), exchange: 0 }
+    }
+}
+
+struct Connection {
+    socket: TcpStream,
+    used: Instant,
+}
+
+/// A link over TCP.
+pub struct TcpLink {
+    dialer: TcpDialer,
+    target: Target,
+    purpose: Purpose,
+    connection: Option<Connection>,
+    backoff: Backoff,
+    exchange: u32,
+}
+
+impl PeerLink for TcpLink {
+    #[allow(clippy::manual_async_fn, reason = "the bound on the future has to be said")]
+    fn exchange(
+        &mut self,
+        kind: Kind,
+        body: Bytes,
+        within: Duration,
+    ) -> impl Future<Output = Result<Frame, LinkError>> + Send {
+        async move {
+            let deadline = Instant::now() + within;
+            let mut socket = match self.connection.take() {
+                Some(connection) if connection.used.elapsed() < IDLE_MAX => connection.socket,
+                _ => self.connect(within.min(CONNECT_WITHIN)).await?,
+            };
+            self.exchange = self.exchange.wrapping_add(1);
+            let request = Frame { kind, exchange: self.exchange, body };
+            let answer = tokio::time::timeout_at(deadline, ask(&mut socket, &request)).await;
+            match answer {
+                Err(_) => Err(LinkError::TimedOut),
+                Ok(Err(error)) => Err(LinkError::Broken(error.to_string())),
+                Ok(Ok(answer)) if answer.exchange != request.exchange => {
+                    Err(LinkError::Malformed(format!("it is for exchange {}", answer.exchange)))
+                }
+                Ok(Ok(answer)) => {
+                    self.connection = Some(Connection { socket, used: Instant::now() });
+                    if answer.kind == Kind::Failed {
+                        return Err(LinkError::Failed(String::from_utf8_lossy(&answer.body).into_owned()));
+                    }
+                    Ok(answer)
+                }
+            }
+        }
+    }
+}
+
+async fn ask(socket: &mut TcpStream, request: &Frame) -> io::Result<Frame> {
+    write_frame(socket, request).await?;
+    expect_frame(socket, METADATA_FRAME_BYTES_MAX).await
+}
+
+impl TcpLink {
+    async fn connect(&mut self, within: Duration) -> Result<TcpStream, LinkError> {
+        let now = || self.dialer.started.elapsed();
+        if !self.backoff.may_dial(now()) {
+            return Err(LinkError::Unreachable("the last attempt was a moment ago".to_owned()));
+        }
+        let error = match timeout(within, self.dial()).await {
+            Ok(Ok(socket)) => {
+                self.backoff.on_success();
+                return Ok(socket);
+            }
+            Ok(Err(DialError::Io(error))) => LinkError::Unreachable(error.to_string()),
+            Ok(Err(DialError::Proof(ProofError::Refused(verdict)))) => LinkError::Refused(verdict),
+            Ok(Err(DialError::Proof(error))) => LinkError::Unreachable(error.to_string()),
+            Err(_) => LinkError::Unreachable("no connection in time".to_owned()),
+        };
+        self.backoff.on_failure(now(), random::<1>()[0]);
+        tracing::debug!(node = %self.target.node, purpose = ?self.purpose, "no link: {error}");
+        Err(error)
+    }
+
+    async fn dial(&self) -> Result<TcpStream, DialError> {
+        let (host, port) = match self.dialer.listed.get(&self.target.node) {
+            Some((host, port)) => (host.as_str(), *port),
+            None => (self.target.host.as_str(), self.target.port),
+        };
+        let mut socket = match host.parse::<IpAddr>() {
+            Ok(address) => TcpStream::connect((address, port)).await?,
+            Err(_) => TcpStream::connect((host, port)).await?,
+        };
+        socket.set_nodelay(true)?;
+        let hello = Hello {
+            from: (self.dialer.own)(),
+            to: self.target.node,
+            to_directory: self.target.directory,
+            purpose: self.purpose,
+            has_secret: false,
+            nonce: random::<NONCE_BYTES>(),
+        };
+        let (mut proof, first) = Dialer::begin(trust(&self.dialer.secret, &socket)?, hello);
+        let mut opening = MAGIC.to_vec();
+        opening.extend_from_slice(&first.encode());
+        socket.write_all(&opening).await?;
+        loop {
+            match proof.on_frame(expect_frame(&mut socket, PROOF_FRAME_BYTES_MAX).await?)? {
+                Dialing::Send(frame) => write_frame(&mut socket, &frame).await?,
+                Dialing::Proved(_) => return Ok(socket),
+            }
+        }
+    }
+}
+
+/// How this end of a connection proves itself.
+pub(super) fn trust(secret: &Option<ClusterSecret>, socket: &TcpStream) -> io::Result<Trust> {
+    Ok(match secret {
+        Some(secret) => Trust::Secret(Arc::new(secret.clone())),
+        None => Trust::Loopback { is_loopback: socket.peer_addr()?.ip().to_canonical().is_loopback() },
+    })
+}
+
+/// Bytes nobody can foresee.
+pub(super) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the system gives random bytes");
+    bytes
+}
+
+enum DialError {
+    Io(io::Error),
+    Proof(ProofError),
+}
+
+impl From<io::Error> for DialError {
+    fn from(error: io::Error) -> DialError {
+        DialError::Io(error)
+    }
+}
+
+impl From<ProofError> for DialError {
+    fn from(error: ProofError) -> DialError {
+        DialError::Proof(error)
+    }
+}
