@@ -1,4 +1,5 @@
-//! What nodes say to each other: the quorum's messages, what brokers ask the controller, the metadata feed.
+//! What nodes say to each other: the quorum's messages, what brokers ask the controller, the metadata feed, replica
+//! streams.
 //!
 //! A connection between nodes begins with [`frame::MAGIC`], which no Kafka client can send as a length, so that it may
 //! share a port with clients. Then come length-prefixed frames. The first four are the [`proof`]; until it is done
@@ -13,6 +14,7 @@ pub mod frame;
 pub mod probe;
 pub mod proof;
 pub mod raft;
+pub mod stream;
 pub mod wire;
 
 #[cfg(test)]

@@ -3,9 +3,13 @@
 //! Pure and synchronous: events and time arrive as arguments.
 
 pub mod ack;
+mod followers;
+mod isr;
 pub mod leader;
+pub mod leadership;
 pub mod reject;
 
 pub use ack::{Ack, Acks, Receipt};
 pub use leader::Leader;
+pub use leadership::{Leadership, Member};
 pub use reject::Reject;

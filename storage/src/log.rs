@@ -209,6 +209,13 @@ impl Log {
         self.epochs.latest().map(|entry| entry.epoch)
     }
 
+    /// The epoch of the last record; [`LeaderEpoch::NONE`] in a log without any. Not that of an epoch which began at the
+    /// end and in which nothing was written: no other replica need have heard of it.
+    pub fn last_record_epoch(&self) -> LeaderEpoch {
+        let last = Offset(self.log_end().0 - 1);
+        self.epochs.epoch_at(last).filter(|_| last >= self.log_start).unwrap_or(LeaderEpoch::NONE)
+    }
+
     /// Where a leader epoch ended (OffsetForLeaderEpoch), or the hole in which the answer is lost.
     pub fn end_offset_for_epoch(&self, epoch: LeaderEpoch) -> Result<EpochEnd, Hole> {
         let known = self.epochs.end_offset_for(epoch, self.log_end());

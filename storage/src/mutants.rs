@@ -47,6 +47,30 @@ pub enum Guard {
     ProducersInCheckpoint,
     /// `old-copy`: a directory proves nothing unless it was there for the last unfenced incarnation.
     OldCopy,
+    /// `report-stamps`: a follower's report counts only with every stamp of its own session (rule 1).
+    ReportStamps,
+    /// `one-position`: on a strict topic the durable position decides (rule 2).
+    OnePosition,
+    /// `union-isr`: the high watermark waits for every set that may have been committed (rule 3).
+    UnionIsr,
+    /// `frozen-below-min-isr`: the high watermark does not move while the committed set is below min ISR (rule 3).
+    FrozenBelowMinIsr,
+    /// `join-at-watermark`: a follower joins the in-sync set only at the high watermark and the epoch's start (rule 2).
+    JoinAtWatermark,
+    /// `join-broker-epoch`: a follower joins only under its present registration (rule 5).
+    JoinBrokerEpoch,
+    /// `leader-lifetime`: a new incarnation raises the leader epoch of what it led (rule 4).
+    LeaderLifetime,
+    /// `isr-compare-and-set`: an in-sync set changes only from the partition epoch it was decided on (rule 5).
+    IsrCompareAndSet,
+    /// `stream-number`: a follower takes only its stream's next push, at exactly its log's end.
+    StreamNumber,
+    /// `divergence`: a stream opens only where the histories agree (KIP-595).
+    Divergence,
+    /// `truncate-above-watermark`: a strict follower is never cut below its high watermark (rule 9).
+    TruncateAboveWatermark,
+    /// `truncate-durable`: a truncation is durable before the new end is reported or appended to (rule 6).
+    TruncateDurable,
 }
 
 impl Guard {
@@ -70,6 +94,18 @@ impl Guard {
             Guard::CommitPayload => "commit-payload",
             Guard::ProducersInCheckpoint => "producers-in-checkpoint",
             Guard::OldCopy => "old-copy",
+            Guard::ReportStamps => "report-stamps",
+            Guard::OnePosition => "one-position",
+            Guard::UnionIsr => "union-isr",
+            Guard::FrozenBelowMinIsr => "frozen-below-min-isr",
+            Guard::JoinAtWatermark => "join-at-watermark",
+            Guard::JoinBrokerEpoch => "join-broker-epoch",
+            Guard::LeaderLifetime => "leader-lifetime",
+            Guard::IsrCompareAndSet => "isr-compare-and-set",
+            Guard::StreamNumber => "stream-number",
+            Guard::Divergence => "divergence",
+            Guard::TruncateAboveWatermark => "truncate-above-watermark",
+            Guard::TruncateDurable => "truncate-durable",
         }
     }
 
@@ -79,7 +115,7 @@ impl Guard {
     }
 
     /// Whether this process runs without it.
-    pub(crate) fn is_off(self) -> bool {
+    pub fn is_off(self) -> bool {
         static OFF: OnceLock<Option<String>> = OnceLock::new();
         OFF.get_or_init(|| std::env::var(VARIABLE).ok()).as_deref() == Some(self.name())
     }

@@ -11,6 +11,7 @@ use super::change::ChangePlan;
 use super::request::{AlterPartition, InSyncReplica, PartitionIsr};
 use super::response::{ControllerResponse, IsrResult, PartitionState};
 use super::{Decision, Inputs, Reject, apply_all};
+use crate::metadata::record::PartitionChange;
 use crate::metadata::{MetadataImage, MetadataRecord, PartitionRegistration, RecoveryState, TopicImage};
 
 pub(super) fn decide_alter(
@@ -24,11 +25,9 @@ pub(super) fn decide_alter(
     let mut results = Vec::new();
     for wish in &request.partitions {
         let result = alter_one(&scratch, request.broker, wish, inputs).map(|record| {
-            if let Some(record) = record {
-                apply_all(&mut scratch, inputs.next_index, std::slice::from_ref(&record))
-                    .expect("a checked change fits the image it was decided on");
-                records.push(record);
-            }
+            apply_all(&mut scratch, inputs.next_index, std::slice::from_ref(&record))
+                .expect("a checked change fits the image it was decided on");
+            records.push(record);
             state_of(&scratch, wish.partition)
         });
         results.push(IsrResult { partition: wish.partition, result });
@@ -41,19 +40,20 @@ fn alter_one(
     sender: BrokerId,
     wish: &PartitionIsr,
     inputs: &Inputs<'_>,
-) -> Result<Option<MetadataRecord>, Reject> {
+) -> Result<MetadataRecord, Reject> {
     let topic = image.topic_by_id(wish.partition.topic_id).ok_or(ErrorCode::UnknownTopicId)?;
     let partition = topic.partition(wish.partition.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     check_wish(image, topic, partition, sender, wish)?;
     let isr: Vec<BrokerId> = wish.isr.iter().map(|member| member.broker).collect();
     let plan = ChangePlan::new(image, inputs.rules, topic, wish.partition.partition, partition).isr(isr);
-    let mut change = plan.finish();
+    // Also the set that there is raises the partition epoch: it is how a leader settles what it proposed before and got
+    // no good answer to (rule 3).
+    let unchanged = || PartitionChange::of(topic.id, wish.partition.partition);
+    let mut change = plan.finish().unwrap_or_else(unchanged);
     if wish.recovering != partition.recovering {
-        let change = change
-            .get_or_insert_with(|| crate::metadata::record::PartitionChange::of(topic.id, wish.partition.partition));
         change.recovering = Some(wish.recovering);
     }
-    Ok(change.map(MetadataRecord::PartitionChange))
+    Ok(MetadataRecord::PartitionChange(change))
 }
 
 fn check_wish(
@@ -74,7 +74,7 @@ fn check_wish(
     if partition.leader != Some(sender) {
         return invalid(format!("broker {sender} does not lead {}-{}", topic.name, wish.partition.partition));
     }
-    if wish.partition_epoch < partition.partition_epoch {
+    if wish.partition_epoch < partition.partition_epoch && !off!(IsrCompareAndSet) {
         return Err(ErrorCode::InvalidUpdateVersion.into());
     }
     for (place, member) in wish.isr.iter().enumerate() {

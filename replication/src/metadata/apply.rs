@@ -150,7 +150,7 @@ impl MetadataImage {
             registration.note_unfenced();
         }
         Arc::make_mut(&mut self.brokers).insert(record.id, Arc::new(registration));
-        if is_new_incarnation && !from_snapshot {
+        if is_new_incarnation && !from_snapshot && !off!(LeaderLifetime) {
             self.bump_epochs_led_by(record.id);
         }
         Ok(())

@@ -22,7 +22,7 @@ use crate::metadata::delta::MetadataDelta;
 use crate::metadata::image::MetadataImage;
 use crate::metadata::topic::{PartitionRegistration, TopicImage, is_internal};
 use crate::partition::Leader;
-use crate::partition::leader::{Leadership, Positions};
+use crate::partition::leader::{Beginning, Leadership, Positions};
 use crate::progress::Role;
 use crate::quorum::publisher::Published;
 use crate::settings::Layers;
@@ -204,7 +204,7 @@ impl Lane {
 
     fn reconcile_partition(
         self: &Rc<Self>,
-        _image: &MetadataImage,
+        image: &MetadataImage,
         partition: &Rc<Partition>,
         registration: &PartitionRegistration,
         config: &Rc<TopicConfig>,
@@ -220,24 +220,23 @@ impl Lane {
             }
             replica.leader_epoch = registration.leader_epoch;
             if registration.leader == Some(me) {
-                let leadership = Leadership {
-                    leader_epoch: registration.leader_epoch,
-                    partition_epoch: registration.partition_epoch,
-                    isr: registration.isr.iter().copied().collect(),
-                    min_isr: config.effective_min_isr(registration.replicas.len()),
-                    strict: config.is_strict(),
-                };
+                let settled = registration.replicas.len() - registration.adding.len();
+                let min_isr = config.effective_min_isr(settled);
+                let leadership = Leadership::of(image, partition.id(), registration, min_isr, config.is_strict());
                 if replica.log.latest_epoch() != Some(registration.leader_epoch) {
                     // The epoch begins at the present end, whether or not anything is appended in it (KIP-101).
                     let entry =
                         replica.log.begin_epoch(registration.leader_epoch, self.next_ticket(partition.directory()));
                     drop(self.enqueue_change(partition, entry));
                 }
+                let now = self.node().clock.mono();
+                let epoch_start = replica.epoch_start().unwrap_or(replica.log.log_end());
                 match &mut replica.leader {
-                    Some(leader) => leader.on_leadership(leadership),
+                    Some(leader) => leader.on_leadership(leadership, epoch_start, now),
                     None => {
                         let own = Positions { written: replica.log.written(), durable: replica.log.durable() };
-                        replica.leader = Some(Leader::begin(me, leadership, own, replica.log.log_start()));
+                        let at = Beginning { own, high_watermark: replica.log.log_start(), epoch_start };
+                        replica.leader = Some(Leader::begin(me, leadership, at, now));
                     }
                 }
                 replica.role = Role::Leader;

@@ -226,7 +226,7 @@ impl Replica {
             log_end_offset: self.log.log_end(),
             high_watermark,
             last_stable_offset: high_watermark,
-            isr_size: leadership.map_or(0, |leadership| leadership.isr.len()),
+            isr_size: leadership.map_or(0, |leadership| leadership.isr_size()),
             min_isr: leadership.map_or(1, |leadership| leadership.min_isr),
             strict: self.config.is_strict(),
         }

@@ -72,6 +72,11 @@ pub enum FollowerReject {
         /// The batch's epoch.
         epoch: LeaderEpoch,
     },
+    /// A batch of an earlier epoch than the one before it: no leader's log is like that.
+    EarlierEpoch {
+        /// The batch's epoch.
+        epoch: LeaderEpoch,
+    },
     /// A truncation, reset or drop is not durable yet.
     Changing,
 }
@@ -166,6 +171,7 @@ impl Log {
         }
         let base_offset = self.log_end();
         let mut end = base_offset;
+        let mut before = self.last_record_epoch();
         let mut walk = Batches::of(&batches);
         for (at, header) in walk.by_ref() {
             if header.base_offset != end {
@@ -180,6 +186,10 @@ impl Log {
             if header.leader_epoch > epoch {
                 return Err(FollowerReject::LaterEpoch { epoch: header.leader_epoch });
             }
+            if header.leader_epoch < before {
+                return Err(FollowerReject::EarlierEpoch { epoch: header.leader_epoch });
+            }
+            before = header.leader_epoch;
             if !crc_matches(&batches[at..at + header.batch_bytes]) {
                 return Err(FollowerReject::Corrupt { base_offset: header.base_offset });
             }
@@ -202,7 +212,7 @@ impl Log {
         let mut headers = Vec::new();
         for (_, header) in Batches::of(batches) {
             self.producers.apply(&header, now);
-            self.epochs.assign(header.leader_epoch, header.base_offset);
+            self.epochs.on_batch(header.leader_epoch, header.base_offset);
             end = header.next_offset();
             first_timestamp.get_or_insert(header.max_timestamp);
             max_timestamp = max_timestamp.max(header.max_timestamp);

@@ -171,7 +171,7 @@ impl Log {
         self.tail.for_each_uncovered(|item| match item {
             Uncovered::Chunk(chunk) => chunk.for_each_batch(|_, header| {
                 producers.apply(header, chunk.appended);
-                epochs.assign(header.leader_epoch, header.base_offset);
+                epochs.on_batch(header.leader_epoch, header.base_offset);
             }),
             Uncovered::Control(control) => match control.change {
                 Change::EpochStart { epoch, offset } => epochs.assign(epoch, offset),

@@ -64,7 +64,7 @@ impl CoveredState {
     fn apply_chunk(&mut self, chunk: &Chunk) {
         chunk.for_each_batch(|_, header| {
             self.producers.apply(header, chunk.appended);
-            self.epochs.assign(header.leader_epoch, header.base_offset);
+            self.epochs.on_batch(header.leader_epoch, header.base_offset);
         });
         self.end = chunk.end;
     }

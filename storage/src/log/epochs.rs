@@ -68,6 +68,15 @@ impl Epochs {
         self.entries.push(EpochEntry { epoch, start });
     }
 
+    /// A batch of `epoch` lies at `base`. A later epoch that began there or behind, so that nothing was written in it, is
+    /// forgotten: this replica led in it and then followed one that never heard of it (KAFKA-15510).
+    pub fn on_batch(&mut self, epoch: LeaderEpoch, base: Offset) {
+        while self.latest().is_some_and(|latest| latest.epoch > epoch && latest.start >= base) {
+            self.entries.pop();
+        }
+        self.assign(epoch, base);
+    }
+
     /// Where `requested` ended, in a log that ends at `log_end` (`LeaderEpochFileCache.endOffsetFor`).
     pub fn end_offset_for(&self, requested: LeaderEpoch, log_end: Offset) -> EpochEnd {
         let Some(latest) = self.latest() else { return EpochEnd::UNKNOWN };
@@ -137,6 +146,16 @@ mod tests {
         assert_eq!(given, epochs(&[(2, 10), (5, 30)]));
         given.assign(LeaderEpoch(4), Offset(50));
         assert_eq!(given, epochs(&[(2, 10), (5, 30)]), "an older epoch changes nothing");
+    }
+
+    #[test]
+    fn an_empty_epoch_gives_way_to_a_batch_of_an_older_one() {
+        let mut given = epochs(&[(2, 10), (5, 30)]);
+        given.on_batch(LeaderEpoch(4), Offset(30));
+        assert_eq!(given, epochs(&[(2, 10), (4, 30)]));
+        given.on_batch(LeaderEpoch(4), Offset(31));
+        given.on_batch(LeaderEpoch(7), Offset(40));
+        assert_eq!(given, epochs(&[(2, 10), (4, 30), (7, 40)]));
     }
 
     #[test]

@@ -1,0 +1,182 @@
+//! What a leader knows of its followers: one session each, fenced by every stamp of rule 1.
+//!
+//! A session begins when a follower's stream opens and its log was found to be a beginning of the leader's. Its positions
+//! count until a later session replaces it, the follower registers anew, or the leader's epoch ends.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use stonelog_protocol::peer::stream::{Stamps, StreamId, StreamReport};
+use stonelog_protocol::{BrokerId, Offset};
+
+use super::leadership::{Leadership, Member};
+
+/// A replica's two positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Positions {
+    /// End of what it has written (survives its process).
+    pub written: Offset,
+    /// End of what it has fsynced (survives its power).
+    pub durable: Offset,
+}
+
+impl Positions {
+    /// The one position that decides in this mode (rule 2).
+    pub fn deciding(&self, strict: bool) -> Offset {
+        if strict && !off!(OnePosition) { self.durable } else { self.written }
+    }
+}
+
+/// One follower in one leader epoch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Session {
+    pub(super) stamps: Stamps,
+    pub(super) stream: StreamId,
+    pub(super) positions: Positions,
+    /// Whether its stream is open.
+    pub(super) is_open: bool,
+    /// End of what was pushed to it: it cannot have more.
+    pushed: Offset,
+    /// The newest moment at which it had all that the leader had.
+    pub(super) caught_up_at: Instant,
+    /// Where the leader stood at a moment: when the follower passes it, it was caught up then (KAFKA-1546).
+    mark: (Instant, Offset),
+    probe: u64,
+}
+
+/// The sessions of a leader.
+#[derive(Clone, Debug)]
+pub(super) struct Followers {
+    sessions: BTreeMap<BrokerId, Session>,
+    /// When the epoch began: who has not been heard of since is behind from here on.
+    began: Instant,
+}
+
+impl Followers {
+    pub(super) fn new(began: Instant) -> Followers {
+        Followers { sessions: BTreeMap::new(), began }
+    }
+
+    pub(super) fn get(&self, broker: BrokerId) -> Option<&Session> {
+        self.sessions.get(&broker)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (BrokerId, &Session)> {
+        self.sessions.iter().map(|(broker, session)| (*broker, session))
+    }
+
+    /// An epoch ended: nothing that was said in it counts.
+    pub(super) fn begin_epoch(&mut self, now: Instant) {
+        self.sessions.clear();
+        self.began = now;
+    }
+
+    /// Forgets who is no replica any more, or has registered anew.
+    pub(super) fn on_members(&mut self, members: &BTreeMap<BrokerId, Member>) {
+        self.sessions.retain(|broker, session| {
+            let epoch = members.get(broker).map(|member| member.broker_epoch);
+            epoch == Some(session.stamps.follower_broker_epoch)
+        });
+    }
+
+    /// Whether a stream is later than every one of that follower's before. A late open must not undo a newer one.
+    pub(super) fn is_later(&self, stamps: &Stamps, stream: StreamId) -> bool {
+        let known = self.sessions.get(&stamps.follower);
+        known.is_none_or(|known| {
+            stamps.follower_broker_epoch > known.stamps.follower_broker_epoch || stream > known.stream
+        })
+    }
+
+    /// A stream is open, and the follower's log up to `fetch_offset` is as the leader's.
+    pub(super) fn open(
+        &mut self,
+        stream: StreamId,
+        stamps: Stamps,
+        report: StreamReport,
+        (fetch_offset, leader_at): (Offset, Offset),
+        now: Instant,
+    ) {
+        let caught_up_at = self.sessions.get(&stamps.follower).map_or(self.began, |old| old.caught_up_at);
+        let positions =
+            Positions { written: report.written.min(fetch_offset), durable: report.durable.min(fetch_offset) };
+        let session = Session {
+            stamps,
+            stream,
+            positions,
+            is_open: true,
+            pushed: fetch_offset,
+            caught_up_at,
+            mark: (now, leader_at),
+            probe: 0,
+        };
+        self.sessions.insert(stamps.follower, session);
+    }
+
+    /// Batches up to `end` were pushed on a stream.
+    pub(super) fn on_pushed(&mut self, follower: BrokerId, stream: StreamId, end: Offset) {
+        if let Some(session) = self.sessions.get_mut(&follower).filter(|session| session.stream == stream) {
+            session.pushed = session.pushed.max(end);
+        }
+    }
+
+    /// A report. Returns whether it counts: every stamp is the session's own, and it claims no more than was pushed.
+    pub(super) fn on_report(
+        &mut self,
+        stream: StreamId,
+        stamps: &Stamps,
+        report: &StreamReport,
+        (leader_at, strict): (Offset, bool),
+        now: Instant,
+    ) -> bool {
+        let Some(session) = self.sessions.get_mut(&stamps.follower) else { return false };
+        let is_own = session.stream == stream && session.stamps == *stamps && session.is_open;
+        if !(is_own || off!(ReportStamps)) || report.written > session.pushed {
+            return false;
+        }
+        session.positions.written = session.positions.written.max(report.written);
+        session.positions.durable = session.positions.durable.max(report.durable);
+        session.probe = session.probe.max(report.probe);
+        session.look(leader_at, strict, now);
+        true
+    }
+
+    /// The stream is over. What was reported on it stays true.
+    pub(super) fn close(&mut self, follower: BrokerId, stream: StreamId) {
+        if let Some(session) = self.sessions.get_mut(&follower).filter(|session| session.stream == stream) {
+            session.is_open = false;
+        }
+    }
+
+    /// Time has passed, or the leader's own position has moved.
+    pub(super) fn look(&mut self, leader_at: Offset, strict: bool, now: Instant) {
+        self.sessions.values_mut().for_each(|session| session.look(leader_at, strict, now));
+    }
+
+    /// Since when a follower has been behind; `None` while it has all that the leader has.
+    pub(super) fn behind_since(&self, broker: BrokerId, leader_at: Offset, strict: bool) -> Option<Instant> {
+        match self.sessions.get(&broker) {
+            Some(session) if session.positions.deciding(strict) >= leader_at => None,
+            Some(session) => Some(session.caught_up_at),
+            None => Some(self.began),
+        }
+    }
+
+    /// Followers whose reports since `probe` was sent have come back.
+    pub(super) fn confirmed(&self, leadership: &Leadership, probe: u64) -> usize {
+        let counts = |broker: &BrokerId| leadership.isr.contains(broker);
+        self.iter().filter(|(broker, session)| counts(broker) && session.is_open && session.probe >= probe).count()
+    }
+}
+
+impl Session {
+    fn look(&mut self, leader_at: Offset, strict: bool, now: Instant) {
+        let at = self.positions.deciding(strict);
+        if at >= leader_at {
+            self.caught_up_at = self.caught_up_at.max(now);
+            self.mark = (now, leader_at);
+        } else if at >= self.mark.1 {
+            self.caught_up_at = self.caught_up_at.max(self.mark.0);
+            self.mark = (now, leader_at);
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! The leader's arithmetic, event by event.
+
+use std::collections::BTreeMap;
+
+use stonelog_protocol::peer::stream::StreamGeneration;
+use stonelog_protocol::{BrokerEpoch, PartitionEpoch, PartitionIndex, Uuid};
+
+use super::*;
+
+const ME: BrokerId = BrokerId(1);
+const LAG: Duration = Duration::from_secs(10);
+
+fn set(ids: &[i32]) -> BTreeSet<BrokerId> {
+    ids.iter().map(|id| BrokerId(*id)).collect()
+}
+
+fn id() -> TopicPartition {
+    TopicPartition { topic_id: Uuid([7; 16]), partition: PartitionIndex(0) }
+}
+
+fn member(broker: i32) -> Member {
+    Member { broker_epoch: BrokerEpoch(100 + i64::from(broker)), is_active: true, is_adding: false }
+}
+
+fn leadership(isr: &[i32], min_isr: usize, strict: bool) -> Leadership {
+    let members: BTreeMap<_, _> = (1..=3).map(|broker| (BrokerId(broker), member(broker))).collect();
+    Leadership {
+        leader_epoch: LeaderEpoch(5),
+        partition_epoch: PartitionEpoch(9),
+        isr: set(isr),
+        min_isr,
+        strict,
+        image_index: 50,
+        members,
+    }
+}
+
+fn at(written: i64, durable: i64) -> Positions {
+    Positions { written: Offset(written), durable: Offset(durable) }
+}
+
+fn start() -> Instant {
+    crate::runtime::clock::Clock.mono()
+}
+
+fn begin(leadership: Leadership, own: Positions, high_watermark: i64, now: Instant) -> Leader {
+    let beginning = Beginning { own, high_watermark: Offset(high_watermark), epoch_start: own.written };
+    Leader::begin(ME, leadership, beginning, now)
+}
+
+fn stamps(follower: i32) -> Stamps {
+    Stamps {
+        partition: id(),
+        leader_epoch: LeaderEpoch(5),
+        leader: ME,
+        leader_broker_epoch: BrokerEpoch(101),
+        follower: BrokerId(follower),
+        follower_broker_epoch: BrokerEpoch(100 + i64::from(follower)),
+        generation: StreamGeneration { recovery_epoch: 1, counter: 0 },
+    }
+}
+
+fn report(written: i64, durable: i64) -> StreamReport {
+    StreamReport { written: Offset(written), durable: Offset(durable), probe: 0 }
+}
+
+/// A follower whose log is as ours up to `end`, and to whom everything up to 1,000 was pushed.
+fn follow(leader: &mut Leader, follower: i32, written: i64, durable: i64, now: Instant) {
+    let stream = StreamId(u64::try_from(written).expect("positive") + 1);
+    assert_eq!(leader.check_open(stream, &stamps(follower)), Ok(()));
+    leader.on_opened(stream, stamps(follower), report(written, durable), Offset(written), now);
+    leader.on_pushed(BrokerId(follower), stream, Offset(1_000));
+}
+
+fn wished(leader: &mut Leader, now: Instant) -> Option<BTreeSet<BrokerId>> {
+    match leader.wish(id(), leader.own.durable, LAG, now) {
+        Wish::Isr(wish) => Some(wish.isr.iter().map(|member| member.broker).collect()),
+        Wish::Nothing | Wish::HandOver => None,
+    }
+}
+
+#[test]
+fn strict_high_watermark_follows_the_durable_position() {
+    let mut leader = begin(leadership(&[1], 1, true), at(4, 4), 0, start());
+    assert_eq!(leader.high_watermark(), Offset(4));
+    assert!(!leader.on_own_positions(at(9, 4)));
+    assert!(leader.on_own_positions(at(9, 8)));
+    assert_eq!(leader.high_watermark(), Offset(8));
+}
+
+#[test]
+fn relaxed_high_watermark_follows_the_written_position() {
+    let mut leader = begin(leadership(&[1], 1, false), at(0, 0), 0, start());
+    assert!(leader.on_own_positions(at(9, 4)));
+    assert_eq!(leader.high_watermark(), Offset(9));
+}
+
+#[test]
+fn tightening_waits_until_durable_has_passed_the_old_watermark() {
+    let now = start();
+    let mut leader = begin(leadership(&[1], 1, false), at(9, 2), 0, now);
+    leader.on_leadership(leadership(&[1], 1, true), Offset(9), now);
+    assert_eq!(leader.high_watermark(), Offset(9), "it never goes back");
+    assert!(!leader.on_own_positions(at(12, 8)));
+    assert!(leader.on_own_positions(at(12, 10)));
+    assert_eq!(leader.high_watermark(), Offset(10));
+}
+
+#[test]
+fn set_below_min_isr_holds_the_watermark() {
+    let mut leader = begin(leadership(&[1], 2, true), at(5, 5), 3, start());
+    assert!(!leader.has_enough_replicas());
+    assert!(!leader.on_own_positions(at(9, 9)));
+    assert_eq!(leader.high_watermark(), Offset(3));
+}
+
+#[test]
+fn member_that_has_not_reported_holds_the_watermark() {
+    let leader = begin(leadership(&[1, 2], 1, true), at(5, 5), 3, start());
+    assert_eq!(leader.high_watermark(), Offset(3));
+}
+
+#[test]
+fn the_slowest_member_of_the_set_decides_by_its_durable_position() {
+    let now = start();
+    let mut leader = begin(leadership(&[1, 2], 2, true), at(20, 20), 3, now);
+    follow(&mut leader, 2, 18, 5, now);
+    assert_eq!(leader.high_watermark(), Offset(5));
+    assert!(!leader.on_report(StreamId(19), &stamps(2), &report(20, 5), now), "written is not durable");
+    assert!(leader.on_report(StreamId(19), &stamps(2), &report(20, 19), now));
+    assert_eq!(leader.high_watermark(), Offset(19));
+}
+
+#[test]
+fn a_report_counts_only_with_every_stamp_of_its_session() {
+    let now = start();
+    let mut leader = begin(leadership(&[1, 2], 2, true), at(20, 20), 3, now);
+    follow(&mut leader, 2, 4, 4, now);
+    let own = stamps(2);
+    let wrong = [
+        Stamps { partition: TopicPartition { topic_id: Uuid([8; 16]), ..own.partition }, ..own },
+        Stamps { partition: TopicPartition { partition: PartitionIndex(1), ..own.partition }, ..own },
+        Stamps { leader_epoch: LeaderEpoch(4), ..own },
+        Stamps { leader: BrokerId(3), ..own },
+        Stamps { leader_broker_epoch: BrokerEpoch(99), ..own },
+        Stamps { follower_broker_epoch: BrokerEpoch(101), ..own },
+        Stamps { generation: StreamGeneration { recovery_epoch: 1, counter: 1 }, ..own },
+        stamps(3),
+    ];
+    for (place, stamps) in wrong.iter().enumerate() {
+        assert!(!leader.on_report(StreamId(5), stamps, &report(9, 9), now), "{stamps:?}");
+        assert_eq!(leader.fenced_count(), place as u64 + 1);
+    }
+    assert!(!leader.on_report(StreamId(4), &own, &report(9, 9), now), "an older stream");
+    assert!(!leader.on_report(StreamId(5), &own, &report(1_001, 9), now), "more than was pushed");
+    assert_eq!(leader.high_watermark(), Offset(4));
+    assert!(leader.on_report(StreamId(5), &own, &report(9, 9), now));
+}
+
+#[test]
+fn a_stream_opens_only_with_present_stamps_and_never_behind_a_later_one() {
+    let now = start();
+    let mut leader = begin(leadership(&[1, 2], 2, true), at(20, 20), 3, now);
+    let own = stamps(2);
+    let open = |leader: &Leader, stamps: Stamps| leader.check_open(StreamId(7), &stamps);
+    assert_eq!(
+        open(&leader, Stamps { leader_epoch: LeaderEpoch(4), ..own }),
+        Err(Refusal::FencedEpoch(LeaderEpoch(5)))
+    );
+    assert_eq!(
+        open(&leader, Stamps { leader_epoch: LeaderEpoch(6), ..own }),
+        Err(Refusal::UnknownEpoch(LeaderEpoch(5)))
+    );
+    assert_eq!(open(&leader, Stamps { leader: BrokerId(2), ..own }), Err(Refusal::NotLeader));
+    assert_eq!(open(&leader, stamps(4)), Err(Refusal::NotReplica));
+    assert_eq!(open(&leader, Stamps { leader_broker_epoch: BrokerEpoch(9), ..own }), Err(Refusal::StaleBroker));
+    assert_eq!(open(&leader, Stamps { follower_broker_epoch: BrokerEpoch(9), ..own }), Err(Refusal::StaleBroker));
+    leader.on_opened(StreamId(8), own, report(4, 4), Offset(4), now);
+    assert_eq!(open(&leader, own), Err(Refusal::StaleBroker), "it was sent before the one that is open");
+}
+
+#[test]
+fn a_joining_follower_counts_from_the_proposal_until_the_image_settles_it() {
+    let now = start();
+    let mut leader = begin(leadership(&[1], 1, true), at(20, 20), 3, now);
+    assert_eq!(leader.high_watermark(), Offset(20));
+    follow(&mut leader, 2, 20, 20, now);
+    assert_eq!(wished(&mut leader, now), Some(set(&[1, 2])));
+    assert_eq!(wished(&mut leader, now), None, "one change at a time");
+    leader.on_own_positions(at(25, 25));
+    assert_eq!(leader.high_watermark(), Offset(20), "it may be committed");
+    leader.on_isr_answer(Some(51));
+    leader.on_own_positions(at(26, 26));
+    assert_eq!(leader.high_watermark(), Offset(20), "refused or not, a duplicate may yet be committed");
+    assert_eq!(wished(&mut leader, now), None, "the image has not reached the answer");
+    let raised =
+        |isr: &[i32]| Leadership { partition_epoch: PartitionEpoch(10), image_index: 51, ..leadership(isr, 1, true) };
+    leader.on_leadership(raised(&[1]), Offset(20), now);
+    assert_eq!(leader.high_watermark(), Offset(26));
+}
+
+#[test]
+fn a_refused_set_is_settled_by_proposing_again() {
+    let now = start();
+    let mut leader = begin(leadership(&[1], 1, true), at(20, 20), 3, now);
+    follow(&mut leader, 2, 20, 20, now);
+    assert_eq!(wished(&mut leader, now), Some(set(&[1, 2])));
+    leader.on_isr_answer(Some(50));
+    leader.on_closed(BrokerId(2), StreamId(21));
+    assert_eq!(wished(&mut leader, now), Some(set(&[1])), "the committed set raises the partition epoch");
+}
+
+#[test]
+fn joining_takes_the_high_watermark_and_the_epochs_start_by_the_position_of_the_mode() {
+    let now = start();
+    for (strict, own, (written, durable), joins) in [
+        (true, at(20, 20), (20, 19), false),
+        (true, at(20, 20), (20, 20), true),
+        (false, at(20, 0), (20, 0), true),
+        (false, at(20, 20), (19, 19), false),
+    ] {
+        let mut leader = begin(leadership(&[1], 1, strict), own, 3, now);
+        follow(&mut leader, 2, written, durable, now);
+        assert_eq!(wished(&mut leader, now).is_some(), joins, "strict {strict}, {written} written, {durable} durable");
+    }
+    // Below min ISR the watermark is old: the epoch's start says what a member must have.
+    let mut leader = begin(leadership(&[1], 2, true), at(20, 20), 3, now);
+    follow(&mut leader, 2, 19, 19, now);
+    assert_eq!(wished(&mut leader, now), None);
+}
+
+#[test]
+fn a_fenced_or_re_registered_broker_does_not_join() {
+    let now = start();
+    let fenced = Member { is_active: false, ..member(2) };
+    let mut leader = begin(leadership(&[1], 1, true), at(20, 20), 3, now);
+    follow(&mut leader, 2, 20, 20, now);
+    let with = |member| {
+        let mut changed = leadership(&[1], 1, true);
+        changed.members.insert(BrokerId(2), member);
+        changed
+    };
+    leader.on_leadership(with(fenced), Offset(20), now);
+    assert_eq!(wished(&mut leader, now), None);
+    let anew = Member { broker_epoch: BrokerEpoch(300), ..member(2) };
+    leader.on_leadership(with(anew), Offset(20), now);
+    assert_eq!(wished(&mut leader, now), None, "what it said before it registered anew counts no more");
+}
+
+#[test]
+fn a_proposal_names_the_registration_each_member_followed_under() {
+    let now = start();
+    let mut leader = begin(leadership(&[1], 1, true), at(20, 20), 3, now);
+    follow(&mut leader, 2, 20, 20, now);
+    let Wish::Isr(wish) = leader.wish(id(), Offset(20), LAG, now) else { panic!("a wish") };
+    let members = [(1, 101), (2, 102)]
+        .map(|(broker, epoch)| InSyncReplica { broker: BrokerId(broker), epoch: Some(BrokerEpoch(epoch)) });
+    assert_eq!(wish.isr, members);
+    assert_eq!((wish.leader_epoch, wish.partition_epoch), (LeaderEpoch(5), PartitionEpoch(9)));
+}
+
+#[test]
+fn a_member_leaves_when_it_was_behind_for_too_long() {
+    let now = start();
+    let mut leader = begin(leadership(&[1, 2, 3], 2, true), at(20, 20), 3, now);
+    follow(&mut leader, 2, 20, 20, now);
+    follow(&mut leader, 3, 20, 20, now);
+    let later = now + LAG;
+    leader.wish(id(), Offset(20), LAG, later);
+    leader.on_own_positions(at(30, 30));
+    leader.on_report(StreamId(21), &stamps(2), &report(25, 25), later);
+    assert_eq!(wished(&mut leader, later + LAG), None, "not longer than the limit");
+    assert_eq!(wished(&mut leader, later + LAG + Duration::from_millis(1)), Some(set(&[1])));
+}
+
+#[test]
+fn a_member_that_keeps_up_with_where_the_leader_was_stays() {
+    let now = start();
+    let mut leader = begin(leadership(&[1, 2], 1, true), at(20, 20), 3, now);
+    follow(&mut leader, 2, 20, 20, now);
+    // Always ten records and six seconds behind.
+    for step in 1..20 {
+        let moment = now + step * Duration::from_secs(6);
+        let end = 20 + 10 * i64::from(step);
+        leader.on_own_positions(at(end, end));
+        leader.on_report(StreamId(21), &stamps(2), &report(end - 10, end - 10), moment);
+        assert_eq!(wished(&mut leader, moment), None, "step {step}");
+    }
+}
+
+#[test]
+fn replicas_being_added_do_not_count_for_min_isr() {
+    let mut given = leadership(&[1, 2], 2, true);
+    given.members.insert(BrokerId(2), Member { is_adding: true, ..member(2) });
+    assert_eq!(given.isr_size(), 1);
+    let leader = begin(given, at(9, 9), 3, start());
+    assert!(!leader.has_enough_replicas());
+}
+
+#[test]
+fn a_leader_whose_journal_stands_still_hands_over() {
+    let now = start();
+    let mut leader = begin(leadership(&[1, 2], 1, true), at(20, 20), 3, now);
+    follow(&mut leader, 2, 20, 20, now);
+    assert_eq!(leader.wish(id(), Offset(25), LAG, now + LAG), Wish::Nothing);
+    assert_eq!(leader.wish(id(), Offset(25), LAG, now + LAG + LAG), Wish::HandOver);
+    leader.on_own_positions(at(25, 22));
+    assert_eq!(leader.wish(id(), Offset(25), LAG, now + LAG + LAG), Wish::Nothing);
+    let mut alone = begin(leadership(&[1], 1, true), at(20, 20), 3, now);
+    alone.wish(id(), Offset(25), LAG, now);
+    assert_eq!(alone.wish(id(), Offset(25), LAG, now + LAG + LAG), Wish::Nothing, "nobody else can lead");
+}
+
+#[test]
+fn reports_of_an_ended_epoch_count_no_more() {
+    let now = start();
+    let mut leader = begin(leadership(&[1, 2], 2, true), at(20, 20), 3, now);
+    follow(&mut leader, 2, 10, 10, now);
+    let next = Leadership {
+        leader_epoch: LeaderEpoch(6),
+        partition_epoch: PartitionEpoch(10),
+        image_index: 60,
+        ..leadership(&[1, 2], 2, true)
+    };
+    leader.on_leadership(next, Offset(20), now);
+    assert!(!leader.on_report(StreamId(11), &stamps(2), &report(20, 20), now));
+    assert_eq!(leader.high_watermark(), Offset(10));
+}
+
+#[test]
+fn a_probe_is_confirmed_by_members_that_reported_after_it() {
+    let now = start();
+    let mut leader = begin(leadership(&[1, 2], 2, true), at(20, 20), 3, now);
+    follow(&mut leader, 2, 20, 20, now);
+    follow(&mut leader, 3, 20, 20, now);
+    let echo = |probe| StreamReport { probe, ..report(20, 20) };
+    leader.on_report(StreamId(21), &stamps(2), &echo(4), now);
+    leader.on_report(StreamId(21), &stamps(3), &echo(5), now);
+    assert_eq!(leader.confirmed(5), 0, "3 is no member");
+    leader.on_report(StreamId(21), &stamps(2), &echo(5), now);
+    assert_eq!(leader.confirmed(5), 1);
+}

@@ -1,0 +1,12 @@
+//! Deciders of one replica's stream: the follower's end, the leader's end, and where a log is cut.
+//!
+//! Pure and synchronous. They read a [`stonelog_storage::log::Log`] and say what is to be sent or done; whoever runs them
+//! owns the log, the connections and the clock.
+
+pub mod follow;
+pub mod lead;
+pub mod truncate;
+
+pub use follow::{Effect, Follower, Following};
+pub use lead::{LeadStream, Opening, PushPlan};
+pub use truncate::{Cut, Stopped};

@@ -1,0 +1,210 @@
+//! The leader's end of a stream: answers an open, and says what to push next.
+//!
+//! Each follower has a stream with its own credit and its own place in the log, so that a slow one holds nobody else up.
+//! What is in memory is pushed at once, ahead of the leader's own fsync; what is not is read by a job, one at a time.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use stonelog_protocol::batch::BatchHeader;
+use stonelog_protocol::peer::stream::{
+    Diverging, OpenStream, Push, Refusal, Stamps, StreamBody, StreamId, StreamMessage, StreamNews,
+};
+use stonelog_protocol::{LeaderEpoch, Offset};
+use stonelog_storage::log::{EpochEnd, Log, Read};
+use stonelog_storage::segment::read::ReadJob;
+
+use crate::partition::Leader;
+
+/// Bytes of one push, unless its first batch alone is larger.
+pub const PUSH_BYTES_MAX: usize = 1 << 20;
+
+/// One follower's stream, open.
+#[derive(Clone, Debug)]
+pub struct LeadStream {
+    stream: StreamId,
+    stamps: Stamps,
+    /// Where the next push begins.
+    next: Offset,
+    next_number: u64,
+    /// Bytes that may be pushed; below zero after a batch larger than what was left.
+    credit: i64,
+    /// A job reads the next push.
+    reading: bool,
+    said: StreamNews,
+}
+
+/// What an open came to.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// The answer.
+    pub answer: StreamMessage,
+    /// The stream, unless it was refused.
+    pub stream: Option<LeadStream>,
+    /// Whether the high watermark moved.
+    pub watermark_moved: bool,
+}
+
+/// What to push next.
+#[derive(Debug)]
+pub enum PushPlan {
+    /// Nothing for now: no credit, no records, or a read is under way.
+    Nothing,
+    /// This.
+    Push(StreamMessage),
+    /// Run the job, then call [`LeadStream::on_read`].
+    Read(ReadJob),
+    /// The stream cannot go on here: tell the follower, which opens anew.
+    End(StreamMessage),
+}
+
+/// Answers an open. The stamps are judged by the leader, the follower's history by its epochs (KIP-595).
+pub fn open(
+    leader: &mut Leader,
+    log: &Log,
+    (stream, stamps): (StreamId, Stamps),
+    open: &OpenStream,
+    now: Instant,
+) -> Opening {
+    let answer =
+        |body| Opening { answer: StreamMessage { stream, stamps, body }, stream: None, watermark_moved: false };
+    if let Err(refusal) = leader.check_open(stream, &stamps) {
+        return answer(StreamBody::Refused(refusal));
+    }
+    if !off!(Divergence) {
+        match parting(log, open) {
+            Ok(None) => {}
+            Ok(Some(diverging)) => return answer(StreamBody::Diverging(diverging)),
+            Err(refusal) => return answer(StreamBody::Refused(refusal)),
+        }
+    }
+    if open.fetch_offset < log.log_start() || open.fetch_offset > log.log_end() {
+        let refusal = Refusal::OutOfRange { log_start: log.log_start(), log_end: log.log_end() };
+        return answer(StreamBody::Refused(refusal));
+    }
+    let watermark_moved = leader.on_opened(stream, stamps, open.report, open.fetch_offset, now);
+    let said = news(leader, log, 0);
+    let lead = LeadStream {
+        stream,
+        stamps,
+        next: open.fetch_offset,
+        next_number: 0,
+        credit: i64::from(open.credit),
+        reading: false,
+        said,
+    };
+    Opening { stream: Some(lead), watermark_moved, ..answer(StreamBody::Opened(said)) }
+}
+
+/// Where the follower's history parts from ours, if it does.
+fn parting(log: &Log, open: &OpenStream) -> Result<Option<Diverging>, Refusal> {
+    if open.last_fetched_epoch == LeaderEpoch::NONE {
+        return Ok(None);
+    }
+    let known = log.end_offset_for_epoch(open.last_fetched_epoch).map_err(|_| Refusal::Damaged)?;
+    if known == EpochEnd::UNKNOWN {
+        // All that it was in was deleted here, or it is later than anything here, which the epochs of leaders exclude.
+        let refusal = Refusal::OutOfRange { log_start: log.log_start(), log_end: log.log_end() };
+        return if open.fetch_offset < log.log_start() { Err(refusal) } else { Err(Refusal::Damaged) };
+    }
+    let diverges = known.epoch < open.last_fetched_epoch || known.end < open.fetch_offset;
+    Ok(diverges.then_some(Diverging { epoch: known.epoch, end: known.end }))
+}
+
+fn news(leader: &Leader, log: &Log, probe: u64) -> StreamNews {
+    StreamNews { high_watermark: leader.high_watermark().max(log.log_start()), log_start: log.log_start(), probe }
+}
+
+impl LeadStream {
+    /// Which stream.
+    pub fn id(&self) -> StreamId {
+        self.stream
+    }
+
+    /// Between whom.
+    pub fn stamps(&self) -> &Stamps {
+        &self.stamps
+    }
+
+    /// Whether a message of the follower's is of this stream.
+    pub fn is_of(&self, message: &StreamMessage) -> bool {
+        message.stream == self.stream && message.stamps == self.stamps
+    }
+
+    /// The follower has room for more.
+    pub fn on_credit(&mut self, bytes: u32) {
+        self.credit = self.credit.saturating_add(i64::from(bytes)).min(i64::from(u32::MAX));
+    }
+
+    /// What to push now. `probe` is the newest that followers should repeat.
+    pub fn plan(&mut self, leader: &mut Leader, log: &Log, probe: u64) -> PushPlan {
+        if self.reading || self.credit <= 0 {
+            return PushPlan::Nothing;
+        }
+        match log.read(self.next, log.log_end(), self.room(), true) {
+            Read::Ready(batches, _) => self.push(leader, log, batches, probe),
+            Read::Job(job) => {
+                self.reading = true;
+                PushPlan::Read(job)
+            }
+            Read::Empty => PushPlan::Nothing,
+            Read::Damaged(_) | Read::OutOfRange => PushPlan::End(self.message(StreamBody::Close)),
+        }
+    }
+
+    /// The batches that the job read; none when their bytes have moved meanwhile, so that [`LeadStream::plan`] asks again.
+    pub fn on_read(&mut self, leader: &mut Leader, log: &Log, batches: Vec<Bytes>, probe: u64) -> PushPlan {
+        assert!(self.reading, "one read at a time, and this was it");
+        self.reading = false;
+        if batches.iter().all(Bytes::is_empty) { PushPlan::Nothing } else { self.push(leader, log, batches, probe) }
+    }
+
+    /// What the follower should hear although there is nothing to push.
+    pub fn news(&mut self, leader: &Leader, log: &Log, probe: u64) -> Option<StreamMessage> {
+        let news = news(leader, log, probe.max(self.said.probe));
+        if news == self.said {
+            return None;
+        }
+        self.said = news;
+        Some(self.message(StreamBody::News(news)))
+    }
+
+    fn room(&self) -> usize {
+        usize::try_from(self.credit).unwrap_or(0).min(PUSH_BYTES_MAX)
+    }
+
+    fn push(&mut self, leader: &mut Leader, log: &Log, batches: Vec<Bytes>, probe: u64) -> PushPlan {
+        let Some(end) = end_of(&batches, self.next) else {
+            return PushPlan::End(self.message(StreamBody::Close));
+        };
+        let bytes: usize = batches.iter().map(Bytes::len).sum();
+        self.said = news(leader, log, probe.max(self.said.probe));
+        let push = Push { number: self.next_number, base: self.next, news: self.said, batches };
+        leader.on_pushed(self.stamps.follower, self.stream, end);
+        self.next = end;
+        self.next_number += 1;
+        self.credit -= i64::try_from(bytes).unwrap_or(i64::MAX);
+        PushPlan::Push(self.message(StreamBody::Push(push)))
+    }
+
+    fn message(&self, body: StreamBody) -> StreamMessage {
+        StreamMessage { stream: self.stream, stamps: self.stamps, body }
+    }
+}
+
+/// Where batches end that begin at `base` and follow each other without a gap.
+fn end_of(batches: &[Bytes], base: Offset) -> Option<Offset> {
+    let mut end = base;
+    for piece in batches {
+        let mut at = 0;
+        while at < piece.len() {
+            let header = BatchHeader::read(&piece[at..]).ok()?;
+            if header.base_offset != end {
+                return None;
+            }
+            end = header.next_offset();
+            at += header.batch_bytes;
+        }
+    }
+    (end > base).then_some(end)
+}
