@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stonelog_protocol::api::ApiName;
 use stonelog_protocol::codec::{self, RequestKind, ResponseKind};
 use stonelog_protocol::frame::RequestHead;
 use stonelog_replication::runtime::lane::Lane;
@@ -63,13 +62,6 @@ impl Service for Dispatch {
                     None => Answer::Close,
                 }
             })),
-        }
-    }
-
-    async fn room(&self, frame: &Bytes) {
-        // Only records need room: heartbeats, fetches and commits go on while the journal is full.
-        if frame.starts_with(&ApiName::Produce.key().to_be_bytes()) {
-            self.lane.room().await;
         }
     }
 }

@@ -184,6 +184,7 @@ fn node_settings(config: &BrokerConfig, entry_bytes_max: u64) -> NodeSettings {
         // The journal holds at most half of itself in unwritten batches before producers wait; the rest is slack for
         // commits in flight and for files that are freed whole.
         unflushed_bytes_max: (config.storage.journal_bytes_max / 2) as usize,
+        hangs_after: config.storage.hangs_after,
         free_bytes_min: config.storage.free_bytes_min,
         entry_bytes_max,
         flush_after: FLUSH_AFTER,

@@ -59,7 +59,7 @@ async fn put(broker: &Started, to: TopicPartition, number: i64) {
     let batch = BytesMut::from(&builder.build().unwrap()[..]);
     let deadline = broker.node.clock.mono() + Duration::from_secs(60);
     let owner = broker.lanes.owner(to);
-    broker.lanes.call(owner, |lane| async move { lane.room().await }).await;
+    broker.lanes.call(owner, move |lane| async move { lane.room_for(&[to]).await }).await;
     let done = broker.lanes.call(owner, move |lane| {
         let header = BatchHeader::read(&batch).unwrap();
         let appended = lane.append(Append { partition: to, batch, header, acks: Acks::All }).unwrap();

@@ -145,6 +145,8 @@ pub struct StorageSettings {
     pub journal_file_bytes: u64,
     /// `stonelog.free.bytes.min`.
     pub free_bytes_min: u64,
+    /// `replica.lag.time.max.ms`.
+    pub hangs_after: Duration,
     /// `stonelog.tail.memory.bytes`.
     pub tail_memory_bytes: u64,
     /// `stonelog.scrub.interval.ms`; `None` means no scrub.

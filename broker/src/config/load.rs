@@ -303,6 +303,7 @@ fn storage(reader: &Reader<'_>, report: &mut Report) -> StorageSettings {
             Some(_) => reader.size64("stonelog.free.bytes.min"),
             None => 2 * journal_file_bytes,
         },
+        hangs_after: reader.millis("replica.lag.time.max.ms"),
         tail_memory_bytes: reader.size64("stonelog.tail.memory.bytes"),
         scrub_interval: Some(reader.millis("stonelog.scrub.interval.ms")).filter(|interval| !interval.is_zero()),
         scrub_bytes_per_second_max: reader.size64("stonelog.scrub.max.bytes.per.second"),

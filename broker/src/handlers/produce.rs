@@ -2,7 +2,8 @@
 //!
 //! *Behaviour*: validates each batch in Kafka's order, appends it on the lane that owns its partition, and answers when
 //! the partition's progress has passed it. Requests of one connection are appended in their order and may wait
-//! together; while a large compressed batch is validated by a job, those behind it wait. `acks=0` is answered with
+//! together; while a large compressed batch is validated by a job, or a directory they go to has no room before its
+//! segments have caught up with the journal, those behind it wait. `acks=0` is answered with
 //! nothing; if it fails, the connection closes.
 //! *Versions*: 3–13. From 8 on record errors are listed, from 10 on leader hints are given (KIP-951), from 13 on topics
 //! are named by id.
@@ -64,28 +65,45 @@ pub fn start(context: RequestContext, request: ProduceRequest) -> Started {
     let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let mut large = Vec::new();
     let mut topics = judge_all(&context, acks, request, &mut large);
-    if large.is_empty() {
+    let partitions = to_append(&topics);
+    if large.is_empty() && context.lane.has_room_for(&partitions) {
         return append(context, acks, timeout, topics);
     }
-    let prepared = context.broker.validators.run_wanted(move || {
-        // Whatever one client's bytes do, they end no more than that client's connection.
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| prepare::run_all(large)))
+    let prepared = (!large.is_empty()).then(|| {
+        context.broker.validators.run_wanted(move || {
+            // Whatever one client's bytes do, they end no more than that client's connection.
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| prepare::run_all(large)))
+        })
     });
     Started::Preparing(Box::pin(async move {
-        let mut prepared = match prepared.await {
-            Ok(Ok(prepared)) => prepared.into_iter(),
-            Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            // The broker is stopping.
-            Err(_) => return Started::Alone(Box::pin(std::future::ready(Answer::Close))),
-        };
-        for (_, outcome) in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
-            if let Outcome::Large(partition) = *outcome {
-                let prepared = prepared.next().expect("each has been prepared");
-                *outcome = prepared.map_or_else(Outcome::Refused, |prepared| Outcome::Ready(partition, prepared));
+        if let Some(prepared) = prepared {
+            let mut prepared = match prepared.await {
+                Ok(Ok(prepared)) => prepared.into_iter(),
+                Ok(Err(panic)) => std::panic::resume_unwind(panic),
+                // The broker is stopping.
+                Err(_) => return Started::Alone(Box::pin(std::future::ready(Answer::Close))),
+            };
+            for (_, outcome) in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+                if let Outcome::Large(partition) = *outcome {
+                    let prepared = prepared.next().expect("each has been prepared");
+                    *outcome = prepared.map_or_else(Outcome::Refused, |prepared| Outcome::Ready(partition, prepared));
+                }
             }
         }
+        context.lane.room_for(&partitions).await;
         append(context, acks, timeout, topics)
     }))
+}
+
+/// The partitions that something is to be appended to, as far as is known.
+fn to_append(topics: &[Topic]) -> Vec<TopicPartition> {
+    let outcomes = topics.iter().flat_map(|topic| &topic.partitions).map(|(_, outcome)| outcome);
+    outcomes
+        .filter_map(|outcome| match outcome {
+            Outcome::Ready(partition, _) | Outcome::Large(partition) => Some(*partition),
+            Outcome::Refused(_) | Outcome::Sent { .. } => None,
+        })
+        .collect()
 }
 
 /// Looks at every partition of the request; what is too much work for a lane goes to `large`.

@@ -61,8 +61,6 @@ pub enum Started {
 pub trait Service: 'static {
     /// Starts one request; whatever must happen in order happens before this returns.
     fn start(&self, frame: Bytes) -> Started;
-    /// Waits while the broker cannot take more records, if the frame brings some.
-    fn room(&self, frame: &Bytes) -> impl Future<Output = ()>;
 }
 
 struct Pending {
@@ -106,7 +104,6 @@ async fn read_requests(
         let Some((frame, credit)) = read_frame(&mut reader, &mut buffer, limits).await? else {
             return Ok(());
         };
-        service.room(&frame).await;
         let mut started = service.start(frame);
         while let Started::Preparing(preparing) = started {
             started = preparing.await;
@@ -322,8 +319,6 @@ mod tests {
             let large = Bytes::from(vec![frame[0]; self.0.large_bytes.max(1)]);
             Started::Alone(Box::pin(std::future::ready(Answer::Frame(vec![large]))))
         }
-
-        async fn room(&self, _frame: &Bytes) {}
     }
 
     fn frame(kind: u8, number: u8) -> Vec<u8> {

@@ -21,6 +21,8 @@ pub enum Reject {
     Offline,
     /// The log directory has no room for it; nothing was stored.
     NoSpace,
+    /// The device of the log directory does not answer; nothing was stored.
+    Hangs,
     /// The end is not known yet in this leader epoch (KIP-207).
     OffsetNotAvailable,
     /// An offset outside what may be read.
@@ -38,6 +40,7 @@ impl Reject {
     pub fn message(self) -> Option<&'static str> {
         match self {
             Reject::NoSpace => Some("the log directory has too little free space: nothing was stored, try again later"),
+            Reject::Hangs => Some("the disk of this partition does not answer: nothing was stored, try again later"),
             Reject::Offline => Some("the log directory of this partition is offline"),
             _ => None,
         }
@@ -51,7 +54,7 @@ impl Reject {
             Reject::FencedEpoch => ErrorCode::FencedLeaderEpoch,
             Reject::UnknownEpoch => ErrorCode::UnknownLeaderEpoch,
             Reject::NotEnoughReplicas => ErrorCode::NotEnoughReplicas,
-            Reject::Offline | Reject::NoSpace => ErrorCode::KafkaStorageError,
+            Reject::Offline | Reject::NoSpace | Reject::Hangs => ErrorCode::KafkaStorageError,
             Reject::OffsetNotAvailable => ErrorCode::OffsetNotAvailable,
             Reject::OffsetOutOfRange => ErrorCode::OffsetOutOfRange,
             Reject::AboveJournalFile => ErrorCode::MessageTooLarge,

@@ -1,8 +1,7 @@
 //! One log directory of a running broker: its journal, its files, its threads, and whether it still works.
 //!
 //! Directories share nothing: each has its own journal with its own threads, its own pools for jobs and its own
-//! checkpoints, so that one that fails or fills up leaves the others as they are (one that hangs without an error
-//! holds up producers, as a slow one does). A partition belongs to one directory for as long as it is on this broker.
+//! checkpoints, so that one that fails, fills up or hangs leaves the others as they are. A partition belongs to one directory for as long as it is on this broker.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,6 +14,7 @@ use stonelog_storage::job::FileAccess;
 use stonelog_storage::journal::JournalPosition;
 use tokio::sync::{Notify, watch};
 
+use super::clock::Clock;
 use super::journal::{JournalQueue, LaneSignal};
 use super::pool::Pool;
 use super::scrubber::ScrubCounters;
@@ -61,6 +61,8 @@ pub struct Directory {
     pub holds_metadata: bool,
     /// Bytes of unflushed batches past which producers wait.
     pub unflushed_bytes_max: usize,
+    /// `replica.lag.time.max.ms`: an operation of its device under way for longer hangs.
+    pub hangs_after: Duration,
     /// What it has room for.
     pub space: Arc<Space>,
     /// Bytes that the journal holds and segments do not, over all lanes.
@@ -92,6 +94,7 @@ pub struct DirectoryParts {
     pub is_whole: bool,
     pub holds_metadata: bool,
     pub unflushed_bytes_max: usize,
+    pub hangs_after: Duration,
     pub space: Arc<Space>,
 }
 
@@ -151,6 +154,7 @@ impl Directory {
             is_whole: parts.is_whole,
             holds_metadata: parts.holds_metadata,
             unflushed_bytes_max: parts.unflushed_bytes_max,
+            hangs_after: parts.hangs_after,
             space: parts.space,
             unflushed_bytes: AtomicU64::new(0),
             flushed: Notify::new(),
@@ -182,9 +186,22 @@ impl Directory {
     /// Whether producers must wait until segments have caught up with the journal. Where there is no space they are
     /// refused instead: nobody knows when there will be some.
     pub fn is_under_pressure(&self) -> bool {
-        !self.is_offline()
-            && self.space.room() == Room::Ample
-            && (self.unflushed() >= self.unflushed_bytes_max || self.space.journal_waits())
+        !self.is_offline() && self.space.room() == Room::Ample && self.is_filled() && !self.hangs()
+    }
+
+    /// Whether nothing more fits in because the device does not answer: nobody knows whether it ever will, so producers
+    /// are refused.
+    pub fn is_stuck(&self) -> bool {
+        self.is_filled() && self.hangs()
+    }
+
+    fn is_filled(&self) -> bool {
+        self.unflushed() >= self.unflushed_bytes_max || self.space.journal_waits()
+    }
+
+    fn hangs(&self) -> bool {
+        let oldest = self.space.under_way.oldest();
+        oldest.is_some_and(|since| Clock.mono().duration_since(since) > self.hangs_after)
     }
 
     /// Whether a batch may be appended: a refusal stores nothing. Internal topics go on where producers wait or are

@@ -404,7 +404,9 @@ impl Shared {
         let mut waited = Duration::ZERO;
         loop {
             let is_held = waited >= BEYOND_LIMIT_AFTER && self.holding.load(Ordering::SeqCst) > 0;
+            let operation = self.space.under_way.begin();
             let written = if is_held { writer.write_beyond_limit(entries) } else { writer.write(entries) };
+            drop(operation);
             match written {
                 Err(fault) if fault.is_temporary() && !lock(&self.queue).stopping && !self.has_failed() => {
                     if !self.maintenance.is_at_limit() || self.space.room() >= Room::Full {
@@ -468,7 +470,10 @@ impl Shared {
                     written = self.flush.wait(written).unwrap_or_else(PoisonError::into_inner);
                 }
             }
-            let durable = match flusher.sync() {
+            let operation = self.space.under_way.begin();
+            let synced = flusher.sync();
+            drop(operation);
+            let durable = match synced {
                 Ok(durable) => durable,
                 Err(fault) => return self.fail(fault),
             };

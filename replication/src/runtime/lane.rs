@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::BytesMut;
 use stonelog_protocol::batch::BatchHeader;
@@ -50,7 +50,8 @@ pub struct Lane {
     pub(super) topic_configs: RefCell<HashMap<TopicId, Rc<TopicConfig>>>,
     /// Partitions that left this broker and whose files are still there.
     pub(super) dropped: RefCell<Vec<Rc<Partition>>>,
-    room: Changed,
+    /// Published when something has moved to segments.
+    pub(super) room: Changed,
 }
 
 /// A lane's end of one directory's journal.
@@ -214,6 +215,9 @@ impl Lane {
         if !partition.directory().admits(partition.is_internal()) {
             return Err(Reject::NoSpace);
         }
+        if partition.directory().is_stuck() {
+            return Err(Reject::Hangs);
+        }
         let now = self.node.clock.wall();
         let ticket = self.next_ticket(partition.directory());
         let mut replica = partition.replica_mut();
@@ -376,20 +380,6 @@ impl Lane {
             }
         }
         self.made_room();
-    }
-
-    /// Waits while some directory's journal holds more than its segments have caught up with.
-    pub async fn room(&self) {
-        const LOOK_AGAIN: Duration = Duration::from_millis(50);
-        while self.node.directories.iter().any(|directory| directory.is_under_pressure()) {
-            // Another lane may be the one that makes room, so the wait is bounded.
-            let seen = self.room.version();
-            let _ = tokio::time::timeout(LOOK_AGAIN, self.room.after(seen)).await;
-        }
-    }
-
-    pub(super) fn made_room(&self) {
-        self.room.publish();
     }
 
     /// Resolves when any of the partitions has published something other than what was seen.

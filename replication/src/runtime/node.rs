@@ -27,6 +27,8 @@ pub struct NodeSettings {
     pub tail_bytes_max: usize,
     /// Bytes of unflushed batches of one directory, over all lanes, past which producers wait.
     pub unflushed_bytes_max: usize,
+    /// `replica.lag.time.max.ms`: for a write or sync that takes longer the directory counts as hanging.
+    pub hangs_after: Duration,
     /// Free bytes of a directory below which producers are refused.
     pub free_bytes_min: u64,
     /// The largest batch: one that a journal file can hold.

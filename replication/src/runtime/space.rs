@@ -15,6 +15,7 @@ use stonelog_storage::log_dir::{RESERVE_BYTES, has_reserve, make_reserve, probe_
 
 use super::directory::Directory;
 use super::node::Node;
+use super::under_way::UnderWay;
 
 /// How often free space is measured.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
@@ -40,12 +41,19 @@ pub struct Space {
     free_bytes_min: u64,
     room: AtomicU8,
     journal_waits: AtomicBool,
+    /// What the directory's device is asked for at this moment.
+    pub(super) under_way: UnderWay,
 }
 
 impl Space {
     /// Ample until something else is heard.
     pub fn new(free_bytes_min: u64) -> Space {
-        Space { free_bytes_min, room: AtomicU8::new(Room::Ample as u8), journal_waits: AtomicBool::new(false) }
+        Space {
+            free_bytes_min,
+            room: AtomicU8::new(Room::Ample as u8),
+            journal_waits: AtomicBool::new(false),
+            under_way: UnderWay::default(),
+        }
     }
 
     /// What there is room for.

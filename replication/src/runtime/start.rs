@@ -273,6 +273,7 @@ pub async fn start(options: StartOptions) -> Result<Started, StartError> {
             is_whole: !recovered.journal_end.hurts_everyone(),
             holds_metadata: open.holds_metadata,
             unflushed_bytes_max: options.node.unflushed_bytes_max,
+            hangs_after: options.node.hangs_after,
             space,
         })));
         logs.extend(recovered.logs.into_iter().map(|found| (found.log, place)));

@@ -70,10 +70,13 @@ impl Lane {
             };
             match job {
                 Some(job) => {
-                    let access = Arc::clone(&journal.directory.access);
+                    let directory = Arc::clone(&journal.directory);
                     let bytes = job.bytes();
                     partition.flushing.set(true);
-                    let flush = journal.directory.writers.run(move || job.run(&access));
+                    let flush = journal.directory.writers.run(move || {
+                        let _operation = directory.space.under_way.begin();
+                        job.run(&directory.access)
+                    });
                     running.push((Rc::clone(&partition), bytes, flush));
                 }
                 None if partition.replica().log.has_uncovered() => self.mark_dirty(&partition),

@@ -74,6 +74,7 @@ pub(crate) fn options(disk: Arc<dyn Disk>, log_dirs: Vec<PathBuf>, upkeep: Upkee
             broker_defaults: BTreeMap::new(),
             tail_bytes_max: 256 << 10,
             unflushed_bytes_max: 512 << 10,
+            hangs_after: NEVER,
             free_bytes_min: 0,
             entry_bytes_max: JOURNAL.entry_bytes_max(),
             flush_after: after,
@@ -151,7 +152,7 @@ pub(crate) async fn produce(started: &Started, to: TopicPartition, value: Vec<u8
     let batch = batch_of(&value);
     let deadline = started.node.clock.mono() + Duration::from_secs(60);
     let owner = started.lanes.owner(to);
-    started.lanes.call(owner, |lane| async move { lane.room().await }).await;
+    started.lanes.call(owner, move |lane| async move { lane.room_for(&[to]).await }).await;
     let produced = started.lanes.call(owner, move |lane| {
         let header = BatchHeader::read(&batch).unwrap();
         let appended = lane.append(Append { partition: to, batch, header, acks: Acks::All });

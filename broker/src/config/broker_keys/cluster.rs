@@ -171,8 +171,9 @@ pub(super) static KEYS: &[Definition] = &[
         .high()
         .inert("the journal keeps the high watermark")
         .says("How often high watermarks are written down, in milliseconds."),
-    Definition::long("replica.lag.time.max.ms", "10000").high().inert(ONE_NODE).says(
-        "How long a follower may lag before it leaves the in-sync set, in milliseconds. Kafka's default is 30000.",
+    Definition::long("replica.lag.time.max.ms", "10000").at_least(1).high().says(
+        "How long a follower may lag before it leaves the in-sync set, in milliseconds; and how long a write or a sync of \
+         a log directory may take before producers that would wait for it are refused instead. Kafka's default is 30000.",
     ),
     Definition::unset("replica.selector.class", Kind::String)
         .checked(Constraint::OneOf(&[
