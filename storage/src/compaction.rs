@@ -79,6 +79,11 @@ pub struct CompactionLimits {
 pub trait Pace {
     /// So many bytes were read or written; may wait. `false` ends the job, which then changes nothing more.
     fn spent(&mut self, bytes: u64) -> bool;
+
+    /// Whether so much may be written beside what there is. `false` ends the job before it writes any of it.
+    fn has_room(&mut self, _bytes: u64) -> bool {
+        true
+    }
 }
 
 /// One compaction of one log. Planned by [`crate::log::Log::plan_compaction`]; begin with [`CompactJob::map_keys`].

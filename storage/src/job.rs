@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::Fault;
 use crate::disk::Disk;
 use crate::journal::{JournalPosition, JournalReader};
+use crate::segment::SegmentId;
 use crate::segment::file_cache::{FileCache, OPEN_FILES_COUNT};
 use crate::segment::pending_sums::PendingSums;
 
@@ -50,6 +51,11 @@ impl FileAccess {
     /// Block checksums on their way to their files.
     pub(crate) fn pending_sums(&self) -> &PendingSums {
         &self.pending_sums
+    }
+
+    /// Whether checksums of a segment are on their way to its `.sum` file, so that the file alone does not tell.
+    pub fn has_pending_sums(&self, id: SegmentId) -> bool {
+        self.pending_sums.has(id)
     }
 
     /// The full path of a file or directory in the log directory.

@@ -462,9 +462,38 @@ fn a_flipped_bit_in_a_segment_is_found_when_it_is_read() {
         lane.logs[0].evict(0);
         disk.flip_bit(&log_file(0), byte, 2);
         let Read::Job(job) = lane.logs[0].read(Offset(0), Offset(2), 1_000, true) else { panic!("on disk") };
-        assert_eq!(job.try_now(&lane.access), None, "what is wrong is for the job to say");
+        assert_eq!(job.try_now(&lane.access, &mut plenty()), None, "what is wrong is for the job to say");
         assert!(matches!(job.run(&lane.access), Err(Fault::Damage { what: "segment block", position: 0, .. })));
     }
+}
+
+/// What a read may cost that is not to be refused for it.
+fn plenty() -> u64 {
+    u64::MAX
+}
+
+#[test]
+fn a_read_on_the_lane_pays_for_what_it_passes_on_the_way_and_ends_when_that_is_too_much() {
+    let (_, mut lane) = lane_with(LogConfig { index_interval_bytes: 1 << 30, ..LogConfig::default() });
+    for seed in 0..40 {
+        lane.append(0, &Batch { filler_bytes: 10 << 10, seed, ..Batch::of(1) }, 0);
+    }
+    lane.commit().unwrap();
+    lane.flush(0).unwrap();
+    lane.logs[0].evict(0);
+    let read = |from: i64| match lane.logs[0].read(Offset(from), Offset(40), 1000, true) {
+        Read::Job(job) => job,
+        other => panic!("on disk: {other:?}"),
+    };
+    // The files are open once a job has read.
+    let done = read(39).run(&lane.access).unwrap();
+    let (mut enough, mut little) = (1 << 20, 128 << 10);
+    assert!(read(39).try_now(&lane.access, &mut enough) == Some(done));
+    assert!(enough < 624 << 10, "all of 400 KiB was passed: {enough} are left");
+    assert!(read(39).try_now(&lane.access, &mut little).is_none());
+    assert!(little < 64 << 10, "what was read for nothing counts: {little} are left");
+    let mut small = 128 << 10;
+    assert!(read(0).try_now(&lane.access, &mut small).is_some());
 }
 
 #[test]
@@ -481,12 +510,12 @@ fn segment_in_the_page_cache_is_read_without_waiting_and_one_that_is_not_by_a_jo
     let done = read(&lane).run(&lane.access).unwrap();
     let ReadDone::Batches { batches: found, .. } = &done else { panic!("it is there") };
     assert_eq!(found.concat(), batches[1], "one segment at a time");
-    assert_eq!(read(&lane).try_now(&lane.access), Some(done.clone()));
+    assert_eq!(read(&lane).try_now(&lane.access, &mut plenty()), Some(done.clone()));
     disk.seed_page_cache(3);
-    let answers: Vec<_> = (0..32).map(|_| read(&lane).try_now(&lane.access)).collect();
+    let answers: Vec<_> = (0..32).map(|_| read(&lane).try_now(&lane.access, &mut plenty())).collect();
     assert!(answers.contains(&None) && answers.contains(&Some(done)));
     lane.access.files().forget_all(lane.logs[0].key().partition);
-    assert_eq!(read(&lane).try_now(&lane.access), None, "opening a file is a job's work");
+    assert_eq!(read(&lane).try_now(&lane.access, &mut plenty()), None, "opening a file is a job's work");
 }
 
 #[test]

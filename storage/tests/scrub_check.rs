@@ -296,6 +296,26 @@ fn dumped_batches_are_those_that_were_written() {
     assert!(!index.entries.is_empty());
 }
 
+#[test]
+fn a_segment_that_no_checkpoint_has_covered_yet_says_that_its_checksums_are_on_their_way() {
+    let disk = support::new_disk();
+    let mut lane = Lane::start(Arc::new(disk.clone()), config()).unwrap();
+    lane.create(0);
+    for n in 0..60 {
+        lane.append(0, &Batch { seed: n, filler_bytes: 9_000, ..Batch::of(2) }, 0);
+    }
+    lane.commit().unwrap();
+    lane.flush(0).unwrap();
+    let log = &lane.logs[0];
+    let target = SegmentTarget::sealed(log.key().partition, &log.segments()[0]);
+    let open = || SegmentScan::open(&disk, Path::new(support::ROOT), target, Depth::Batches).unwrap().unwrap();
+    assert!(open().sums_wrong().is_some(), "the file alone looks damaged");
+    assert!(lane.access.has_pending_sums(target.id));
+    lane.checkpoint().unwrap();
+    assert!(!lane.access.has_pending_sums(target.id));
+    assert_eq!(open().sums_wrong(), None);
+}
+
 /// The device lost what the page cache still shows: only a read past the cache can find that.
 #[test]
 fn a_scan_finds_what_only_the_device_has_lost() {

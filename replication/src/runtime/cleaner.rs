@@ -40,11 +40,16 @@ pub struct Cleaner {
     lanes: Lanes,
 }
 
+/// How long it waits after a log had no room to be written anew: the log is read whole again for the next attempt.
+const NO_ROOM_LOOK_AGAIN: Duration = Duration::from_secs(60);
+
 /// How a compaction ended that met no fault.
 #[derive(Clone, Copy, Debug)]
 struct Cleaned {
     clean_end: Option<Offset>,
     totals: Totals,
+    /// What it would have needed to go on.
+    lacks_room: Option<u64>,
 }
 
 impl Cleaner {
@@ -117,9 +122,16 @@ impl Cleaner {
         self.lanes.call(owner, end).await;
         self.directory.flushed.notify_one();
         match ended {
-            Ok(Cleaned { clean_end: Some(clean_end), totals }) => {
+            Ok(Cleaned { clean_end: Some(clean_end), totals, .. }) => {
                 tracing::debug!(partition = %id, clean_end = clean_end.0, ?totals, "compacted");
                 None
+            }
+            Ok(Cleaned { lacks_room: Some(bytes), .. }) => {
+                tracing::warn!(
+                    partition = %id,
+                    "is not compacted for now: {bytes} bytes beside it would leave less free than stonelog.free.bytes.min"
+                );
+                Some(NO_ROOM_LOOK_AGAIN)
             }
             // Told to stop, or the log has changed: whatever else is due comes first.
             Ok(Cleaned { clean_end: None, .. }) => Some(settings.backoff),
@@ -147,7 +159,7 @@ impl Cleaner {
         let (mapped, mut budget) = self.on_cleaner(first).await;
         let mut rewriting: Box<Rewriting> = match mapped? {
             Mapped::Ready(rewriting) => rewriting,
-            Mapped::Stopped => return Ok(Cleaned { clean_end: None, totals: Totals::default() }),
+            Mapped::Stopped => return Ok(Cleaned { clean_end: None, totals: Totals::default(), lacks_room: None }),
         };
         loop {
             let access = Arc::clone(&self.directory.access);
@@ -162,11 +174,12 @@ impl Cleaner {
             match step? {
                 Step::Replace(done) => {
                     if !self.replace(owner, done).await? {
-                        return Ok(Cleaned { clean_end: None, totals });
+                        return Ok(Cleaned { clean_end: None, totals, lacks_room: None });
                     }
                 }
-                Step::Done(clean_end) => return Ok(Cleaned { clean_end: Some(clean_end), totals }),
-                Step::Stopped => return Ok(Cleaned { clean_end: None, totals }),
+                Step::Done(clean_end) => return Ok(Cleaned { clean_end: Some(clean_end), totals, lacks_room: None }),
+                Step::Stopped => return Ok(Cleaned { clean_end: None, totals, lacks_room: None }),
+                Step::NoRoom(bytes) => return Ok(Cleaned { clean_end: None, totals, lacks_room: Some(bytes) }),
             }
         }
     }

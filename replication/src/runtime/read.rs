@@ -20,6 +20,16 @@ pub(super) const MOVES_COUNT_MAX: usize = 16;
 /// read is done in about half the time when it is small; of large ones the work is most, and a job's threads do it.
 const NOW_BYTES_MAX: usize = 128 << 10;
 
+/// What a lane reads for one request on the way to that, from an index entry to the offset asked for, for instance: the
+/// rest is a job, and what was read in vain counts.
+const PASSED_NOW_BYTES_MAX: u64 = 512 << 10;
+
+/// What a lane may still read for one request by itself.
+struct Now {
+    wanted: usize,
+    passed: u64,
+}
+
 /// What to read of one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadRequest {
@@ -59,7 +69,7 @@ impl Lane {
         let mut answers = Vec::with_capacity(requests.len());
         let mut left = bytes_max;
         let mut first = true;
-        let mut now_left = NOW_BYTES_MAX;
+        let mut now_left = Now { wanted: NOW_BYTES_MAX, passed: PASSED_NOW_BYTES_MAX };
         for request in requests {
             let answer = self.read(&request, left, first, &mut now_left).await;
             let bytes: usize = answer.done.iter().flat_map(|done| &done.batches).map(Bytes::len).sum();
@@ -75,7 +85,7 @@ impl Lane {
         request: &ReadRequest,
         bytes_left: usize,
         at_least_one: bool,
-        now_left: &mut usize,
+        now_left: &mut Now,
     ) -> ReadAnswer {
         let partition = match self.leading(request.partition, request.current_leader_epoch) {
             Ok(partition) => partition,
@@ -107,10 +117,10 @@ impl Lane {
                 Read::Damaged(_) => break Err(Reject::Damaged),
                 Read::Job(job) => {
                     let access = Arc::clone(&partition.directory().access);
-                    if job.bytes_max() <= *now_left
-                        && let Some(Found::Batches { batches, next, .. }) = job.try_now(&access)
+                    if job.bytes_max() <= now_left.wanted
+                        && let Some(Found::Batches { batches, next, .. }) = job.try_now(&access, &mut now_left.passed)
                     {
-                        *now_left -= job.bytes_max();
+                        now_left.wanted -= job.bytes_max();
                         if batches.is_empty() && next > from {
                             from = next;
                             continue;

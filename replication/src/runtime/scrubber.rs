@@ -160,10 +160,17 @@ impl Scrubber {
         self.is_still_there(target).await.then_some(report)
     }
 
-    /// Reads one segment at the pace; `None` when its files cannot be opened.
+    /// Reads one segment at the pace; `None` when its files cannot be opened, or a checkpoint has yet to write its
+    /// checksums: the next round comes to it.
     async fn read(&mut self, target: SegmentTarget) -> Option<SegmentReport> {
         let directory = Arc::clone(&self.directory);
-        let open = move || SegmentScan::open(&*directory.disk, &directory.path, target, Depth::Batches);
+        let open = move || {
+            // Asked before the `.sum` file is read: what is not pending any more is in it.
+            if directory.access.has_pending_sums(target.id) {
+                return Ok(None);
+            }
+            SegmentScan::open(&*directory.disk, &directory.path, target, Depth::Batches)
+        };
         let mut scan = match self.directory.scrubbers.run(open).await {
             Ok(Ok(Some(scan))) => scan,
             Ok(Ok(None)) => return None,

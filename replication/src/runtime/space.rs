@@ -108,7 +108,7 @@ impl Space {
     }
 
     /// Some more than the watermark, so that the level does not change with every batch.
-    fn enough(&self) -> u64 {
+    pub(super) fn enough(&self) -> u64 {
         self.free_bytes_min + self.free_bytes_min / 8
     }
 

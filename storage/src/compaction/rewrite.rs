@@ -53,6 +53,8 @@ pub enum Step {
     Done(Offset),
     /// The pace said stop, or files have gone meanwhile.
     Stopped,
+    /// There is no room for the next group, which may take so many bytes.
+    NoRoom(u64),
 }
 
 impl Rewriting {
@@ -75,6 +77,11 @@ impl Rewriting {
     /// Writes the next group that changes. After an error nothing more may be done with it.
     pub fn step(&mut self, access: &FileAccess, pace: &mut dyn Pace) -> Result<Step, Fault> {
         while let Some(group) = self.groups.pop_front() {
+            // What it replaces goes only after the next checkpoint.
+            let bytes = self.job.sources[group.clone()].iter().map(|source| source.bytes).sum();
+            if !pace.has_room(bytes) {
+                return Ok(Step::NoRoom(bytes));
+            }
             let written = match self.rewrite(access, pace, group.clone()) {
                 Err(fault) if is_gone(&fault) => Written::Stopped,
                 written => written?,

@@ -73,6 +73,11 @@ impl PendingSums {
         Some((from, run.sums[at(from)..at(to)].to_vec()))
     }
 
+    /// Whether any checksum of the segment is here.
+    pub(crate) fn has(&self, id: SegmentId) -> bool {
+        self.runs().get(&id).is_some_and(|run| !run.sums.is_empty())
+    }
+
     /// Forgets a segment.
     pub(super) fn forget(&self, id: SegmentId) {
         self.runs().remove(&id);

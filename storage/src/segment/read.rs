@@ -3,6 +3,8 @@
 //! Two checks by two routes: the block checksums, which cover base offsets and leader epochs too, and each batch's own
 //! CRC. A job reads from one segment; the caller asks again for the next.
 
+use std::cell::Cell;
+
 use bytes::{Bytes, BytesMut};
 use stonelog_protocol::batch::BatchHeader;
 use stonelog_protocol::batch::header::{HeaderError, crc_matches};
@@ -112,14 +114,23 @@ impl ReadJob {
     }
 
     /// The same without waiting for the device, checked just so: `None` when something is not in memory, and when
-    /// anything is wrong or known to be, which is for [`ReadJob::run`] to find out and say.
-    pub fn try_now(&self, access: &FileAccess) -> Option<ReadDone> {
+    /// anything is wrong or known to be, which is for [`ReadJob::run`] to find out and say. Nor does it read more than
+    /// `bytes_left`: what lies between an index entry and the offset asked for may be much, and so may one batch. What it
+    /// does read is taken off, whatever comes of it.
+    pub fn try_now(&self, access: &FileAccess, bytes_left: &mut u64) -> Option<ReadDone> {
+        let left = Cell::new(*bytes_left);
+        let done = self.read_now(access, &left);
+        *bytes_left = left.get();
+        done
+    }
+
+    fn read_now(&self, access: &FileAccess, bytes_left: &Cell<u64>) -> Option<ReadDone> {
         let Source::Segment { segment, closed, start, skip } = &self.source else { return None };
         if self.hole.is_some() || !skip.is_empty() {
             return None;
         }
         let id = segment.id(self.replica.partition);
-        let file = VerifiedSegment::already_open(access, id, *segment, *closed)?;
+        let file = VerifiedSegment::already_open(access, id, *segment, *closed, bytes_left)?;
         let mut found = self.begin();
         found.read_segment(&file, *segment, *start).ok()?;
         Some(found.done())

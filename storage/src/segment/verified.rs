@@ -1,5 +1,6 @@
 //! One segment open for reading; nothing leaves it unchecked.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -38,16 +39,17 @@ pub(crate) struct VerifiedSegment<'a> {
     skip: &'a [HoleBytes],
     log: Arc<dyn DiskFile>,
     sums: Option<Arc<dyn DiskFile>>,
-    patience: Patience,
+    patience: Patience<'a>,
 }
 
 /// Whether a read may wait for the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Patience {
+#[derive(Debug)]
+pub(super) enum Patience<'a> {
     /// It is a job.
     Waits,
-    /// It runs on a lane: what would wait fails with `WouldBlock`.
-    DoesNotWait,
+    /// It runs on a lane: what would wait fails with `WouldBlock`, and so does what goes beyond the bytes that the lane
+    /// may read, which are taken off here whatever comes of the read.
+    DoesNotWait(&'a Cell<u64>),
 }
 
 impl<'a> VerifiedSegment<'a> {
@@ -73,18 +75,28 @@ impl<'a> VerifiedSegment<'a> {
         id: SegmentId,
         segment: Segment,
         closed: bool,
+        bytes_left: &'a Cell<u64>,
     ) -> Option<VerifiedSegment<'a>> {
         let log = access.files().opened(id, SegmentFile::Log)?;
         let sums = access.files().opened(id, SegmentFile::Sums);
-        Some(VerifiedSegment { access, id, segment, closed, skip: &[], log, sums, patience: Patience::DoesNotWait })
+        let patience = Patience::DoesNotWait(bytes_left);
+        Some(VerifiedSegment { access, id, segment, closed, skip: &[], log, sums, patience })
     }
 
     /// Fills the buffer; fewer bytes only at the end of the file.
     fn read_file(&self, file: &dyn DiskFile, position: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
         match self.patience {
             Patience::Waits => file.read_at(position, buffer),
-            Patience::DoesNotWait => file.read_now_at(position, buffer).map(|()| buffer.len()),
+            Patience::DoesNotWait(_) => file.read_now_at(position, buffer).map(|()| buffer.len()),
         }
+    }
+
+    /// Takes bytes off what a lane may read.
+    fn spend(&self, bytes: u64) -> std::io::Result<()> {
+        let Patience::DoesNotWait(left) = self.patience else { return Ok(()) };
+        let is_enough = left.get() >= bytes;
+        left.set(left.get().saturating_sub(bytes));
+        if is_enough { Ok(()) } else { Err(std::io::ErrorKind::WouldBlock.into()) }
     }
 
     /// Bytes that may be read.
@@ -110,6 +122,7 @@ impl<'a> VerifiedSegment<'a> {
         let first = position / BLOCK_BYTES;
         let start = first * BLOCK_BYTES;
         let end = (position + len).next_multiple_of(BLOCK_BYTES).min(self.segment.bytes);
+        self.spend(end - start).map_err(|source| self.fault(SegmentFile::Log, "read", start, source))?;
         let mut bytes = buffer(end - start);
         let read = self
             .read_file(&*self.log, start, &mut bytes)
@@ -142,7 +155,7 @@ impl<'a> VerifiedSegment<'a> {
         if stored > 0 {
             let mut bytes = buffer(stored * 4);
             // It may have been made since the segment was opened: until then its checksums were in memory.
-            let file = match (&self.sums, self.patience) {
+            let file = match (&self.sums, &self.patience) {
                 (None, Patience::Waits) => {
                     self.access.files().open_existing(self.access, self.id, SegmentFile::Sums)?
                 }
@@ -186,7 +199,7 @@ impl<'a> VerifiedSegment<'a> {
         {
             return Ok(index);
         }
-        if self.patience == Patience::DoesNotWait {
+        if matches!(self.patience, Patience::DoesNotWait(_)) {
             return Err(self.fault(SegmentFile::Index, "read", 0, std::io::ErrorKind::WouldBlock.into()));
         }
         let stored = if self.closed { index_file::read(self.access, self.id, self.segment.bytes)? } else { None };

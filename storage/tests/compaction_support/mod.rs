@@ -47,6 +47,19 @@ impl Pace for Unpaced {
     }
 }
 
+/// Has room for so many bytes.
+pub(crate) struct Room(pub(crate) u64);
+
+impl Pace for Room {
+    fn spent(&mut self, _: u64) -> bool {
+        true
+    }
+
+    fn has_room(&mut self, bytes: u64) -> bool {
+        bytes <= self.0
+    }
+}
+
 /// Stops after so many calls.
 pub(crate) struct Until(pub(crate) u32);
 
@@ -180,7 +193,7 @@ fn run(
                 }
             }
             Step::Done(clean_end) => return Ok((Some(clean_end), rewriting.totals())),
-            Step::Stopped => return Ok((None, rewriting.totals())),
+            Step::Stopped | Step::NoRoom(_) => return Ok((None, rewriting.totals())),
         }
     }
 }

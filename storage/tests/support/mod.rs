@@ -373,7 +373,7 @@ impl Lane {
                     batches
                 }
                 Read::Job(job) => {
-                    let now = job.try_now(&self.access);
+                    let now = job.try_now(&self.access, &mut u64::MAX.clone());
                     let done = job.run(&self.access)?;
                     assert!(now.is_none_or(|now| now == done), "what is read without waiting is the same");
                     match done {

@@ -64,6 +64,13 @@ impl Pace for Budget {
         self.worked_since = self.clock.mono();
         !self.must_stop()
     }
+
+    /// What is free must stay above the watermark, or producers would be refused for a log that got smaller.
+    fn has_room(&mut self, bytes: u64) -> bool {
+        // A measurement that fails says nothing.
+        let space = self.directory.disk.space(&self.directory.path);
+        space.map_or(true, |space| space.usable_bytes >= bytes.saturating_add(self.directory.space.enough()))
+    }
 }
 
 /// How long to rest after so much work.
