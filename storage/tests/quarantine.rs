@@ -390,6 +390,31 @@ fn checksums_that_are_missing_or_wrong_cost_nothing() {
 }
 
 #[test]
+fn a_wrong_checksum_costs_nothing_where_a_cut_took_the_batch_that_the_log_start_straddles() {
+    let disk = new_disk();
+    let mut lane = lane_on(&disk);
+    lane.create(0);
+    for _ in 0..2 {
+        lane.append(0, &Batch::of(3), 0);
+        lane.commit().unwrap();
+    }
+    let ticket = lane.next_ticket();
+    let entry = lane.logs[0].advance_log_start(Offset(4), ticket).unwrap();
+    lane.push(ticket, entry);
+    lane.truncate(0, Offset(4)).unwrap();
+    lane.commit().unwrap();
+    let written = append(&mut lane, 0..80);
+    to_segments(&mut lane);
+    drop(lane);
+    disk.flip_bit(&path_of(0, "00000000000000000000.sum"), 1, 1);
+    let mut lane = lane_on(&disk);
+    assert_eq!(lane.logs[0].segments()[0].base, Offset(0), "with the batches below the log start");
+    for (n, batch) in written.iter().enumerate() {
+        assert_eq!(read_at(&mut lane, 0, 4 + n as i64).as_ref(), Ok(batch));
+    }
+}
+
+#[test]
 fn missing_and_short_files_are_found_at_start_and_written_around() {
     let config = LogConfig { segment_bytes: 80_000, ..LogConfig::default() };
     for (base, cut) in [(0, None), (0, Some(50_000)), (1, None), (1, Some(50_000))] {

@@ -139,7 +139,9 @@ impl SurveyJob {
         let after = self.epochs.partition_point(|entry| entry.start <= known_at);
         let epoch = after.checked_sub(1).map_or(LeaderEpoch::NONE, |at| self.epochs[at].epoch);
         let is_deleted = header.next_offset() <= self.log_start;
-        header.base_offset == next && (header.leader_epoch == epoch || is_deleted)
+        // A cut at the log start takes the batch that straddles it, and the log goes on from there.
+        let follows = header.base_offset == next || (next < header.base_offset && header.base_offset <= self.log_start);
+        follows && (header.leader_epoch == epoch || is_deleted)
     }
 }
 
