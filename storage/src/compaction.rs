@@ -11,7 +11,7 @@
 //! segments anew, each as one [`Replacement`] that [`crate::log::Log::on_compacted`] takes. Nothing is renamed: the new
 //! segment has its own name (base and next version) and is durable before the log names it; the next checkpoint swaps one
 //! for the other; only when that is durable the old files go. A crash anywhere leaves one of the two whole, and files
-//! that nobody names, which the log's next compaction removes.
+//! that nobody names, which a [`SweepJob`] removes before the log's next compaction.
 //!
 //! Damage stops the job and changes nothing. Source: `org.apache.kafka.storage.internals.log.{LogCleaner, Cleaner}`, KIP-534.
 
@@ -29,6 +29,7 @@ use stonelog_protocol::{Offset, ProducerEpoch, ProducerId, Timestamp};
 
 pub use rewrite::{Rewriting, Step};
 pub use scan::Mapped;
+pub use sweep::SweepJob;
 
 use crate::ReplicaKey;
 use crate::segment::{Segment, SegmentName};
@@ -102,8 +103,6 @@ pub struct CompactJob {
     pub(crate) limits: CompactionLimits,
     /// The last batch's last offset of each producer, and its epoch.
     pub(crate) producers: HashMap<ProducerId, (Offset, ProducerEpoch)>,
-    /// All segments of the log, when files that nobody names are to be looked for.
-    pub(crate) sweep: Option<Vec<Segment>>,
 }
 
 /// One segment that takes the place of some.

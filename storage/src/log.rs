@@ -117,9 +117,21 @@ struct Segments {
     compacting: bool,
     /// A compaction met damage: the next start may try again.
     uncleanable: bool,
-    /// What earlier compactions left behind was looked for since the start.
-    swept: bool,
+    /// What earlier compactions left behind is looked for once a start.
+    sweep: Sweep,
     checkpointing: Option<checkpoint::Checkpointing>,
+}
+
+/// See [`crate::compaction::SweepJob`].
+#[derive(Clone, Copy, Debug, Default)]
+enum Sweep {
+    #[default]
+    Wanted,
+    /// After a cut it does not know what a flush would make.
+    UnderWay {
+        is_cut: bool,
+    },
+    Done,
 }
 
 /// See [`Log::settling`].

@@ -470,6 +470,8 @@ fn a_truncation_meanwhile_wins_over_the_compaction() {
     }
     roll(&mut lane, 0);
     let end = lane.logs[0].durable();
+    assert!(lane.logs[0].plan_sweep(NOW, end).is_some());
+    lane.logs[0].on_swept(true);
     let job = lane.logs[0].plan_compaction(NOW, end, LIMITS).unwrap();
     let replica = job.replica;
     let access = Arc::clone(&lane.access);

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stonelog_protocol::{Offset, TopicPartition};
-use stonelog_storage::compaction::{CompactJob, CompactionLimits, Mapped, Replacement, Rewriting, Step, Totals};
+use stonelog_storage::compaction::{
+    CompactJob, CompactionLimits, Mapped, Replacement, Rewriting, Step, SweepJob, Totals,
+};
 use stonelog_storage::segment::delete::DeleteJob;
 use stonelog_storage::{Fault, ReplicaKey};
 
@@ -107,6 +109,13 @@ impl Cleaner {
             hash_seeds,
         };
         let owner = self.lanes.owner(id);
+        if let Err(fault) = self.sweep(owner, id).await {
+            if fault.is_temporary() {
+                return Some(NO_SPACE_LOOK_AGAIN);
+            }
+            self.node.take_offline(&self.directory, &fault);
+            return None;
+        }
         let planned = self.lanes.call(owner, move |lane| std::future::ready(lane.begin_compaction(id, limits))).await;
         let (job, stop) = planned?;
         let replica = job.replica;
@@ -148,6 +157,17 @@ impl Cleaner {
                 None
             }
         }
+    }
+
+    /// Once a start, before a log's first compaction: what a crash left of earlier ones goes.
+    async fn sweep(&self, owner: usize, id: TopicPartition) -> Result<(), Fault> {
+        let planned = self.lanes.call(owner, move |lane| std::future::ready(lane.begin_sweep(id))).await;
+        let Some(job) = planned else { return Ok(()) };
+        let access = Arc::clone(&self.directory.access);
+        let done = self.on_cleaner(move || job.run(&access).map(drop)).await;
+        let is_done = done.is_ok();
+        self.lanes.call(owner, move |lane| async move { lane.end_sweep(id, is_done) }).await;
+        done
     }
 
     async fn compact(&self, owner: usize, job: CompactJob, mut budget: Budget) -> Result<Cleaned, Fault> {
@@ -230,6 +250,18 @@ impl Lane {
             }
         }
         dirtiest
+    }
+
+    fn begin_sweep(self: Rc<Self>, id: TopicPartition) -> Option<SweepJob> {
+        let partition = self.partition(id)?;
+        let last_stable = partition.progress().last_stable_offset;
+        partition.replica_mut().log.plan_sweep(self.node().clock.wall(), last_stable)
+    }
+
+    fn end_sweep(self: Rc<Self>, id: TopicPartition, is_done: bool) {
+        if let Some(partition) = self.partition(id) {
+            partition.replica_mut().log.on_swept(is_done);
+        }
     }
 
     fn begin_compaction(self: Rc<Self>, id: TopicPartition, limits: CompactionLimits) -> Option<(CompactJob, Stop)> {

@@ -11,7 +11,7 @@ use stonelog_protocol::batch::{BatchHeader, Records, crc_matches, open_records};
 use super::offset_map::OffsetMap;
 use super::rewrite::Rewriting;
 use super::transactions::{BatchAt, Marker, Met, Open, marker_of};
-use super::{CompactJob, DECOMPRESSED_BYTES_MAX, Pace, Totals, WINDOW_BYTES, plan, sweep};
+use super::{CompactJob, DECOMPRESSED_BYTES_MAX, Pace, Totals, WINDOW_BYTES, plan};
 use crate::Fault;
 use crate::job::FileAccess;
 use crate::segment::verified::{VerifiedSegment, is_gone};
@@ -37,9 +37,6 @@ impl CompactJob {
     }
 
     fn scan(self, access: &FileAccess, pace: &mut dyn Pace) -> Result<Mapped, Fault> {
-        if let Some(segments) = &self.sweep {
-            sweep::sweep(access, self.replica.partition, segments)?;
-        }
         let dirty = self.sources.iter().filter(|segment| segment.end > self.clean_end);
         let offsets: i64 = dirty.map(|segment| segment.end - segment.base.max(self.clean_end)).sum();
         let limits = self.limits;

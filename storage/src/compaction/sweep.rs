@@ -1,23 +1,42 @@
 //! Removing what a crash left of earlier compactions: files that neither log nor checkpoint name.
 //!
 //! Only before the first compaction since the start, and only when nothing waits for a checkpoint: what the log does not
-//! name then no checkpoint names. Files above the last segment are left alone, a flush may be making one.
+//! name then no checkpoint names. Files above the last segment are left alone, a flush may be making one; a log that is
+//! cut meanwhile flushes nothing until the sweep is over.
 
 use std::io;
 
 use stonelog_protocol::{Offset, TopicPartition};
 
-use crate::Fault;
 use crate::job::FileAccess;
 use crate::segment::{Segment, SegmentName, directory_of};
+use crate::{Fault, ReplicaKey};
 
-/// Removes them; how many there were. `segments` are all of the log's, the last one active.
-pub(super) fn sweep(access: &FileAccess, partition: TopicPartition, segments: &[Segment]) -> Result<usize, Fault> {
+/// Planned by [`crate::log::Log::plan_sweep`], which is to hear of its end by [`crate::log::Log::on_swept`].
+#[derive(Clone, Debug)]
+pub struct SweepJob {
+    /// Whose, in which generation.
+    pub replica: ReplicaKey,
+    /// All of the log's, the last one active.
+    pub(crate) segments: Vec<Segment>,
+}
+
+impl SweepJob {
+    /// Removes them; how many there were.
+    pub fn run(&self, access: &FileAccess) -> Result<usize, Fault> {
+        sweep(access, self.replica.partition, &self.segments)
+    }
+}
+
+fn sweep(access: &FileAccess, partition: TopicPartition, segments: &[Segment]) -> Result<usize, Fault> {
     let (Some(first), Some(active)) = (segments.first(), segments.last()) else { return Ok(0) };
     let is_named = |name: SegmentName| segments.iter().any(|segment| segment.name() == name);
     let directory = directory_of(partition);
-    let listed = access.disk().list(&access.path(&directory));
-    let listed = listed.map_err(|source| access.fault("list", &directory, None, source))?;
+    let listed = match access.disk().list(&access.path(&directory)) {
+        // The log was dropped meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        listed => listed.map_err(|source| access.fault("list", &directory, None, source))?,
+    };
     let mut removed = 0;
     for entry in listed {
         let Some((name, is_deleted)) = parse(&entry.name) else { continue };

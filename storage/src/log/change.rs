@@ -9,6 +9,7 @@ use super::covered::CoveredState;
 use super::tail::{FirstUncovered, Uncovered};
 use super::{Epochs, Log, Producers, Settling};
 use crate::journal::{Change, JournalEntry};
+use crate::segment::Segment;
 use crate::segment::rebuild::{RebuildJob, Rebuilt};
 
 /// What a truncation needs.
@@ -88,7 +89,15 @@ impl Log {
         if rebuilt.replica != self.key || self.is_changing() || rebuilt.end < self.log_start {
             return None;
         }
-        let Rebuilt { end: kept_end, wanted, segments, producers, .. } = rebuilt;
+        let Rebuilt { end: kept_end, wanted, mut segments, producers, .. } = rebuilt;
+        // A compaction may have taken their place meanwhile, or the log start have passed them.
+        let is_there = |kept: &Segment| {
+            self.segments.list.iter().any(|segment| segment.name() == kept.name() && segment.bytes >= kept.bytes)
+        };
+        if segments.iter().any(|kept| kept.end > self.log_start && !is_there(kept)) {
+            return None;
+        }
+        segments.retain(is_there);
         // What was damaged right before the cut stays a hole: the log ends where it was cut.
         let end = if self.holes.cover(kept_end, wanted) { wanted } else { kept_end };
         let mut epochs = self.epochs.clone();
@@ -139,7 +148,7 @@ impl Log {
         &mut self,
         change: Change,
         after: CoveredState,
-        segments: Vec<crate::segment::Segment>,
+        segments: Vec<Segment>,
         ticket: u64,
     ) -> JournalEntry {
         let creation_is_known = self.covered.exists || self.tail.first_uncovered() != Some(FirstUncovered::NotWritten);

@@ -5,10 +5,10 @@
 
 use stonelog_protocol::{Offset, Timestamp};
 
-use super::Log;
+use super::{Log, Sweep};
 use crate::ReplicaKey;
 use crate::compaction::plan::{Dirt, survey};
-use crate::compaction::{CompactJob, CompactionLimits, Replacement};
+use crate::compaction::{CompactJob, CompactionLimits, Replacement, SweepJob};
 use crate::segment::Segment;
 
 impl Log {
@@ -32,18 +32,34 @@ impl Log {
         dirt.is_due(config).then_some(dirt)
     }
 
-    /// Plans the next compaction, if one is due. One at a time: until [`Log::on_compaction_ended`] the segments stay.
+    /// What earlier compactions may have left is to be looked for once, before the first compaction that is due.
+    pub fn plan_sweep(&mut self, now: Timestamp, last_stable: Offset) -> Option<SweepJob> {
+        if !matches!(self.segments.sweep, Sweep::Wanted) {
+            return None;
+        }
+        self.compaction_due(now, last_stable)?;
+        self.segments.sweep = Sweep::UnderWay { is_cut: false };
+        Some(SweepJob { replica: self.key, segments: self.segments.list.clone() })
+    }
+
+    /// The sweep is over, also when the log has changed since; `done`: nothing failed.
+    pub fn on_swept(&mut self, done: bool) {
+        if matches!(self.segments.sweep, Sweep::UnderWay { .. }) {
+            self.segments.sweep = if done { Sweep::Done } else { Sweep::Wanted };
+        }
+    }
+
+    /// Plans the next compaction, if one is due, after [`Log::plan_sweep`]. One at a time: until
+    /// [`Log::on_compaction_ended`] the segments stay.
     pub fn plan_compaction(
         &mut self,
         now: Timestamp,
         last_stable: Offset,
         limits: CompactionLimits,
     ) -> Option<CompactJob> {
-        let dirt = self.compaction_due(now, last_stable)?;
+        let dirt = self.compaction_due(now, last_stable).filter(|_| matches!(self.segments.sweep, Sweep::Done))?;
         let config = self.config.compaction.as_ref()?;
         self.segments.compacting = true;
-        let sweep = (!self.segments.swept).then(|| self.segments.list.clone());
-        self.segments.swept = true;
         Some(CompactJob {
             replica: self.key,
             sources: self.segments.list[dirt.taken_start..dirt.taken_end].to_vec(),
@@ -59,7 +75,6 @@ impl Log {
                 .iter()
                 .filter_map(|(id, state)| Some((id, (state.batches().last()?.last_offset, state.epoch))))
                 .collect(),
-            sweep,
         })
     }
 

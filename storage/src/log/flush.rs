@@ -6,7 +6,7 @@ use std::time::Duration;
 use stonelog_protocol::{Offset, Timestamp};
 
 use super::tail::Chunk;
-use super::{Log, Segments};
+use super::{Log, Segments, Sweep};
 use crate::LogGeneration;
 use crate::index::SparseIndex;
 use crate::segment::flush::{BatchPlace, FlushDone, FlushJob, FlushPart, FlushedPart, SealFirst};
@@ -32,8 +32,7 @@ impl Log {
     /// [`FLUSH_AGE_MAX`] old, or `force`. One job at a time; `None` while one is in flight.
     pub fn plan_flush(&mut self, now: Timestamp, force: bool, min_bytes: u64) -> Option<FlushJob> {
         let flushable = self.tail.flushable_bytes();
-        let is_held = self.segments.hold_flush || !self.segments.deleting.is_empty();
-        if flushable == 0 || self.flush_in_flight || is_held || self.is_changing() {
+        if flushable == 0 || self.flush_in_flight || self.segments.are_held() || self.is_changing() {
             return None;
         }
         let oldest = self.tail.oldest_unflushed()?;
@@ -175,6 +174,12 @@ fn add(part: &mut FlushPart, chunk: &Chunk) {
 }
 
 impl Segments {
+    /// Whether a file made now might be taken for one that is to go.
+    fn are_held(&self) -> bool {
+        let is_swept = matches!(self.sweep, Sweep::UnderWay { is_cut: true });
+        self.hold_flush || !self.deleting.is_empty() || is_swept
+    }
+
     fn whole_index(&self) -> Option<Arc<SparseIndex>> {
         self.active_index.clone().filter(|index| index.known_from() == 0)
     }
@@ -210,6 +215,9 @@ impl Segments {
         self.doomed.extend(self.list.iter().map(Segment::name).filter(|name| !is_kept(name)));
         self.checkpointed_end = self.checkpointed_end.min(end);
         self.clean_end = self.clean_end.min(end);
+        if let Sweep::UnderWay { is_cut } = &mut self.sweep {
+            *is_cut = true;
+        }
         // What is dirty stays so: until the cut is durable the checkpoint names segments as they were.
         self.list = kept;
         self.last_closed = true;

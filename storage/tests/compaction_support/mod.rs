@@ -162,6 +162,11 @@ pub(crate) fn compact_up_to(
     limits: CompactionLimits,
     pace: &mut dyn Pace,
 ) -> Result<Option<Totals>, Fault> {
+    if let Some(sweep) = lane.logs[at].plan_sweep(now, last_stable) {
+        let done = sweep.run(&lane.access);
+        lane.logs[at].on_swept(done.is_ok());
+        done?;
+    }
     let Some(job) = lane.logs[at].plan_compaction(now, last_stable, limits) else { return Ok(None) };
     let replica = job.replica;
     let done = run(lane, at, job, pace);
