@@ -12,8 +12,11 @@ mod brokers;
 mod change;
 mod configs;
 mod elections;
+mod entry;
 mod features;
+mod fencing;
 mod isr;
+mod loss;
 mod partitions;
 mod placement;
 mod producer_ids;
@@ -29,16 +32,18 @@ use stonelog_protocol::{ClusterId, Timestamp, TopicId};
 use crate::metadata::{ApplyError, MetadataImage, MetadataRecord};
 
 pub use active::{ControllerError, MetadataHandle, MetadataOptions, start};
+pub use elections::PREFERRED_ELECTIONS_MAX;
+pub use entry::RECORDS_PER_ENTRY_MAX;
 pub use features::bootstrap_records;
 pub use producer_ids::PRODUCER_ID_BLOCK_LEN;
 pub use request::{
-    AllocateProducerIds, AlterConfigs, AlterPartition, BrokerHeartbeat, ConfigEdit, ConfigOperation, ControllerRequest,
-    CreatePartitions, CreateTopics, DeleteTopics, ElectLeaders, ElectionType, InSyncReplica, IncrementalAlterConfigs,
-    NewPartitions, NewTopic, PartitionIsr, RegisterBrokerRequest, ReplaceConfigs, ReportedDirectory, TopicReference,
-    UnregisterBrokerRequest,
+    AcceptLoss, AllocateProducerIds, AlterConfigs, AlterPartition, BrokerHeartbeat, ConfigEdit, ConfigOperation,
+    ControllerRequest, CreatePartitions, CreateTopics, DeleteTopics, ElectLeaders, ElectionType, FenceBroker,
+    InSyncReplica, IncrementalAlterConfigs, NewPartitions, NewTopic, PartitionIsr, RegisterBrokerRequest,
+    ReplaceConfigs, ReportedDirectory, TopicReference, UnregisterBrokerRequest,
 };
 pub use response::{
-    ConfigResult, ControllerResponse, CreatedTopic, DeletedTopic, ElectionResult, HeartbeatState, IsrResult,
+    Balanced, ConfigResult, ControllerResponse, CreatedTopic, DeletedTopic, ElectionResult, HeartbeatState, IsrResult,
     PartitionsResult, ProducerIdBlock, RegisteredBroker, RegisteredDirectory, TopicResult,
 };
 pub use rules::{ConfigRules, Defaults, ListEdit};
@@ -101,6 +106,9 @@ pub struct Inputs<'a> {
     pub topic_ids: &'a [TopicId],
     /// Random; spreads replicas.
     pub seed: u64,
+    /// Whether every active broker has applied the entry in which the broker that asks to stop handed over; known to
+    /// the soft state of liveness.
+    pub moves_are_known: bool,
     /// What a request may leave unset.
     pub defaults: &'a Defaults,
     /// The rules of settings.
@@ -121,6 +129,9 @@ pub fn decide(image: &MetadataImage, request: &ControllerRequest, inputs: &Input
         ControllerRequest::AllocateProducerIds(request) => producer_ids::decide_allocate(image, *request),
         ControllerRequest::AlterPartition(request) => isr::decide_alter(image, request, inputs),
         ControllerRequest::ElectLeaders(request) => elections::decide_elect(image, request, inputs),
+        ControllerRequest::FenceBroker(request) => fencing::decide_fence(image, *request, inputs),
+        ControllerRequest::BalanceLeaders => elections::decide_balance(image, inputs),
+        ControllerRequest::AcceptLoss(request) => loss::decide_accept(image, request, inputs),
     }
 }
 

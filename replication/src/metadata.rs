@@ -10,6 +10,7 @@ pub mod codec;
 pub mod config;
 pub mod delta;
 pub mod image;
+mod indexes;
 pub mod record;
 pub mod snapshot;
 pub mod topic;

@@ -330,6 +330,8 @@ impl Active {
             next_index: image.index() + 1,
             topic_ids: &topic_ids,
             seed: u64::from_be_bytes(seed),
+            // A lone controller's broker has nobody to hand over to.
+            moves_are_known: true,
             defaults: &self.defaults,
             rules: &*self.rules,
         };

@@ -3,18 +3,17 @@
 //! Liveness itself (sessions, connections) is the carrier's; only fence and unfence are facts.
 
 use stonelog_protocol::error_code::ErrorCode;
-use stonelog_protocol::{BrokerEpoch, BrokerId, DirectoryId, PartitionIndex, TopicPartition};
+use stonelog_protocol::{BrokerEpoch, BrokerId, DirectoryId, TopicPartition};
 
-use super::change::ChangePlan;
+use super::change::Planner;
 use super::request::{BrokerHeartbeat, RegisterBrokerRequest, ReportedDirectory, UnregisterBrokerRequest};
 use super::response::{ControllerResponse, HeartbeatState, RegisteredBroker, RegisteredDirectory};
 use super::rules::ConfigRules;
-use super::{Decision, Inputs, Reject, after, elections};
+use super::{Decision, Inputs, Reject, after, fencing};
 use crate::metadata::broker::ReplicaReport;
 use crate::metadata::record::{BrokerRegistrationChange, RegisterBroker, UnregisterBroker};
 use crate::metadata::{
-    BrokerRegistration, DirectoryRegistration, MetadataImage, MetadataRecord, PartitionRegistration, TopicImage,
-    Verdict,
+    BrokerRegistration, DirectoryRegistration, MetadataImage, MetadataRecord, PartitionRegistration, Verdict,
 };
 
 /// Refuses a broker that is not registered, or that acts under an older registration.
@@ -161,21 +160,22 @@ fn settle_replicas(
     records: &mut Vec<MetadataRecord>,
     answer: &mut RegisteredBroker,
 ) {
-    for (topic, index, partition) in image.partitions() {
-        if !partition.isr.contains(&broker) && !partition.elr.contains(&broker) {
-            continue;
-        }
+    let mut planner = Planner::new(image, rules);
+    for (topic, index, partition) in image.partitions_with_member(broker) {
         let key = TopicPartition { topic_id: topic.id, partition: index };
         let verdict = partition.directory_of(broker).and_then(|id| image.broker(broker)?.verdict(key, id));
+        let mut plan = || planner.plan(topic, index, partition);
         let change = match verdict {
-            Some(Verdict::Lost) => on_lost(image, rules, (topic, index, partition), broker, answer),
+            Some(Verdict::Lost) => {
+                let is_strict = rules.is_strict(image, &topic.name);
+                on_lost(key, partition, is_strict, broker, answer).then(|| plan().lost(broker).finish()).flatten()
+            }
             // The only copy there is serves what it has (rule 9); otherwise it is out until it is whole.
             Some(Verdict::Damaged) if is_last(partition, broker) => None,
-            Some(Verdict::Damaged) => ChangePlan::new(image, rules, topic, index, partition).lost(broker).finish(),
+            Some(Verdict::Damaged) => plan().lost(broker).finish(),
             _ if keeps_its_place(image, partition, broker, verdict) => None,
-            _ if partition.isr.contains(&broker) => {
-                ChangePlan::new(image, rules, topic, index, partition).without(broker).finish()
-            }
+            Some(Verdict::Cut) => plan().cut(broker).finish(),
+            _ if partition.isr.contains(&broker) => plan().without(broker).finish(),
             _ => None,
         };
         records.extend(change.map(MetadataRecord::PartitionChange));
@@ -204,25 +204,26 @@ fn is_last(partition: &PartitionRegistration, broker: BrokerId) -> bool {
     partition.isr.iter().chain(&partition.elr).all(|member| *member == broker)
 }
 
-/// A replica that may lack records leaves ISR and ELR. On a relaxed topic the last member goes on leading, and the
-/// owner is told; on a strict one the partition is offline until somebody accepts the loss or another copy returns.
+/// Whether a replica that may lack records leaves ISR and ELR. On a relaxed topic the last member, if it led last, goes
+/// on leading, and the owner is told; on a strict one the partition is offline until somebody accepts the loss or another
+/// copy returns.
 fn on_lost(
-    image: &MetadataImage,
-    rules: &dyn ConfigRules,
-    (topic, index, partition): (&std::sync::Arc<TopicImage>, PartitionIndex, &PartitionRegistration),
+    key: TopicPartition,
+    partition: &PartitionRegistration,
+    is_strict: bool,
     broker: BrokerId,
     answer: &mut RegisteredBroker,
-) -> Option<crate::metadata::record::PartitionChange> {
-    let key = TopicPartition { topic_id: topic.id, partition: index };
+) -> bool {
     let is_last = is_last(partition, broker);
-    if is_last && !rules.is_strict(image, &topic.name) {
+    let led_last = partition.leader == Some(broker) || partition.last_known_elr == [broker];
+    if is_last && !is_strict && led_last {
         answer.may_lack_records.push(key);
-        return None;
+        return false;
     }
-    if is_last {
+    if is_last && is_strict {
         answer.offline.push(key);
     }
-    ChangePlan::new(image, rules, topic, index, partition).lost(broker).finish()
+    true
 }
 
 pub(super) fn decide_heartbeat(
@@ -242,29 +243,40 @@ pub(super) fn decide_heartbeat(
     let known: Vec<_> = broker.directories.iter().map(|directory| directory.id).collect();
     change.online_directories = request.online_directories.clone().filter(|online| *online != known);
     let mut state = HeartbeatState { is_caught_up, is_fenced: broker.fenced, should_shut_down: false };
-    let is_lone = image.brokers().len() == 1;
     if broker.fenced {
         if request.want_shutdown {
             state.should_shut_down = true;
         } else if !request.want_fence && is_caught_up {
             change.fenced = Some(false);
+            // It left and was not stopped, or was being fenced bit by bit.
+            change.in_controlled_shutdown = broker.in_controlled_shutdown.then_some(false);
             state.is_fenced = false;
         }
-    } else if request.want_shutdown {
-        decide_shutdown(image, broker, is_lone, &mut change, &mut state);
+        let records = fencing::with_effects(image, inputs, broker, change);
+        return Ok(Decision::new(records, ControllerResponse::Heartbeat(state)));
+    }
+    if request.want_shutdown {
+        decide_shutdown(image, inputs, broker, &mut change, &mut state);
     } else if request.want_fence {
         change.fenced = Some(true);
         state.is_fenced = true;
     }
-    let records = with_effects(image, inputs, broker, change);
+    if change.fenced == Some(true) {
+        let (records, is_complete) = fencing::fence(image, inputs, broker, change);
+        state.is_fenced = is_complete;
+        state.should_shut_down &= is_complete;
+        return Ok(Decision::new(records, ControllerResponse::Heartbeat(state)));
+    }
+    let records = fencing::with_effects(image, inputs, broker, change);
     Ok(Decision::new(records, ControllerResponse::Heartbeat(state)))
 }
 
-/// A broker may stop when it leads nothing that another could lead. A lone broker stops as it is: nobody takes over.
+/// A broker may stop when it leads nothing that another could lead and, if it had to hand over, every active broker has
+/// applied the moves. A lone broker stops as it is: nobody takes over.
 fn decide_shutdown(
     image: &MetadataImage,
+    inputs: &Inputs<'_>,
     broker: &BrokerRegistration,
-    is_lone: bool,
     change: &mut BrokerRegistrationChange,
     state: &mut HeartbeatState,
 ) {
@@ -272,62 +284,15 @@ fn decide_shutdown(
         let other = |member: &BrokerId| *member != broker.id && image.is_active(*member);
         partition.leader == Some(broker.id) && partition.isr.iter().any(other)
     };
-    if is_lone {
+    if image.brokers().len() == 1 {
         state.should_shut_down = true;
-    } else if image.partitions().any(|(_, _, partition)| could_hand_over(partition)) {
+    } else if image.partitions_with_member(broker.id).any(|(_, _, partition)| could_hand_over(partition)) {
         change.in_controlled_shutdown = (!broker.in_controlled_shutdown).then_some(true);
-    } else {
+    } else if !broker.in_controlled_shutdown || inputs.moves_are_known {
         change.fenced = Some(true);
         state.is_fenced = true;
         state.should_shut_down = true;
     }
-}
-
-/// A registration change with what follows from it, in one entry: who is fenced leaves first, who is unfenced may be
-/// elected after.
-fn with_effects(
-    image: &MetadataImage,
-    inputs: &Inputs<'_>,
-    broker: &BrokerRegistration,
-    change: BrokerRegistrationChange,
-) -> Vec<MetadataRecord> {
-    let is_change = change.fenced.is_some() || change.in_controlled_shutdown.is_some();
-    if !is_change && change.online_directories.is_none() {
-        return Vec::new();
-    }
-    let leaves = change.fenced == Some(true) || change.in_controlled_shutdown == Some(true);
-    let record = MetadataRecord::BrokerRegistrationChange(change.clone());
-    let changed = after(image, inputs.next_index, std::slice::from_ref(&record));
-    if leaves {
-        let mut records: Vec<_> = elections::on_broker_gone(&changed, inputs.rules, broker.id).collect();
-        records.push(record);
-        return records;
-    }
-    let mut records = vec![record];
-    if change.online_directories.is_some() {
-        records.extend(on_directories_changed(&changed, inputs.rules, broker.id));
-    }
-    if change.fenced == Some(false) {
-        let changed = after(image, inputs.next_index, &records);
-        records.extend(elections::on_broker_active(&changed, inputs.rules, broker.id));
-    }
-    records
-}
-
-/// A replica whose directory went offline is absent: out of the in-sync set, its ELR place kept (rule 12).
-fn on_directories_changed(image: &MetadataImage, rules: &dyn ConfigRules, broker: BrokerId) -> Vec<MetadataRecord> {
-    let Some(registration) = image.broker(broker) else { return Vec::new() };
-    let is_absent = |partition: &PartitionRegistration| {
-        partition.isr.contains(&broker)
-            && partition.directory_of(broker).is_some_and(|id| !registration.has_directory(id))
-    };
-    let absent = image.partitions().filter(|(_, _, partition)| is_absent(partition));
-    absent
-        .filter_map(|(topic, index, partition)| {
-            let change = ChangePlan::new(image, rules, topic, index, partition).without(broker).finish()?;
-            Some(MetadataRecord::PartitionChange(change))
-        })
-        .collect()
 }
 
 /// Forgets a broker: it leaves every ISR and ELR in the same entry.
@@ -340,16 +305,11 @@ pub(super) fn decide_unregister(
         let message = format!("Broker ID {} is not currently registered", request.id);
         return Err(Reject::new(ErrorCode::BrokerIdNotRegistered, message));
     };
-    let is_member =
-        |partition: &PartitionRegistration| partition.isr.contains(&broker.id) || partition.elr.contains(&broker.id);
-    let mut records: Vec<_> = image
-        .partitions()
-        .filter(|(_, _, partition)| is_member(partition))
-        .filter_map(|(topic, index, partition)| {
-            let change = ChangePlan::new(image, inputs.rules, topic, index, partition).lost(broker.id).finish()?;
-            Some(MetadataRecord::PartitionChange(change))
-        })
-        .collect();
+    let mut planner = Planner::new(image, inputs.rules);
+    let changes = image
+        .partitions_with_member(broker.id)
+        .filter_map(|(topic, index, partition)| planner.plan(topic, index, partition).lost(broker.id).finish());
+    let mut records: Vec<_> = changes.map(MetadataRecord::PartitionChange).collect();
     records.push(MetadataRecord::UnregisterBroker(UnregisterBroker { id: broker.id, epoch: broker.epoch }));
     Ok(Decision::new(records, ControllerResponse::UnregisterBroker))
 }

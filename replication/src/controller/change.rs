@@ -1,63 +1,166 @@
-//! Building one partition's change: target in-sync set in, ELR and leader out (Kafka's `PartitionChangeBuilder`,
-//! KIP-966).
+//! Building one partition's change: target in-sync set and replicas in, ELR and leader out (Kafka's
+//! `PartitionChangeBuilder`, KIP-966).
 //!
 //! While the in-sync set is at least the effective min ISR, the ELR is empty. Below it, whoever leaves the in-sync set
 //! keeps a place in the ELR, unless it may lack records. A leader comes from the in-sync set; only when nobody there
-//! can lead, from the ELR. A strict partition is never led by anybody else.
+//! can lead, from the ELR, and there a member whose last start found a torn tail only as rule 11 has it. A strict
+//! partition is never led by anybody else; a relaxed one without ISR and ELR by its last known leader.
+//!
+//! A reassignment is complete in the change that brings the last of its targets in sync. Replicas being added count
+//! neither for the min ISR nor for its default until then.
 
 use std::sync::Arc;
 
-use stonelog_protocol::{BrokerId, PartitionIndex, TopicPartition};
+use stonelog_protocol::{BrokerId, DirectoryId, LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
 
 use super::rules::ConfigRules;
 use crate::metadata::record::PartitionChange;
-use crate::metadata::{MetadataImage, PartitionRegistration, TopicImage, Verdict};
+use crate::metadata::{MetadataImage, PartitionRegistration, RecoveryState, TopicImage};
+
+/// What a topic's settings mean for its partitions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Promise {
+    is_strict: bool,
+    min_isr: usize,
+}
+
+/// Plans the changes of many partitions: settings are looked up once per topic, as long as a topic's partitions come one
+/// after the other.
+pub(super) struct Planner<'a> {
+    image: &'a MetadataImage,
+    rules: &'a dyn ConfigRules,
+    last: Option<(TopicId, usize, Promise)>,
+}
+
+impl<'a> Planner<'a> {
+    pub(super) fn new(image: &'a MetadataImage, rules: &'a dyn ConfigRules) -> Planner<'a> {
+        Planner { image, rules, last: None }
+    }
+
+    /// A change of one partition that changes nothing yet.
+    pub(super) fn plan(
+        &mut self,
+        topic: &'a Arc<TopicImage>,
+        index: PartitionIndex,
+        partition: &'a PartitionRegistration,
+    ) -> ChangePlan<'a> {
+        let count = partition.settled_count();
+        let promise = match self.last {
+            Some((id, of, promise)) if id == topic.id && of == count => promise,
+            _ => promise_of(self.image, self.rules, topic, count),
+        };
+        self.last = Some((topic.id, count, promise));
+        ChangePlan {
+            image: self.image,
+            rules: self.rules,
+            topic,
+            index,
+            partition,
+            promise,
+            isr: partition.isr.clone(),
+            layout: Layout::of(partition),
+            lost: Vec::new(),
+            cut: partition.cut.clone(),
+            prefer_first: false,
+            leaving: None,
+        }
+    }
+}
+
+fn promise_of(image: &MetadataImage, rules: &dyn ConfigRules, topic: &TopicImage, replicas: usize) -> Promise {
+    Promise {
+        is_strict: rules.is_strict(image, &topic.name),
+        min_isr: rules.min_insync_replicas(image, &topic.name, replicas),
+    }
+}
+
+/// Who holds a partition, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub(super) replicas: Vec<BrokerId>,
+    /// In the order of `replicas`.
+    pub(super) directories: Vec<DirectoryId>,
+    pub(super) adding: Vec<BrokerId>,
+    pub(super) removing: Vec<BrokerId>,
+}
+
+impl Layout {
+    pub(super) fn of(partition: &PartitionRegistration) -> Layout {
+        Layout {
+            replicas: partition.replicas.clone(),
+            directories: partition.directories.clone(),
+            adding: partition.adding.clone(),
+            removing: partition.removing.clone(),
+        }
+    }
+
+    fn directory_of(&self, broker: BrokerId) -> Option<DirectoryId> {
+        let place = self.replicas.iter().position(|replica| *replica == broker)?;
+        self.directories.get(place).copied()
+    }
+
+    /// The same without what is being removed, if a reassignment is in progress and every target is in sync.
+    fn completed(&self, isr: &[BrokerId]) -> Option<Layout> {
+        let is_reassigning = !self.adding.is_empty() || !self.removing.is_empty();
+        let both = || self.replicas.iter().zip(&self.directories).filter(|(b, _)| !self.removing.contains(b));
+        if !is_reassigning || !both().all(|(broker, _)| isr.contains(broker)) {
+            return None;
+        }
+        Some(Layout {
+            replicas: both().map(|(broker, _)| *broker).collect(),
+            directories: both().map(|(_, directory)| *directory).collect(),
+            adding: Vec::new(),
+            removing: Vec::new(),
+        })
+    }
+}
 
 /// A change being decided.
 pub(super) struct ChangePlan<'a> {
     image: &'a MetadataImage,
+    rules: &'a dyn ConfigRules,
     topic: &'a TopicImage,
     index: PartitionIndex,
     partition: &'a PartitionRegistration,
-    min_isr: usize,
-    target_isr: Vec<BrokerId>,
+    promise: Promise,
+    isr: Vec<BrokerId>,
+    layout: Layout,
     /// Replicas that may lack records: out of ISR and ELR.
     lost: Vec<BrokerId>,
+    /// Members that lead only as rule 11 has it.
+    cut: Vec<BrokerId>,
     prefer_first: bool,
-    /// Brokers that may not lead although the image says they are active.
+    /// A broker that may not lead although the image says it is active.
     leaving: Option<BrokerId>,
 }
 
 impl<'a> ChangePlan<'a> {
     pub(super) fn new(
         image: &'a MetadataImage,
-        rules: &dyn ConfigRules,
+        rules: &'a dyn ConfigRules,
         topic: &'a Arc<TopicImage>,
         index: PartitionIndex,
         partition: &'a PartitionRegistration,
     ) -> ChangePlan<'a> {
-        ChangePlan {
-            image,
-            topic,
-            index,
-            partition,
-            min_isr: rules.min_insync_replicas(image, &topic.name, partition.replicas.len()),
-            target_isr: partition.isr.clone(),
-            lost: Vec::new(),
-            prefer_first: false,
-            leaving: None,
-        }
+        Planner::new(image, rules).plan(topic, index, partition)
     }
 
     /// The in-sync set shall be this.
     pub(super) fn isr(mut self, isr: Vec<BrokerId>) -> Self {
-        self.target_isr = isr;
+        self.isr = isr;
+        self
+    }
+
+    /// The replicas shall be these. Who is none any more leaves every set.
+    pub(super) fn layout(mut self, layout: Layout) -> Self {
+        self.isr.retain(|member| layout.replicas.contains(member));
+        self.layout = layout;
         self
     }
 
     /// A broker leaves the in-sync set and leads no longer.
     pub(super) fn without(mut self, broker: BrokerId) -> Self {
-        self.target_isr.retain(|member| *member != broker);
+        self.isr.retain(|member| *member != broker);
         self.leaving = Some(broker);
         self
     }
@@ -68,6 +171,14 @@ impl<'a> ChangePlan<'a> {
         self.without(broker)
     }
 
+    /// A broker's replica ended in a torn tail when it started. It is not in sync until it has caught up.
+    pub(super) fn cut(mut self, broker: BrokerId) -> Self {
+        if !self.cut.contains(&broker) {
+            self.cut.push(broker);
+        }
+        self.without(broker)
+    }
+
     /// The first replica shall lead if it is in sync.
     pub(super) fn preferred(mut self) -> Self {
         self.prefer_first = true;
@@ -75,86 +186,121 @@ impl<'a> ChangePlan<'a> {
     }
 
     /// The change, or `None` if nothing changes.
-    pub(super) fn finish(self) -> Option<PartitionChange> {
+    pub(super) fn finish(mut self) -> Option<PartitionChange> {
         let old = self.partition;
-        let mut isr = self.target_isr.clone();
+        let completed = self.layout.completed(&self.isr);
+        let is_completed = completed.is_some();
+        if let Some(completed) = completed {
+            self = self.layout(completed);
+        }
+        let settled = self.layout.replicas.len() - self.layout.adding.len();
+        if settled != old.settled_count() {
+            self.promise = promise_of(self.image, self.rules, self.topic, settled);
+        }
+        let min_isr = self.promise.min_isr;
+        let mut isr = self.isr.clone();
         let mut elr = self.eligible(&isr);
-        let leader = self.elect(&isr, &elr);
+        let mut leader = self.elect(&isr).or_else(|| self.elect_from(&elr));
+        let mut recovering = None;
+        if leader.is_none() && isr.is_empty() && elr.is_empty() && !self.promise.is_strict {
+            leader = self.last_known().filter(|last| self.is_acceptable(*last));
+            recovering = leader.map(|_| RecoveryState::Recovering);
+        }
         if let Some(leader) = leader
             && !isr.contains(&leader)
         {
             isr = vec![leader];
-            elr.retain(|member| *member != leader);
-            // An election from the ELR may have satisfied a min ISR of one.
-            if isr.len() >= self.min_isr {
-                elr.clear();
-            }
+            elr = self.eligible(&isr);
         }
         let last_known_elr = match (leader, old.leader) {
-            (Some(_), _) if isr.len() >= self.min_isr => Vec::new(),
+            (Some(_), _) if isr.len() >= min_isr => Vec::new(),
             (None, Some(last)) => vec![last],
             _ => old.last_known_elr.clone(),
         };
-        let mut change = PartitionChange::of(self.topic.id, self.index);
+        let cut: Vec<BrokerId> = self.cut.iter().copied().filter(|broker| elr.contains(broker)).collect();
+        let unchanged = PartitionChange::of(self.topic.id, self.index);
+        let mut change = unchanged.clone();
+        let Layout { replicas, directories, adding, removing } = self.layout;
+        if replicas != old.replicas || directories != old.directories {
+            (change.replicas, change.directories) = (Some(replicas), Some(directories));
+        }
+        change.adding = (adding != old.adding).then_some(adding);
+        change.removing = (removing != old.removing).then_some(removing);
         change.isr = (isr != old.isr).then_some(isr);
         change.elr = (elr != old.elr).then_some(elr);
         change.last_known_elr = (last_known_elr != old.last_known_elr).then_some(last_known_elr);
-        change.leader = (leader != old.leader).then_some(leader);
-        (change != PartitionChange::of(self.topic.id, self.index)).then_some(change)
+        // What a removed replica still reports must not count: the epoch it knows is over.
+        change.leader = (leader != old.leader || is_completed).then_some(leader);
+        change.recovering = recovering.filter(|recovering| *recovering != old.recovering);
+        change.cut = (cut != old.cut).then_some(cut);
+        (change != unchanged).then_some(change)
     }
 
     fn eligible(&self, isr: &[BrokerId]) -> Vec<BrokerId> {
-        if isr.len() >= self.min_isr {
+        if isr.len() >= self.promise.min_isr {
             return Vec::new();
         }
         let old = self.partition;
-        let candidates = old.isr.iter().chain(&old.elr);
-        let mut elr: Vec<BrokerId> =
-            candidates.copied().filter(|broker| !isr.contains(broker) && !self.lost.contains(broker)).collect();
-        elr.sort_by_key(|broker| old.replicas.iter().position(|replica| replica == broker));
-        elr
+        let is_candidate = |broker: &BrokerId| {
+            (old.isr.contains(broker) || old.elr.contains(broker))
+                && !isr.contains(broker)
+                && !self.lost.contains(broker)
+        };
+        self.layout.replicas.iter().copied().filter(is_candidate).collect()
     }
 
-    fn elect(&self, isr: &[BrokerId], elr: &[BrokerId]) -> Option<BrokerId> {
-        let old = self.partition;
+    fn elect(&self, isr: &[BrokerId]) -> Option<BrokerId> {
         let can_lead = |broker: &BrokerId| isr.contains(broker) && self.is_acceptable(*broker);
         if self.prefer_first
-            && let Some(first) = old.preferred_leader().filter(can_lead)
+            && let Some(first) = self.layout.replicas.first().copied().filter(can_lead)
         {
             return Some(first);
         }
-        if let Some(leader) = old.leader.filter(can_lead) {
+        if let Some(leader) = self.partition.leader.filter(can_lead) {
             return Some(leader);
         }
-        let in_sync = old.replicas.iter().copied().find(can_lead);
-        in_sync.or_else(|| old.replicas.iter().copied().find(|broker| self.can_lead_from_elr(*broker, elr)))
+        self.layout.replicas.iter().copied().find(can_lead)
+    }
+
+    /// A whole member at once; a cut one when no registered member is whole and enough of them have registered, and then
+    /// the one that reaches furthest.
+    fn elect_from(&self, elr: &[BrokerId]) -> Option<BrokerId> {
+        let acceptable: Vec<BrokerId> = elr.iter().copied().filter(|broker| self.is_acceptable(*broker)).collect();
+        if let Some(whole) = acceptable.iter().copied().find(|broker| !self.cut.contains(broker)) {
+            return Some(whole);
+        }
+        if acceptable.len() < self.promise.min_isr.min(elr.len()) {
+            return None;
+        }
+        let mut furthest: Option<((LeaderEpoch, Offset), BrokerId)> = None;
+        for broker in acceptable {
+            let end = self.end_of(broker);
+            // Among equals the first replica.
+            if furthest.is_none_or(|(best, _)| end > best) {
+                furthest = Some((end, broker));
+            }
+        }
+        furthest.map(|(_, broker)| broker)
+    }
+
+    /// Where a cut replica ended when its broker registered.
+    fn end_of(&self, broker: BrokerId) -> (LeaderEpoch, Offset) {
+        let key = TopicPartition { topic_id: self.topic.id, partition: self.index };
+        let report = self.image.broker(broker).and_then(|registration| registration.report(key));
+        report.map_or((LeaderEpoch::NONE, Offset::ZERO), |report| (report.last_epoch, report.log_end_offset))
+    }
+
+    fn last_known(&self) -> Option<BrokerId> {
+        let last = self.partition.leader.or(self.partition.last_known_elr.first().copied())?;
+        self.layout.replicas.contains(&last).then_some(last)
     }
 
     /// Registered, unfenced, not leaving, its directory online.
     fn is_acceptable(&self, broker: BrokerId) -> bool {
-        self.leaving != Some(broker) && self.image.is_active(broker) && self.verdict(broker).is_some()
-    }
-
-    /// As rule 11 has it: a proved member at once; a cut one when no registered member is proved and enough of them
-    /// have registered.
-    fn can_lead_from_elr(&self, broker: BrokerId, elr: &[BrokerId]) -> bool {
-        if !elr.contains(&broker) || !self.is_acceptable(broker) {
-            return false;
-        }
-        match self.verdict(broker) {
-            Some(Verdict::Proved) => true,
-            Some(Verdict::Cut) => {
-                let members = || self.partition.isr.iter().chain(&self.partition.elr).copied();
-                let registered = members().filter(|member| self.image.is_active(*member));
-                let proved = registered.clone().any(|member| self.verdict(member) == Some(Verdict::Proved));
-                !proved && registered.count() >= self.min_isr.min(members().count())
-            }
-            Some(Verdict::Lost | Verdict::Damaged) | None => false,
-        }
-    }
-
-    fn verdict(&self, broker: BrokerId) -> Option<Verdict> {
-        let partition = TopicPartition { topic_id: self.topic.id, partition: self.index };
-        self.image.broker(broker)?.verdict(partition, self.partition.directory_of(broker)?)
+        let Some(registration) = self.image.broker(broker) else { return false };
+        let directory = self.layout.directory_of(broker);
+        self.leaving != Some(broker)
+            && registration.is_active()
+            && directory.is_some_and(|directory| registration.has_directory(directory))
     }
 }

@@ -3,13 +3,17 @@
 use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::{BrokerId, PartitionIndex};
 
-use super::change::ChangePlan;
+use super::change::{ChangePlan, Planner};
+use super::entry::Entry;
 use super::request::{ElectLeaders, ElectionType};
-use super::response::{ControllerResponse, ElectionResult};
+use super::response::{Balanced, ControllerResponse, ElectionResult};
 use super::rules::ConfigRules;
 use super::{Decision, Inputs, Reject};
 use crate::metadata::record::PartitionChange;
 use crate::metadata::{MetadataImage, MetadataRecord};
+
+/// Preferred leaders put back in one go (Kafka's `MAX_ELECTIONS_PER_IMBALANCE`).
+pub const PREFERRED_ELECTIONS_MAX: usize = 1_000;
 
 pub(super) fn decide_elect(
     image: &MetadataImage,
@@ -90,36 +94,55 @@ fn elect_uncleanly(
     change.elr = Some(Vec::new());
     change.last_known_elr = Some(Vec::new());
     change.recovering = Some(crate::metadata::RecoveryState::Recovering);
+    change.cut = (!partition.cut.is_empty()).then(Vec::new);
     Some(change)
 }
 
-/// The changes that take a broker out of every in-sync set and every leadership.
-pub(super) fn on_broker_gone<'a>(
-    image: &'a MetadataImage,
-    rules: &'a dyn ConfigRules,
-    broker: BrokerId,
-) -> impl Iterator<Item = MetadataRecord> + 'a {
-    image.partitions().filter(move |(_, _, partition)| partition.isr.contains(&broker)).filter_map(
-        move |(topic, index, partition)| {
-            let change = ChangePlan::new(image, rules, topic, index, partition).without(broker).finish()?;
-            Some(MetadataRecord::PartitionChange(change))
-        },
-    )
+/// The elections that have become possible of partitions nobody leads, or of those among them with a replica on one
+/// broker, while they fit; whether all did.
+pub(super) fn of_leaderless(
+    image: &MetadataImage,
+    rules: &dyn ConfigRules,
+    broker: Option<BrokerId>,
+    mut entry: Entry,
+) -> (Vec<MetadataRecord>, bool) {
+    let mut planner = Planner::new(image, rules);
+    for (topic, index, partition) in image.leaderless_partitions() {
+        if broker.is_some_and(|broker| !partition.replicas.contains(&broker)) {
+            continue;
+        }
+        let change = planner.plan(topic, index, partition).finish().filter(|change| change.leader.is_some());
+        if change.is_some_and(|change| !entry.push(MetadataRecord::PartitionChange(change))) {
+            break;
+        }
+    }
+    let (records, is_full) = entry.finish();
+    (records, !is_full)
 }
 
-/// The elections that become possible when a broker is unfenced: of partitions without a leader.
-pub(super) fn on_broker_active<'a>(
-    image: &'a MetadataImage,
-    rules: &'a dyn ConfigRules,
-    broker: BrokerId,
-) -> impl Iterator<Item = MetadataRecord> + 'a {
-    image
-        .partitions()
-        .filter(move |(_, _, partition)| partition.leader.is_none() && partition.replicas.contains(&broker))
-        .filter_map(move |(topic, index, partition)| {
-            let change = ChangePlan::new(image, rules, topic, index, partition).finish()?;
-            Some(MetadataRecord::PartitionChange(change))
-        })
+/// What is due from time to time: leaders for partitions without one, and preferred leaders back in their place, at most
+/// [`PREFERRED_ELECTIONS_MAX`] of them. The answer says whether to ask again at once.
+pub(super) fn decide_balance(image: &MetadataImage, inputs: &Inputs<'_>) -> Result<Decision, Reject> {
+    let (records, is_complete) = of_leaderless(image, inputs.rules, None, Entry::new(PREFERRED_ELECTIONS_MAX));
+    let elected = records.len();
+    let mut records = records;
+    let mut planner = Planner::new(image, inputs.rules);
+    let mut has_more = !is_complete;
+    for (topic, index, partition) in image.partitions() {
+        let preferred = partition.preferred_leader();
+        if partition.leader.is_none() || partition.leader == preferred {
+            continue;
+        }
+        let change = planner.plan(topic, index, partition).preferred().finish();
+        let Some(change) = change.filter(|change| change.leader == Some(preferred)) else { continue };
+        if records.len() - elected == PREFERRED_ELECTIONS_MAX {
+            has_more = true;
+            break;
+        }
+        records.push(MetadataRecord::PartitionChange(change));
+    }
+    let moved = records.len() - elected;
+    Ok(Decision::new(records, ControllerResponse::BalanceLeaders(Balanced { elected, moved, has_more })))
 }
 
 /// The changes that follow from a new effective min ISR: an ELR that is no longer needed goes, in the same entry.
@@ -130,7 +153,7 @@ pub(super) fn on_min_isr_changed(
 ) -> Vec<MetadataRecord> {
     let mut records = Vec::new();
     for topic in after.topics() {
-        let replicas = topic.partitions.iter().map(|partition| partition.replicas.len()).max().unwrap_or(1);
+        let replicas = topic.partitions.iter().map(|partition| partition.settled_count()).max().unwrap_or(1);
         let has_elr = topic.partitions.iter().any(|p| !p.elr.is_empty() || !p.last_known_elr.is_empty());
         let min_isr = |image| rules.min_insync_replicas(image, &topic.name, replicas);
         if !has_elr || min_isr(before) == min_isr(after) {

@@ -173,5 +173,6 @@ pub(super) fn new_partition(
         leader_epoch: LeaderEpoch(0),
         partition_epoch: PartitionEpoch(0),
         recovering: RecoveryState::Recovered,
+        cut: Vec::new(),
     })
 }

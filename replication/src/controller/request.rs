@@ -37,6 +37,13 @@ pub enum ControllerRequest {
     AlterPartition(AlterPartition),
     /// ElectLeaders.
     ElectLeaders(ElectLeaders),
+    /// The session of a broker has ended. Asked by the controller itself.
+    FenceBroker(FenceBroker),
+    /// It is time to look for partitions without a leader, and for preferred leaders that do not lead. Asked by the
+    /// controller itself.
+    BalanceLeaders,
+    /// Somebody accepts that a partition lacks records.
+    AcceptLoss(AcceptLoss),
 }
 
 impl ControllerRequest {
@@ -103,6 +110,26 @@ pub struct BrokerHeartbeat {
 pub struct UnregisterBrokerRequest {
     /// Which broker.
     pub id: BrokerId,
+}
+
+/// See [`ControllerRequest::FenceBroker`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FenceBroker {
+    /// Which broker.
+    pub id: BrokerId,
+    /// The registration whose session has ended.
+    pub epoch: BrokerEpoch,
+}
+
+/// See [`ControllerRequest::AcceptLoss`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptLoss {
+    /// The topic's name.
+    pub topic: String,
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// The replica that shall lead with what it has.
+    pub replica: BrokerId,
 }
 
 /// See [`ControllerRequest::CreateTopics`].

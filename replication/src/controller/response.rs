@@ -8,6 +8,7 @@ use stonelog_protocol::{
 use super::Reject;
 use crate::metadata::ConfigResource;
 use crate::metadata::ConfigValues;
+use crate::metadata::record::LossAccepted;
 use crate::metadata::topic::RecoveryState;
 
 /// Any answer; the variant is that of the request.
@@ -35,6 +36,15 @@ pub enum ControllerResponse {
     AlterPartition(Vec<IsrResult>),
     /// Per partition, in the order asked; elections that were not needed are left out when all were asked for.
     ElectLeaders(Vec<ElectionResult>),
+    /// Whether the broker is fenced; if not, some of its in-sync sets are left: ask again.
+    FenceBroker {
+        /// See above.
+        is_fenced: bool,
+    },
+    /// What was done.
+    BalanceLeaders(Balanced),
+    /// What was accepted.
+    AcceptLoss(LossAccepted),
 }
 
 impl ControllerResponse {
@@ -75,6 +85,17 @@ pub struct RegisteredDirectory {
     /// The directory was not there for that incarnation: an old copy has been put back, and every replica in it may lack
     /// records.
     pub is_old_copy: bool,
+}
+
+/// See [`ControllerResponse::BalanceLeaders`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Balanced {
+    /// Partitions that have a leader again.
+    pub elected: usize,
+    /// Partitions that went back to their preferred leader.
+    pub moved: usize,
+    /// Whether some were left for the next time, which should be soon.
+    pub has_more: bool,
 }
 
 /// See [`ControllerResponse::Heartbeat`].

@@ -3,6 +3,7 @@
 mod brokers;
 mod damaged;
 mod elections;
+mod members;
 mod old_copy;
 use std::sync::Arc;
 use stonelog_protocol::error_code::ErrorCode;
@@ -15,7 +16,8 @@ use super::response::PartitionState;
 use super::*;
 use crate::metadata::broker::ReplicaReport;
 use crate::metadata::record::{
-    BrokerRegistrationChange, ConfigRecord, PartitionChange, PartitionRecord, ProducerIdsRecord, TopicRecord,
+    BrokerRegistrationChange, ConfigRecord, LossAccepted, PartitionChange, PartitionRecord, ProducerIdsRecord,
+    TopicRecord,
 };
 use crate::metadata::{ConfigResource, PartitionRegistration, RecoveryState, TopicImage, Verdict};
 use stonelog_storage::log_dir::RecordedEpochs;
@@ -48,6 +50,7 @@ fn decided(image: &MetadataImage, request: ControllerRequest) -> Result<Decision
         next_index: image.index() + 1,
         topic_ids: &topic_ids,
         seed: 0,
+        moves_are_known: true,
         defaults: &Defaults::default(),
         rules: &rules,
     };
@@ -173,6 +176,7 @@ fn topic_is_created_as_topic_settings_and_partitions() {
                 leader_epoch: LeaderEpoch(0),
                 partition_epoch: PartitionEpoch(0),
                 recovering: RecoveryState::Recovered,
+                cut: Vec::new(),
             },
         })
     };

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use stonelog_protocol::{
     BrokerEpoch, BrokerId, DirectoryId, LeaderEpoch, PartitionEpoch, PartitionIndex, ProducerId, TopicId,
+    TopicPartition,
 };
 
 use super::batch::RecordBatch;
@@ -20,8 +21,8 @@ use super::codec::METADATA_VERSION;
 use super::config::ConfigResource;
 use super::image::MetadataImage;
 use super::record::{
-    BrokerRegistrationChange, ClusterInit, MetadataRecord, PartitionChange, PartitionRecord, ProducerIdsRecord,
-    RegisterBroker, TopicRecord, UnregisterBroker,
+    BrokerRegistrationChange, ClusterInit, LossAccepted, MetadataRecord, PartitionChange, PartitionRecord,
+    ProducerIdsRecord, RegisterBroker, TopicRecord, UnregisterBroker,
 };
 use super::topic::{PartitionRegistration, TopicImage, is_internal};
 
@@ -103,6 +104,7 @@ impl MetadataImage {
                 }
                 Ok(())
             }
+            MetadataRecord::LossAccepted(loss) => self.apply_loss_accepted(loss),
             MetadataRecord::NoOp => Ok(()),
         }
     }
@@ -140,7 +142,11 @@ impl MetadataImage {
             fenced: record.fenced,
             in_controlled_shutdown: record.in_controlled_shutdown,
             directories: record.directories.clone(),
-            differing: record.differing.as_slice().into(),
+            differing: {
+                let mut differing = record.differing.clone();
+                differing.sort_by_key(|report| report.partition);
+                differing.into()
+            },
             unfenced_with: match old {
                 Some(old) if !from_snapshot => self.still_unfenced_with(old, &record.directories),
                 _ => record.unfenced_with.as_slice().into(),
@@ -172,18 +178,20 @@ impl MetadataImage {
     }
 
     fn bump_epochs_led_by(&mut self, broker: BrokerId) {
-        let leads = |topic: &Arc<TopicImage>| topic.partitions.iter().any(|p| p.leader == Some(broker));
-        if !self.topics.values().any(leads) {
+        let led: Vec<(Arc<str>, usize)> = self
+            .partitions_with_member(broker)
+            .filter(|(_, _, partition)| partition.leader == Some(broker))
+            .map(|(topic, index, _)| (topic.name.clone(), place_of(index).expect("a partition's index is a place")))
+            .collect();
+        if led.is_empty() {
             return;
         }
-        for topic in Arc::make_mut(&mut self.topics).values_mut().filter(|topic| leads(topic)) {
-            for partition in &mut Arc::make_mut(topic).partitions {
-                if partition.leader == Some(broker) {
-                    let partition = Arc::make_mut(partition);
-                    partition.leader_epoch = next_leader_epoch(partition.leader_epoch);
-                    partition.partition_epoch = next_partition_epoch(partition.partition_epoch);
-                }
-            }
+        let topics = Arc::make_mut(&mut self.topics);
+        for (topic, place) in led {
+            let topic = Arc::make_mut(topics.get_mut(&topic).expect("found a moment ago"));
+            let partition = Arc::make_mut(&mut topic.partitions[place]);
+            partition.leader_epoch = next_leader_epoch(partition.leader_epoch);
+            partition.partition_epoch = next_partition_epoch(partition.partition_epoch);
         }
     }
 
@@ -246,26 +254,46 @@ impl MetadataImage {
             return Err(ApplyError::PartitionOutOfOrder(record.topic_id, record.index));
         }
         topic.partitions.push(Arc::new(record.registration.clone()));
+        let key = TopicPartition { topic_id: record.topic_id, partition: record.index };
+        Arc::make_mut(&mut self.indexes).on_partition(key, None, Some(&record.registration));
         Ok(())
     }
 
     fn apply_partition_change(&mut self, change: &PartitionChange) -> Result<(), ApplyError> {
         let (topic_id, index) = (change.topic_id, change.index);
         let unknown = ApplyError::UnknownPartition(topic_id, index);
-        let Ok(place) = usize::try_from(index.0) else { return Err(unknown) };
+        let Some(place) = place_of(index) else { return Err(unknown) };
         let Some(slot) = self.topic_mut(topic_id)?.partitions.get_mut(place) else { return Err(unknown) };
         let next = changed(slot, change);
         check(topic_id, index, &next)?;
-        *slot = Arc::new(next);
+        let next = Arc::new(next);
+        let old = std::mem::replace(slot, Arc::clone(&next));
+        let key = TopicPartition { topic_id, partition: index };
+        Arc::make_mut(&mut self.indexes).on_partition(key, Some(&old), Some(&next));
         Ok(())
     }
 
     fn apply_remove_topic(&mut self, id: TopicId) -> Result<(), ApplyError> {
         let name = Arc::make_mut(&mut self.names).remove(&id).ok_or(ApplyError::UnknownTopic(id))?;
-        Arc::make_mut(&mut self.topics).remove(&name);
+        let topic = Arc::make_mut(&mut self.topics).remove(&name).expect("names and topics hold the same topics");
+        let indexes = Arc::make_mut(&mut self.indexes);
+        for (index, partition) in (0..).map(PartitionIndex).zip(&topic.partitions) {
+            indexes.on_partition(TopicPartition { topic_id: id, partition: index }, Some(partition), None);
+        }
+        if self.losses_accepted.keys().any(|partition| partition.topic_id == id) {
+            Arc::make_mut(&mut self.losses_accepted).retain(|partition, _| partition.topic_id != id);
+        }
         if self.config(&ConfigResource::Topic(name.clone())).is_some() {
             Arc::make_mut(&mut self.configs).topics.remove(&name);
         }
+        Ok(())
+    }
+
+    fn apply_loss_accepted(&mut self, loss: &LossAccepted) -> Result<(), ApplyError> {
+        if self.partition(loss.partition).is_none() {
+            return Err(ApplyError::UnknownPartition(loss.partition.topic_id, loss.partition.partition));
+        }
+        Arc::make_mut(&mut self.losses_accepted).insert(loss.partition, loss.clone());
         Ok(())
     }
 
@@ -302,7 +330,12 @@ pub(crate) fn changed(old: &PartitionRegistration, change: &PartitionChange) -> 
         },
         partition_epoch: next_partition_epoch(old.partition_epoch),
         recovering: change.recovering.unwrap_or(old.recovering),
+        cut: or(&change.cut, &old.cut),
     }
+}
+
+fn place_of(index: PartitionIndex) -> Option<usize> {
+    usize::try_from(index.0).ok()
 }
 
 fn next_leader_epoch(epoch: LeaderEpoch) -> LeaderEpoch {
@@ -325,6 +358,10 @@ fn check(topic: TopicId, index: PartitionIndex, partition: &PartitionRegistratio
         "an in-sync set outside the replicas"
     } else if !subset(&partition.elr) || partition.elr.iter().any(|broker| partition.isr.contains(broker)) {
         "an eligible set outside the replicas or inside the in-sync set"
+    } else if !partition.cut.iter().all(|broker| partition.elr.contains(broker)) {
+        "a cut member outside the eligible set"
+    } else if !subset(&partition.adding) || !subset(&partition.removing) {
+        "a reassignment of others than its replicas"
     } else if partition.leader.is_some_and(|leader| !partition.isr.contains(&leader)) {
         "a leader outside the in-sync set"
     } else {

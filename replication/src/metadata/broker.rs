@@ -98,7 +98,8 @@ pub struct BrokerRegistration {
     pub in_controlled_shutdown: bool,
     /// Its directories that are online. A replica assigned to any other directory of this broker is absent (rule 12).
     pub directories: Vec<DirectoryRegistration>,
-    /// Replicas whose verdict is not their directory's, as of the registration.
+    /// Replicas whose verdict is not their directory's, and cut ones with where they end, as of the registration. By
+    /// partition.
     pub differing: Arc<[ReplicaReport]>,
     /// For every directory it ever was unfenced with: the epoch of the last incarnation that was. Directories that are
     /// offline keep theirs; those that no replica lies in are forgotten at the next registration. By directory id.
@@ -132,8 +133,13 @@ impl BrokerRegistration {
     /// What the broker's registration proves of a replica in a directory; `None` while that directory is offline.
     pub fn verdict(&self, partition: TopicPartition, directory: DirectoryId) -> Option<Verdict> {
         let of_directory = self.directories.iter().find(|known| known.id == directory)?.verdict;
-        let differing = self.differing.iter().find(|report| report.partition == partition);
-        Some(differing.map_or(of_directory, |report| report.verdict))
+        Some(self.report(partition).map_or(of_directory, |report| report.verdict))
+    }
+
+    /// What the registration said of one replica.
+    pub fn report(&self, partition: TopicPartition) -> Option<&ReplicaReport> {
+        let place = self.differing.binary_search_by_key(&partition, |report| report.partition).ok()?;
+        Some(&self.differing[place])
     }
 
     /// The endpoint of a listener.

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use stonelog_protocol::{
     BrokerEpoch, BrokerId, ClusterId, DirectoryId, LeaderEpoch, Offset, PartitionEpoch, PartitionIndex, ProducerId,
-    TopicPartition, Uuid,
+    Timestamp, TopicPartition, Uuid,
 };
 
 use super::broker::{DirectoryRegistration, Endpoint, ReplicaReport, SecurityProtocol, Verdict};
 use super::config::ConfigResource;
 use super::record::{
-    BrokerRegistrationChange, ClusterInit, ConfigRecord, FeatureLevelRecord, MetadataRecord, PartitionChange,
-    PartitionRecord, ProducerIdsRecord, RegisterBroker, TopicRecord, UnregisterBroker,
+    BrokerRegistrationChange, ClusterInit, ConfigRecord, FeatureLevelRecord, LossAccepted, MetadataRecord,
+    PartitionChange, PartitionRecord, ProducerIdsRecord, RegisterBroker, TopicRecord, UnregisterBroker,
 };
 use super::topic::{PartitionRegistration, RecoveryState};
 
@@ -242,6 +242,7 @@ mod kind {
     pub(super) const BROKER_REGISTRATION_CHANGE: u8 = 17;
     pub(super) const NO_OP: u8 = 20;
     pub(super) const CLUSTER_INIT: u8 = 100;
+    pub(super) const LOSS_ACCEPTED: u8 = 101;
 }
 
 /// The version a record type is written in; all versions from 1 are read.
@@ -249,6 +250,8 @@ fn version_of(kind: u8) -> u8 {
     match kind {
         // 2: with the epochs its directories were last unfenced with.
         kind::REGISTER_BROKER => 2,
+        // 2: with the eligible members whose last start found a torn tail.
+        kind::PARTITION | kind::PARTITION_CHANGE => 2,
         _ => 1,
     }
 }
@@ -271,6 +274,7 @@ impl MetadataRecord {
             MetadataRecord::Config(_) => kind::CONFIG,
             MetadataRecord::ProducerIds(_) => kind::PRODUCER_IDS,
             MetadataRecord::FeatureLevel(_) => kind::FEATURE_LEVEL,
+            MetadataRecord::LossAccepted(_) => kind::LOSS_ACCEPTED,
             MetadataRecord::NoOp => kind::NO_OP,
         };
         out.u8(kind);
@@ -321,6 +325,13 @@ impl MetadataRecord {
                 out.text(&feature.name);
                 out.i16(feature.level);
             }
+            MetadataRecord::LossAccepted(loss) => {
+                out.uuid(loss.partition.topic_id);
+                out.i32(loss.partition.partition.0);
+                out.i32(loss.replica.0);
+                out.brokers(&loss.instead_of);
+                out.i64(loss.at.0);
+            }
             MetadataRecord::NoOp => {}
         }
     }
@@ -358,8 +369,8 @@ fn decode_body(kind: u8, version: u8, input: &mut Reader<'_>) -> Result<Metadata
             online_directories: input.option(Reader::uuids)?,
         }),
         kind::TOPIC => MetadataRecord::Topic(TopicRecord { id: input.uuid()?, name: input.shared_text()? }),
-        kind::PARTITION => MetadataRecord::Partition(decode_partition(input)?),
-        kind::PARTITION_CHANGE => MetadataRecord::PartitionChange(decode_change(input)?),
+        kind::PARTITION => MetadataRecord::Partition(decode_partition(version, input)?),
+        kind::PARTITION_CHANGE => MetadataRecord::PartitionChange(decode_change(version, input)?),
         kind::REMOVE_TOPIC => MetadataRecord::RemoveTopic(input.uuid()?),
         kind::CONFIG => MetadataRecord::Config(ConfigRecord {
             resource: decode_resource(input)?,
@@ -374,6 +385,12 @@ fn decode_body(kind: u8, version: u8, input: &mut Reader<'_>) -> Result<Metadata
         kind::FEATURE_LEVEL => {
             MetadataRecord::FeatureLevel(FeatureLevelRecord { name: input.text()?.to_owned(), level: input.i16()? })
         }
+        kind::LOSS_ACCEPTED => MetadataRecord::LossAccepted(LossAccepted {
+            partition: TopicPartition { topic_id: input.uuid()?, partition: PartitionIndex(input.i32()?) },
+            replica: BrokerId(input.i32()?),
+            instead_of: input.brokers()?,
+            at: Timestamp(input.i64()?),
+        }),
         kind::NO_OP => MetadataRecord::NoOp,
         other => return Err(DecodeError::UnknownRecord(other)),
     })
@@ -484,9 +501,10 @@ fn encode_partition(out: &mut Writer, partition: &PartitionRecord) {
     out.i32(registration.leader_epoch.0);
     out.i32(registration.partition_epoch.0);
     encode_recovery(out, registration.recovering);
+    out.brokers(&registration.cut);
 }
 
-fn decode_partition(input: &mut Reader<'_>) -> Result<PartitionRecord, DecodeError> {
+fn decode_partition(version: u8, input: &mut Reader<'_>) -> Result<PartitionRecord, DecodeError> {
     Ok(PartitionRecord {
         topic_id: input.uuid()?,
         index: PartitionIndex(input.i32()?),
@@ -502,6 +520,7 @@ fn decode_partition(input: &mut Reader<'_>) -> Result<PartitionRecord, DecodeErr
             leader_epoch: LeaderEpoch(input.i32()?),
             partition_epoch: PartitionEpoch(input.i32()?),
             recovering: decode_recovery(input)?,
+            cut: if version == 1 { Vec::new() } else { input.brokers()? },
         },
     })
 }
@@ -519,9 +538,10 @@ fn encode_change(out: &mut Writer, change: &PartitionChange) {
     });
     out.option(change.directories.as_ref(), |out, ids| out.list(ids, |out, id| out.uuid(*id)));
     out.option(change.recovering.as_ref(), |out, state| encode_recovery(out, *state));
+    out.option(change.cut.as_ref(), |out, brokers| out.brokers(brokers));
 }
 
-fn decode_change(input: &mut Reader<'_>) -> Result<PartitionChange, DecodeError> {
+fn decode_change(version: u8, input: &mut Reader<'_>) -> Result<PartitionChange, DecodeError> {
     let mut change = PartitionChange::of(input.uuid()?, PartitionIndex(input.i32()?));
     change.isr = input.option(Reader::brokers)?;
     change.replicas = input.option(Reader::brokers)?;
@@ -532,6 +552,9 @@ fn decode_change(input: &mut Reader<'_>) -> Result<PartitionChange, DecodeError>
     change.leader = input.option(|input| input.option(|input| input.i32().map(BrokerId)))?;
     change.directories = input.option(Reader::uuids)?;
     change.recovering = input.option(decode_recovery)?;
+    if version > 1 {
+        change.cut = input.option(Reader::brokers)?;
+    }
     Ok(change)
 }
 

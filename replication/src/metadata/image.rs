@@ -11,6 +11,8 @@ use stonelog_protocol::{BrokerId, ClusterId, PartitionIndex, ProducerId, TopicId
 
 use super::broker::BrokerRegistration;
 use super::config::{ConfigResource, ConfigValues, Configs};
+use super::indexes::Indexes;
+use super::record::LossAccepted;
 use super::topic::{PartitionRegistration, TopicImage};
 
 /// The metadata as of one entry.
@@ -24,6 +26,8 @@ pub struct MetadataImage {
     pub(super) configs: Arc<Configs>,
     pub(super) features: Arc<BTreeMap<String, i16>>,
     pub(super) next_producer_id: ProducerId,
+    pub(super) losses_accepted: Arc<BTreeMap<TopicPartition, LossAccepted>>,
+    pub(super) indexes: Arc<Indexes>,
     pub(super) controller: Option<BrokerId>,
 }
 
@@ -43,6 +47,7 @@ impl PartialEq for MetadataImage {
             && self.configs == other.configs
             && self.features == other.features
             && self.next_producer_id == other.next_producer_id
+            && self.losses_accepted == other.losses_accepted
     }
 }
 
@@ -58,6 +63,8 @@ impl MetadataImage {
             configs: Arc::default(),
             features: Arc::default(),
             next_producer_id: ProducerId(0),
+            losses_accepted: Arc::default(),
+            indexes: Arc::default(),
             controller: None,
         }
     }
@@ -147,6 +154,11 @@ impl MetadataImage {
     /// The first producer id of the next block.
     pub fn next_producer_id(&self) -> ProducerId {
         self.next_producer_id
+    }
+
+    /// The last loss somebody accepted for a partition.
+    pub fn loss_accepted(&self, partition: TopicPartition) -> Option<&LossAccepted> {
+        self.losses_accepted.get(&partition)
     }
 
     /// The finalized features and their levels.

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use stonelog_protocol::{BrokerEpoch, BrokerId, ClusterId, DirectoryId, PartitionIndex, ProducerId, TopicId, Uuid};
+use stonelog_protocol::{
+    BrokerEpoch, BrokerId, ClusterId, DirectoryId, PartitionIndex, ProducerId, Timestamp, TopicId, TopicPartition, Uuid,
+};
 
 use super::broker::{DirectoryRegistration, Endpoint, ReplicaReport};
 use super::config::ConfigResource;
@@ -36,6 +38,8 @@ pub enum MetadataRecord {
     ProducerIds(ProducerIdsRecord),
     /// A feature is finalized at a level; 0 removes it.
     FeatureLevel(FeatureLevelRecord),
+    /// Somebody accepted that a partition lacks records.
+    LossAccepted(LossAccepted),
     /// Nothing.
     NoOp,
 }
@@ -143,6 +147,8 @@ pub struct PartitionChange {
     pub last_known_elr: Option<Vec<BrokerId>>,
     /// Whether the leader still recovers.
     pub recovering: Option<RecoveryState>,
+    /// Members of the eligible set whose last start found a torn tail.
+    pub cut: Option<Vec<BrokerId>>,
 }
 
 impl PartitionChange {
@@ -160,8 +166,22 @@ impl PartitionChange {
             elr: None,
             last_known_elr: None,
             recovering: None,
+            cut: None,
         }
     }
+}
+
+/// See [`MetadataRecord::LossAccepted`]. The election that follows is a change of its own, in the same entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LossAccepted {
+    /// Which partition.
+    pub partition: TopicPartition,
+    /// The replica that leads from then on with what it has.
+    pub replica: BrokerId,
+    /// The replicas that held more, or may have.
+    pub instead_of: Vec<BrokerId>,
+    /// When, by the controller's clock.
+    pub at: Timestamp,
 }
 
 /// See [`MetadataRecord::Config`].

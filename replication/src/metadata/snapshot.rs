@@ -60,6 +60,7 @@ impl MetadataImage {
                 next: self.next_producer_id(),
             }));
         }
+        records.extend(self.losses_accepted.values().cloned().map(MetadataRecord::LossAccepted));
         records
     }
 

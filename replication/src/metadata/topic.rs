@@ -49,6 +49,8 @@ pub struct PartitionRegistration {
     pub partition_epoch: PartitionEpoch,
     /// Whether the leader was elected uncleanly and has not said it recovered.
     pub recovering: RecoveryState,
+    /// Members of the ELR whose last start found a torn tail (rule 11); within `elr`. Who is in sync again is whole.
+    pub cut: Vec<BrokerId>,
 }
 
 impl PartitionRegistration {
@@ -56,6 +58,26 @@ impl PartitionRegistration {
     pub fn directory_of(&self, broker: BrokerId) -> Option<DirectoryId> {
         let place = self.replicas.iter().position(|replica| *replica == broker)?;
         self.directories.get(place).copied()
+    }
+
+    /// Whether a reassignment is in progress.
+    pub fn is_reassigning(&self) -> bool {
+        !self.adding.is_empty() || !self.removing.is_empty()
+    }
+
+    /// The replicas when the reassignment in progress is complete, in their order.
+    pub fn target_replicas(&self) -> impl Iterator<Item = BrokerId> + '_ {
+        self.replicas.iter().copied().filter(|replica| !self.removing.contains(replica))
+    }
+
+    /// The replicas as they were before the reassignment in progress, in their order.
+    pub fn settled_replicas(&self) -> impl Iterator<Item = BrokerId> + '_ {
+        self.replicas.iter().copied().filter(|replica| !self.adding.contains(replica))
+    }
+
+    /// How many replicas count for the min ISR and its default: not those being added.
+    pub fn settled_count(&self) -> usize {
+        self.settled_replicas().count()
     }
 
     /// The replica elected when nothing speaks against it.

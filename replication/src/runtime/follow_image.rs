@@ -220,8 +220,7 @@ impl Lane {
             }
             replica.leader_epoch = registration.leader_epoch;
             if registration.leader == Some(me) {
-                let settled = registration.replicas.len() - registration.adding.len();
-                let min_isr = config.effective_min_isr(settled);
+                let min_isr = config.effective_min_isr(registration.settled_count());
                 let leadership = Leadership::of(image, partition.id(), registration, min_isr, config.is_strict());
                 if replica.log.latest_epoch() != Some(registration.leader_epoch) {
                     // The epoch begins at the present end, whether or not anything is appended in it (KIP-101).

@@ -46,6 +46,7 @@ fn registration(leader: BrokerId) -> PartitionRegistration {
         leader_epoch: LeaderEpoch(0),
         partition_epoch: PartitionEpoch(0),
         recovering: RecoveryState::Recovered,
+        cut: Vec::new(),
     }
 }
 

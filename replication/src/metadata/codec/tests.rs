@@ -21,6 +21,7 @@ fn every_record() -> Vec<MetadataRecord> {
     full_change.removing = Some(Vec::new());
     full_change.elr = Some(brokers(&[2]));
     full_change.last_known_elr = Some(brokers(&[1]));
+    full_change.cut = Some(brokers(&[2]));
     full_change.recovering = Some(RecoveryState::Recovering);
     let mut small_change = PartitionChange::of(topic_id, PartitionIndex(0));
     small_change.leader = Some(Some(BrokerId(2)));
@@ -72,6 +73,7 @@ fn every_record() -> Vec<MetadataRecord> {
                 leader_epoch: LeaderEpoch(7),
                 partition_epoch: PartitionEpoch(8),
                 recovering: RecoveryState::Recovered,
+                cut: brokers(&[2]),
             },
         }),
         MetadataRecord::PartitionChange(full_change),
@@ -103,6 +105,12 @@ fn every_record() -> Vec<MetadataRecord> {
             next: ProducerId(1000),
         }),
         MetadataRecord::FeatureLevel(FeatureLevelRecord { name: "f".to_owned(), level: -1 }),
+        MetadataRecord::LossAccepted(LossAccepted {
+            partition: TopicPartition { topic_id, partition: PartitionIndex(4) },
+            replica: BrokerId(2),
+            instead_of: brokers(&[1, 3]),
+            at: Timestamp(1_700_000_000_001),
+        }),
         MetadataRecord::NoOp,
     ]
 }

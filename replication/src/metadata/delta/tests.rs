@@ -31,6 +31,7 @@ fn partition(byte: u8, index: i32) -> MetadataRecord {
         leader_epoch: LeaderEpoch(0),
         partition_epoch: PartitionEpoch(0),
         recovering: RecoveryState::Recovered,
+        cut: Vec::new(),
     };
     MetadataRecord::Partition(PartitionRecord { topic_id: id(byte), index: PartitionIndex(index), registration })
 }

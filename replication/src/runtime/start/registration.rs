@@ -32,7 +32,14 @@ pub(super) async fn register(
         };
         let recorded = directory.open.meta.recorded_epochs();
         registrations.push(ReportedDirectory { id: directory.open.meta.directory_id, verdict, recorded });
-        differing.extend(reports(options.node_id, &image, directory).filter(|report| report.verdict != verdict));
+        // Where a cut replica ends decides only where another member could lead instead.
+        let tells = |report: &ReplicaReport| match report.verdict {
+            Verdict::Cut if verdict == Verdict::Cut => {
+                image.partition(report.partition).is_some_and(|partition| partition.replicas.len() > 1)
+            }
+            of_replica => of_replica != verdict,
+        };
+        differing.extend(reports(options.node_id, &image, directory).filter(tells));
     }
     let request = RegisterBrokerRequest {
         id: options.node_id,

@@ -1,0 +1,51 @@
+//! Accepting a loss: a person has a partition led by a replica that may lack acknowledged records (`accept-loss`).
+//!
+//! The only way a strict partition is ever led by anybody outside ISR and ELR. It is done for one partition at a time,
+//! names the replica, and leaves a record that stays in the image.
+
+use stonelog_protocol::error_code::ErrorCode;
+use stonelog_protocol::{BrokerId, TopicPartition};
+
+use super::request::AcceptLoss;
+use super::response::ControllerResponse;
+use super::{Decision, Inputs, Reject};
+use crate::metadata::record::{LossAccepted, PartitionChange};
+use crate::metadata::{MetadataImage, MetadataRecord, RecoveryState};
+
+pub(super) fn decide_accept(
+    image: &MetadataImage,
+    request: &AcceptLoss,
+    inputs: &Inputs<'_>,
+) -> Result<Decision, Reject> {
+    let topic = image.topic_by_name(&request.topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let partition = topic.partition(request.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let name = format!("{}-{}", request.topic, request.partition);
+    if let Some(leader) = partition.leader {
+        let message = format!("{name} is led by broker {leader}: there is no loss to accept");
+        return Err(Reject::new(ErrorCode::ElectionNotNeeded, message));
+    }
+    let Some(directory) = partition.directory_of(request.replica) else {
+        let message = format!("broker {} holds no replica of {name}", request.replica);
+        return Err(Reject::new(ErrorCode::InvalidReplicaAssignment, message));
+    };
+    let is_there = image.broker(request.replica).is_some_and(|b| b.is_active() && b.has_directory(directory));
+    if !is_there {
+        let message = format!("the replica of {name} on broker {} is not online", request.replica);
+        return Err(Reject::new(ErrorCode::ReplicaNotAvailable, message));
+    }
+    let members = partition.isr.iter().chain(&partition.elr).chain(&partition.last_known_elr);
+    let mut instead_of: Vec<BrokerId> = members.copied().filter(|member| *member != request.replica).collect();
+    instead_of.sort();
+    instead_of.dedup();
+    let key = TopicPartition { topic_id: topic.id, partition: request.partition };
+    let accepted = LossAccepted { partition: key, replica: request.replica, instead_of, at: inputs.now };
+    let mut change = PartitionChange::of(topic.id, request.partition);
+    change.leader = Some(Some(request.replica));
+    change.isr = Some(vec![request.replica]);
+    change.elr = (!partition.elr.is_empty()).then(Vec::new);
+    change.last_known_elr = (!partition.last_known_elr.is_empty()).then(Vec::new);
+    change.cut = (!partition.cut.is_empty()).then(Vec::new);
+    change.recovering = Some(RecoveryState::Recovering);
+    let records = vec![MetadataRecord::LossAccepted(accepted.clone()), MetadataRecord::PartitionChange(change)];
+    Ok(Decision::new(records, ControllerResponse::AcceptLoss(accepted)))
+}

@@ -1,0 +1,180 @@
+//! Who may lead when every member of ISR and ELR has been away (rule 11), and what follows when a broker is fenced.
+
+use super::*;
+
+fn fence(image: &MetadataImage, broker: i32) -> MetadataImage {
+    let request = FenceBroker { id: BrokerId(broker), epoch: image.broker(BrokerId(broker)).unwrap().epoch };
+    let (image, decision) = run(image, ControllerRequest::FenceBroker(request));
+    assert_eq!(decision.response, ControllerResponse::FenceBroker { is_fenced: true });
+    image
+}
+
+/// A new incarnation whose one replica ended in a torn tail there.
+fn restart_cut(image: &MetadataImage, broker: i32, incarnation: u8, end: (i32, i64)) -> MetadataImage {
+    let differing = vec![ReplicaReport {
+        partition: TopicPartition { topic_id: topic_id(0), partition: PartitionIndex(0) },
+        verdict: Verdict::Cut,
+        last_epoch: LeaderEpoch(end.0),
+        log_end_offset: Offset(end.1),
+    }];
+    let recorded = image.broker(BrokerId(broker)).unwrap().last_unfenced_with(directory(broker));
+    let request = RegisterBrokerRequest {
+        differing,
+        directories: vec![reported(directory(broker), Verdict::Cut, recorded.map(|epoch| epoch.0))],
+        ..registration(broker, incarnation, Verdict::Cut)
+    };
+    unfence(&run(image, ControllerRequest::RegisterBroker(request)).0, broker)
+}
+
+/// Three replicas, min ISR two; 1 left first, then 2, then the leader 3.
+fn all_gone(configs: &[(&str, &str)]) -> MetadataImage {
+    let image = [1, 2, 3].iter().fold(with_topic(3, &[1, 2, 3], configs), |image, broker| fence(&image, *broker));
+    assert_eq!((p0(&image).leader, &p0(&image).elr), (None, &ids(&[2, 3])));
+    image
+}
+
+#[test]
+fn among_cut_members_the_one_that_reaches_furthest_leads_once_enough_have_registered() {
+    let image = restart_cut(&all_gone(&[]), 2, 2, (4, 70));
+    assert_eq!((p0(&image).leader, &p0(&image).cut), (None, &ids(&[2])));
+    let longer = restart_cut(&image, 3, 2, (4, 71));
+    assert_eq!((p0(&longer).leader, &p0(&longer).cut), (Some(BrokerId(3)), &ids(&[2])));
+    let shorter = restart_cut(&image, 3, 2, (3, 900));
+    assert_eq!(p0(&shorter).leader, Some(BrokerId(2)), "a later epoch outweighs a longer log");
+    // A second, clean start does not bring back what the first one cut.
+    let request = RegisterBrokerRequest {
+        directories: vec![reported(directory(2), Verdict::Proved, Some(image.broker(BrokerId(2)).unwrap().epoch.0))],
+        ..registration(2, 3, Verdict::Proved)
+    };
+    let again = unfence(&run(&image, ControllerRequest::RegisterBroker(request)).0, 2);
+    assert_eq!((p0(&again).leader, &p0(&again).cut), (None, &ids(&[2])));
+}
+
+#[test]
+fn unregistering_a_member_that_will_not_return_lets_the_cut_one_lead() {
+    let image = restart_cut(&all_gone(&[]), 2, 2, (4, 70));
+    let request = ControllerRequest::UnregisterBroker(UnregisterBrokerRequest { id: BrokerId(3) });
+    let image = run(&image, request).0;
+    assert_eq!((p0(&image).leader, &p0(&image).isr, &p0(&image).elr), (Some(BrokerId(2)), &ids(&[2]), &ids(&[])));
+}
+
+#[test]
+fn a_cut_replica_that_was_in_sync_again_is_whole() {
+    let image = restart_cut(&with_topic(3, &[1, 2, 3], &[]), 2, 2, (0, 5));
+    assert_eq!((&p0(&image).isr, &p0(&image).cut), (&ids(&[1, 3]), &ids(&[])));
+    let image = fence(&image, 3);
+    let image = restart_cut(&image, 2, 3, (0, 5));
+    assert_eq!((&p0(&image).isr, &p0(&image).elr), (&ids(&[1]), &ids(&[3])), "2 had left before: it is no member");
+
+    let image = all_gone(&[]);
+    let image = restart_cut(&restart_cut(&image, 3, 2, (4, 71)), 2, 2, (4, 70));
+    assert_eq!((p0(&image).leader, &p0(&image).cut), (Some(BrokerId(3)), &ids(&[2])));
+    let partitions = vec![wish(&image, &[3, 2])];
+    let broker_epoch = image.broker(BrokerId(3)).unwrap().epoch;
+    let join = AlterPartition { broker: BrokerId(3), broker_epoch, partitions };
+    let image = run(&image, ControllerRequest::AlterPartition(join)).0;
+    assert_eq!((&p0(&image).isr, &p0(&image).elr, &p0(&image).cut), (&ids(&[3, 2]), &ids(&[]), &ids(&[])));
+    let image = unfence(&fence(&fence(&image, 2), 3), 2);
+    assert_eq!(p0(&image).leader, Some(BrokerId(2)), "its process has been up all the while");
+}
+
+#[test]
+fn relaxed_partition_left_by_all_is_led_by_its_last_leader_and_a_strict_one_by_nobody() {
+    let restart_lost = |image: &MetadataImage, broker: i32| {
+        let request = ControllerRequest::RegisterBroker(registration(broker, 2, Verdict::Lost));
+        unfence(&run(image, request).0, broker)
+    };
+    let relaxed = all_gone(&[("flush.messages", "100")]);
+    let image = restart_lost(&relaxed, 3);
+    assert_eq!((p0(&image).leader, &p0(&image).elr), (None, &ids(&[2])), "2 may come back whole");
+    let image = restart_lost(&image, 2);
+    assert_eq!((p0(&image).leader, &p0(&image).isr), (Some(BrokerId(3)), &ids(&[3])));
+    assert_eq!(p0(&image).recovering, RecoveryState::Recovering);
+
+    let image = restart_lost(&restart_lost(&all_gone(&[]), 3), 2);
+    assert_eq!((p0(&image).leader, &p0(&image).isr, &p0(&image).elr), (None, &ids(&[]), &ids(&[])));
+    assert_eq!(p0(&image).last_known_elr, ids(&[3]));
+}
+
+#[test]
+fn a_loss_is_accepted_for_one_partition_and_stays_on_record() {
+    let accept = |image: &MetadataImage, replica| {
+        let request = AcceptLoss { topic: "t".to_owned(), partition: PartitionIndex(0), replica: BrokerId(replica) };
+        decided(image, ControllerRequest::AcceptLoss(request))
+    };
+    let image = unfence(&all_gone(&[]), 1);
+    assert_eq!(p0(&image).leader, None);
+    assert_eq!(accept(&image, 3).unwrap_err().code, ErrorCode::ReplicaNotAvailable);
+    assert_eq!(accept(&image, 9).unwrap_err().code, ErrorCode::InvalidReplicaAssignment);
+    let decision = accept(&image, 1).unwrap();
+    let key = TopicPartition { topic_id: topic_id(0), partition: PartitionIndex(0) };
+    let accepted = LossAccepted { partition: key, replica: BrokerId(1), instead_of: ids(&[2, 3]), at: Timestamp(0) };
+    let expected = PartitionChange {
+        leader: Some(Some(BrokerId(1))),
+        isr: Some(ids(&[1])),
+        elr: Some(Vec::new()),
+        last_known_elr: Some(Vec::new()),
+        recovering: Some(RecoveryState::Recovering),
+        ..change()
+    };
+    let records = vec![MetadataRecord::LossAccepted(accepted.clone()), MetadataRecord::PartitionChange(expected)];
+    assert_eq!(decision, Decision { records, response: ControllerResponse::AcceptLoss(accepted.clone()) });
+    let request = AcceptLoss { topic: "t".to_owned(), partition: PartitionIndex(0), replica: BrokerId(1) };
+    let image = run(&image, ControllerRequest::AcceptLoss(request)).0;
+    assert_eq!(image.loss_accepted(key), Some(&accepted));
+    assert_eq!(MetadataImage::from_records(image.index(), &image.to_records()).unwrap(), image);
+    assert_eq!(accept(&image, 1).unwrap_err().code, ErrorCode::ElectionNotNeeded);
+    // Who held more has lost its place: it truncates to the new leader.
+    assert_eq!(p0(&unfence(&image, 3)).isr, ids(&[1]));
+}
+
+#[test]
+fn a_broker_in_very_many_in_sync_sets_is_fenced_entry_by_entry_and_joins_none_meanwhile() {
+    let count = i32::try_from(RECORDS_PER_ENTRY_MAX).unwrap();
+    let image = run(&brokers(3), create(vec![new_topic("t", count, 3)])).0;
+    let more = NewPartitions { topic: "t".to_owned(), count: count + 500, assignments: None };
+    let more = CreatePartitions { topics: vec![more], validate_only: false };
+    let image = run(&image, ControllerRequest::CreatePartitions(more)).0;
+    assert_eq!(image.membership_count(BrokerId(1)), RECORDS_PER_ENTRY_MAX + 500);
+
+    let request = FenceBroker { id: BrokerId(1), epoch: image.broker(BrokerId(1)).unwrap().epoch };
+    let request = ControllerRequest::FenceBroker(request);
+    let (image, first) = run(&image, request.clone());
+    assert_eq!(first.response, ControllerResponse::FenceBroker { is_fenced: false });
+    assert_eq!(first.records.len(), RECORDS_PER_ENTRY_MAX);
+    let broker = image.broker(BrokerId(1)).unwrap();
+    assert!(!broker.fenced && broker.in_controlled_shutdown);
+    let led = p0(&image).leader.unwrap();
+    assert_eq!(alter(&image, led.0, wish(&image, &[led.0, 1])), Err(ErrorCode::IneligibleReplica));
+
+    let (image, last) = run(&image, request);
+    assert_eq!(last.response, ControllerResponse::FenceBroker { is_fenced: true });
+    assert_eq!(last.records.len(), 502, "the first entry kept one place for what happens to the broker");
+    assert!(image.broker(BrokerId(1)).unwrap().fenced);
+    assert_eq!(image.membership_count(BrokerId(1)), 0);
+    assert!(image.partitions().all(|(_, _, partition)| partition.leader.is_some()));
+    assert!(image.indexes_are_true());
+    assert!(image.broker(BrokerId(1)).is_some_and(|broker| broker.fenced));
+    let back = unfence(&image, 1);
+    assert!(back.is_active(BrokerId(1)));
+}
+
+#[test]
+fn preferred_leaders_go_back_a_thousand_at_a_time() {
+    let mut image = run(&brokers(3), create(vec![new_topic("t", 3_600, 3)])).0;
+    image = unfence(&fence(&image, 1), 1);
+    let all: Vec<_> = image.partitions().map(|(_, index, partition)| (index, (**partition).clone())).collect();
+    for (index, partition) in all.iter().filter(|(_, partition)| !partition.isr.contains(&BrokerId(1))) {
+        let mut isr = partition.isr.clone();
+        isr.push(BrokerId(1));
+        let change = PartitionChange { isr: Some(isr), ..PartitionChange::of(topic_id(0), *index) };
+        image = after(&image, image.index(), &[MetadataRecord::PartitionChange(change)]);
+    }
+    let (image, decision) = run(&image, ControllerRequest::BalanceLeaders);
+    let balanced = Balanced { elected: 0, moved: 1_000, has_more: true };
+    assert_eq!(decision.response, ControllerResponse::BalanceLeaders(balanced));
+    let (image, decision) = run(&image, ControllerRequest::BalanceLeaders);
+    let balanced = Balanced { elected: 0, moved: 200, has_more: false };
+    assert_eq!(decision.response, ControllerResponse::BalanceLeaders(balanced));
+    assert!(image.partitions().all(|(_, _, partition)| partition.leader == partition.preferred_leader()));
+}
