@@ -7,13 +7,18 @@
 //! journal; a snapshot is durable before the log it covers goes; after any failed write the process ends.
 
 pub mod alone;
+pub mod bootstrap;
 pub mod codec;
+mod feed;
+mod feed_position;
+pub mod form;
 pub mod inspect;
 mod journal_thread;
 pub mod link;
 pub mod log_store;
 pub mod network;
 pub mod node;
+pub mod observer;
 pub mod publisher;
 pub mod service;
 pub mod services;

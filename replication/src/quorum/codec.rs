@@ -8,6 +8,7 @@ use openraft::EntryPayload;
 use openraft::entry::RaftEntry as _;
 use openraft::impls::leader_id_std::LeaderId;
 use openraft::vote::RaftVote as _;
+use stonelog_protocol::peer::raft::{ENTRIES_BYTES_MAX, ENTRIES_COUNT_MAX};
 
 use super::type_config::{Entry, LogId, Membership, Proposal, StoredMembership, Vote, Voter};
 use crate::metadata::RecordBatch;
@@ -100,6 +101,21 @@ pub(super) fn encode_entry(entry: &Entry) -> Bytes {
     let mut out = Writer::new();
     write_entry(&mut out, entry);
     out.finish().into()
+}
+
+/// As many encoded entries as one message to another node holds, at least one if there is one.
+pub(super) fn fitting_entries(entries: &[Entry]) -> Vec<Bytes> {
+    let mut fitting = Vec::new();
+    let mut len = 0;
+    for entry in entries.iter().take(ENTRIES_COUNT_MAX) {
+        let entry = encode_entry(entry);
+        len += entry.len();
+        if len > ENTRIES_BYTES_MAX && !fitting.is_empty() {
+            break;
+        }
+        fitting.push(entry);
+    }
+    fitting
 }
 
 /// Reads what [`encode_entry`] wrote; every byte must belong.

@@ -86,6 +86,19 @@ pub struct LogStore {
     work: Sender<Work>,
 }
 
+/// What comes behind an entry.
+pub(super) enum Following {
+    /// These, as many as are looked at together.
+    Entries(Vec<Entry>),
+    /// What comes next is in a snapshot only.
+    Purged,
+    /// There is no such entry.
+    Unknown,
+}
+
+/// Entries looked at together: handles of what is in memory anyway.
+const FOLLOWING_MAX: usize = 256;
+
 /// The journal's thread, to be joined after the last [`LogStore`] said stop.
 pub struct LogThread(std::thread::JoinHandle<()>);
 
@@ -155,6 +168,29 @@ impl LogStore {
     fn send(&self, work: Work) {
         // After stop nobody is listening, and nobody is answered.
         drop(self.work.send(work));
+    }
+
+    /// The entries behind `after`, up to one that is known to be applied.
+    pub(super) fn following(&self, after: Option<LogId>, upto: LogId) -> Following {
+        let state = self.state();
+        let is_known = match after {
+            None if state.last_purged.is_some() => return Following::Purged,
+            None => true,
+            Some(id) => match state.last_purged {
+                Some(purged) if id.index < purged.index => return Following::Purged,
+                Some(purged) if id.index == purged.index => id == purged,
+                _ => state.entries.get(&id.index).is_some_and(|entry| entry.log_id == id),
+            },
+        };
+        if !is_known {
+            return Following::Unknown;
+        }
+        let first = after.map_or(0, |id| id.index + 1);
+        if first > upto.index {
+            return Following::Entries(Vec::new());
+        }
+        let entries = state.entries.range(first..=upto.index).take(FOLLOWING_MAX);
+        Following::Entries(entries.map(|(_, entry)| entry.clone()).collect())
     }
 
     async fn write_durably(&self, work: impl FnOnce(Done) -> Work) -> Result<(), io::Error> {

@@ -20,7 +20,7 @@ use stonelog_protocol::peer::frame::{Frame, Kind};
 use stonelog_protocol::peer::proof::Purpose;
 use stonelog_protocol::peer::raft;
 
-use super::codec::encode_entry;
+use super::codec::fitting_entries;
 use super::link::{LinkError, PeerDialer, PeerLink, Target};
 use super::type_config::{Snapshot, TypeConfig, Vote, Voter};
 use super::wire::{broker, id_in, id_out, vote_in, vote_out};
@@ -144,21 +144,6 @@ impl<L: PeerLink> Peer<L> {
     }
 }
 
-/// As many encoded entries as one message holds, at least one.
-fn fitting(entries: &[super::type_config::Entry]) -> Vec<Bytes> {
-    let mut fitting = Vec::new();
-    let mut len = 0;
-    for entry in entries.iter().take(raft::ENTRIES_COUNT_MAX) {
-        let entry = encode_entry(entry);
-        len += entry.len();
-        if len > raft::ENTRIES_BYTES_MAX && !fitting.is_empty() {
-            break;
-        }
-        fitting.push(entry);
-    }
-    fitting
-}
-
 impl<L: PeerLink> RaftNetworkV2<TypeConfig> for Peer<L> {
     type SnapshotData = Bytes;
 
@@ -167,7 +152,7 @@ impl<L: PeerLink> RaftNetworkV2<TypeConfig> for Peer<L> {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let entries = fitting(&rpc.entries);
+        let entries = fitting_entries(&rpc.entries);
         let last_sent = entries.len().checked_sub(1).map(|last| rpc.entries[last].log_id);
         let is_whole = entries.len() == rpc.entries.len();
         let within = if entries.is_empty() { option.soft_ttl() } else { ENTRIES_WITHIN.max(option.soft_ttl()) };

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -109,8 +109,9 @@ pub struct QuorumOptions {
 /// A running member.
 pub struct QuorumNode {
     pub(super) raft: Raft<TypeConfig, StateMachine>,
-    store: LogStore,
-    thread: LogThread,
+    pub(super) store: LogStore,
+    /// Until it is stopped.
+    thread: Mutex<Option<LogThread>>,
     pub(super) node_id: u64,
     stale_batches: Arc<AtomicU64>,
     bytes_since_snapshot: AtomicU64,
@@ -148,7 +149,8 @@ impl QuorumNode {
                 return Err(refused(error));
             }
         };
-        Ok(QuorumNode { raft, store, thread, node_id, stale_batches, bytes_since_snapshot: AtomicU64::new(0) })
+        let (thread, bytes_since_snapshot) = (Mutex::new(Some(thread)), AtomicU64::new(0));
+        Ok(QuorumNode { raft, store, thread, node_id, stale_batches, bytes_since_snapshot })
     }
 
     async fn become_leader(&self, options: &QuorumOptions) -> Result<(), StartError> {
@@ -254,11 +256,13 @@ impl QuorumNode {
     }
 
     /// Ends the node; everything acknowledged is durable already.
-    pub async fn stop(self) {
+    pub async fn stop(&self) {
         if let Err(error) = self.raft.shutdown().await {
             die(&error);
         }
-        self.store.stop(self.thread);
+        if let Some(thread) = self.thread.lock().expect("no holder panics").take() {
+            self.store.stop(thread);
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! What one node answers to others, by what their connections are for. It grows while the node starts: at first only
 //! probes, then the quorum and the feed.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use stonelog_protocol::peer::frame::{Frame, Kind};
 use stonelog_protocol::peer::probe::{Probe, ProbeAnswer};
 use stonelog_protocol::peer::proof::{Hello, Identity, Purpose, Verdict};
 
+use super::feed::FeedSession;
 use super::link::{PeerService, PeerSession, Served, Serving};
 use super::node::QuorumNode;
 
@@ -15,12 +16,15 @@ type Sessions = Arc<dyn Fn(&Hello) -> Box<dyn PeerSession> + Send + Sync>;
 
 /// What there is to answer with.
 pub struct NodeServices {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 struct State {
     identity: Identity,
+    /// What it knows of a cluster while its own log holds nothing.
     probe: Option<ProbeAnswer>,
+    /// Its voter, which knows more.
+    node: Weak<QuorumNode>,
     quorum: Option<Sessions>,
     feed: Option<Sessions>,
     control: Option<Sessions>,
@@ -29,8 +33,8 @@ struct State {
 impl NodeServices {
     /// A node that answers nothing yet.
     pub fn new(identity: Identity) -> Arc<NodeServices> {
-        let state = State { identity, probe: None, quorum: None, feed: None, control: None };
-        Arc::new(NodeServices { state: Mutex::new(state) })
+        let state = State { identity, probe: None, node: Weak::new(), quorum: None, feed: None, control: None };
+        Arc::new(NodeServices { state: Arc::new(Mutex::new(state)) })
     }
 
     /// Who this node is from now on: it has got a cluster.
@@ -38,31 +42,31 @@ impl NodeServices {
         self.state().identity = identity;
     }
 
-    /// What it answers to probes from now on.
+    /// What it answers to probes while no voter's log says more.
     pub fn answer_probes(&self, answer: ProbeAnswer) {
         self.state().probe = Some(answer);
     }
 
-    /// Voters may speak to this one.
+    /// Voters may speak to this one, and others follow what it has applied.
     pub fn serve_quorum(&self, node: &Arc<QuorumNode>) {
         // The node ends with its owner, not with its connections.
         let node = Arc::downgrade(node);
-        self.state().quorum = Some(Arc::new(move |hello| match node.upgrade() {
+        let feeding = node.clone();
+        let mut state = self.state();
+        state.node = node.clone();
+        state.feed = Some(Arc::new(move |_| match feeding.upgrade() {
+            Some(node) => Box::new(FeedSession::new(&node)),
+            None => Box::new(Nothing),
+        }));
+        state.quorum = Some(Arc::new(move |hello| match node.upgrade() {
             Some(node) => Box::new(node.session(hello.from.node)),
             None => Box::new(Nothing),
         }));
     }
 
-    /// Others may do so for another purpose.
-    pub fn serve(&self, purpose: Purpose, sessions: impl Fn(&Hello) -> Box<dyn PeerSession> + Send + Sync + 'static) {
-        let sessions: Sessions = Arc::new(sessions);
-        let mut state = self.state();
-        match purpose {
-            Purpose::Feed => state.feed = Some(sessions),
-            Purpose::Control => state.control = Some(sessions),
-            Purpose::Quorum => state.quorum = Some(sessions),
-            Purpose::Probe | Purpose::Streams => unreachable!("{purpose:?} is not served from here"),
-        }
+    /// Brokers may ask the controller here; it answers itself when it does not lead.
+    pub fn serve_control(&self, sessions: impl Fn(&Hello) -> Box<dyn PeerSession> + Send + Sync + 'static) {
+        self.state().control = Some(Arc::new(sessions));
     }
 
     /// Nothing but probes from now on: what served the rest is going.
@@ -104,7 +108,7 @@ impl PeerService for NodeServices {
     fn session(&self, hello: Hello) -> Box<dyn PeerSession> {
         let state = self.state();
         if hello.purpose == Purpose::Probe {
-            return Box::new(ProbeSession { answer: state.probe.clone() });
+            return Box::new(ProbeSession { state: self.state.clone() });
         }
         let sessions = state.sessions(hello.purpose).cloned();
         drop(state);
@@ -123,18 +127,38 @@ impl PeerSession for Nothing {
 
 /// A connection that asks what there is.
 struct ProbeSession {
-    answer: Option<ProbeAnswer>,
+    state: Arc<Mutex<State>>,
+}
+
+impl ProbeSession {
+    /// As things are now: they change while the connection lasts.
+    async fn answer(&self) -> Option<ProbeAnswer> {
+        let (answer, node, cluster) = {
+            let state = self.state.lock().expect("no holder panics");
+            (state.probe.clone(), state.node.clone(), state.identity.cluster.clone())
+        };
+        if let (Some(node), Some(cluster)) = (node.upgrade(), cluster)
+            && let Ok(true) = node.is_initialized().await
+            && let Ok(members) = node.members().await
+        {
+            let leader = node.leading().map(|leading| leading.node);
+            return Some(ProbeAnswer::Member { cluster, members, leader });
+        }
+        answer
+    }
 }
 
 impl PeerSession for ProbeSession {
     fn serve(&mut self, request: Frame) -> Serving<'_> {
-        let served = match (request.kind, &self.answer) {
-            (Kind::Probe, Some(answer)) => match Probe::decode(request.body) {
-                Ok(_) => Served::Answer(Kind::ProbeAnswer, answer.encode()),
-                Err(error) => Served::Close(error.to_string()),
-            },
-            (kind, _) => Served::Close(format!("a {kind:?} frame on a connection for probes")),
-        };
-        Box::pin(std::future::ready(served))
+        Box::pin(async move {
+            if request.kind != Kind::Probe {
+                return Served::Close(format!("a {:?} frame on a connection for probes", request.kind));
+            }
+            match (Probe::decode(request.body), self.answer().await) {
+                (Ok(_), Some(answer)) => Served::Answer(Kind::ProbeAnswer, answer.encode()),
+                (Ok(_), None) => Served::Failed("this node does not know yet".to_owned()),
+                (Err(error), _) => Served::Close(error.to_string()),
+            }
+        })
     }
 }

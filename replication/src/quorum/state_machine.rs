@@ -40,7 +40,8 @@ impl StateMachine {
         }
     }
 
-    fn apply_entry(&mut self, entry: &Entry) -> Result<Outcome, io::Error> {
+    /// Applies one committed entry; what comes of it for whoever proposed it.
+    pub(super) fn apply_entry(&mut self, entry: &Entry) -> Result<Outcome, io::Error> {
         let id = entry.log_id;
         let outcome = match &entry.payload {
             EntryPayload::Blank => Outcome::Nothing,

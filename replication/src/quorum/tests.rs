@@ -23,6 +23,8 @@ use crate::metadata::record::ConfigRecord;
 use crate::metadata::{ConfigResource, MetadataImage, MetadataRecord, RecordBatch};
 
 mod cluster;
+mod forming;
+mod observing;
 
 /// Stores in fresh directories.
 struct Fresh;

@@ -16,6 +16,7 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::raft::ReadPolicy;
 use openraft::{ChangeMembers, Config};
 use stonelog_protocol::peer::feed::Leading;
+use stonelog_protocol::peer::probe::{ListedVoter, Member};
 use stonelog_protocol::{BrokerId, Uuid};
 
 use super::link::PeerDialer;
@@ -69,9 +70,20 @@ impl QuorumNode {
         Ok(voters.collect())
     }
 
+    /// Everybody the membership names: voters, and those to be.
+    pub async fn members(&self) -> Result<Vec<Member>, StartError> {
+        let membership = self.membership().await?;
+        let member = |(id, voter): (&u64, &Voter)| Member {
+            voter: ListedVoter { node: broker(*id), host: voter.host.as_str().into(), port: voter.port },
+            directory: Uuid(voter.directory),
+        };
+        Ok(membership.nodes().map(member).collect())
+    }
+
     /// Writes the first membership into an empty log. Exactly one node of a cluster does so, once.
-    pub async fn initialize(&self, voters: BTreeMap<BrokerId, Voter>) -> Result<(), StartError> {
-        let members: BTreeMap<u64, Voter> = voters.into_iter().map(|(id, voter)| (node(id), voter)).collect();
+    pub async fn initialize(&self, founders: &[Member]) -> Result<(), StartError> {
+        let members: BTreeMap<u64, Voter> =
+            founders.iter().map(|member| (node(member.voter.node), Voter::from(member))).collect();
         self.raft.initialize(members).await.map_err(refused)
     }
 
@@ -161,7 +173,9 @@ impl QuorumNode {
     }
 }
 
-/// A voter's directory, as everybody else has it.
-pub fn directory_of(voter: &Voter) -> Uuid {
-    Uuid(voter.directory)
+impl From<&Member> for Voter {
+    fn from(member: &Member) -> Voter {
+        let ListedVoter { host, port, .. } = &member.voter;
+        Voter { directory: member.directory.0, host: host.to_string(), port: *port }
+    }
 }

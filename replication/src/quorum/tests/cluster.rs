@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stonelog_protocol::peer::frame::{Frame, Kind};
+use stonelog_protocol::peer::probe::{ListedVoter, Member};
 use stonelog_protocol::peer::proof::{Identity, Purpose, Verdict};
 use stonelog_protocol::{BrokerId, ClusterId, Timestamp, Uuid};
 use stonelog_storage::disk::{Disk, RealDisk};
@@ -26,7 +27,7 @@ use crate::runtime::peers::dial::TcpLink;
 use crate::runtime::peers::{ClusterSecret, TcpDialer, serve};
 
 /// A cluster that has not come to it by then never will.
-const PATIENCE: Duration = Duration::from_secs(40);
+pub(super) const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Directions in which nothing passes.
 type Cuts = Arc<Mutex<BTreeSet<(i32, i32)>>>;
@@ -79,35 +80,43 @@ impl PeerLink for CutLink {
     }
 }
 
-struct Site {
-    id: i32,
+pub(super) struct Site {
+    pub(super) id: i32,
     dir: TempDir,
     directory: [u8; 16],
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
     running: Option<Running>,
 }
 
-struct Running {
+pub(super) struct Running {
     node: Arc<QuorumNode>,
     publisher: Arc<Publisher>,
     /// How often it asked another whether it would get a vote.
     pre_votes: Arc<AtomicUsize>,
-    _accepting: JoinSet<()>,
+    accepting: JoinSet<()>,
 }
 
-struct Cluster {
-    sites: Vec<Site>,
+pub(super) struct Cluster {
+    pub(super) sites: Vec<Site>,
     cuts: Cuts,
-    secret: ClusterSecret,
+    pub(super) secret: ClusterSecret,
 }
 
-fn cluster_id() -> ClusterId {
+pub(super) fn cluster_id() -> ClusterId {
     ClusterId("test".into())
 }
 
 impl Site {
-    fn voter(&self) -> Voter {
+    pub(super) fn voter(&self) -> Voter {
         Voter { directory: self.directory, host: self.address.ip().to_string(), port: self.address.port() }
+    }
+
+    pub(super) fn listed(&self) -> ListedVoter {
+        ListedVoter { node: BrokerId(self.id), host: "127.0.0.1".into(), port: self.address.port() }
+    }
+
+    pub(super) fn member(&self) -> Member {
+        Member { voter: self.listed(), directory: Uuid(self.directory) }
     }
 
     async fn start(&mut self, listener: TcpListener, cuts: &Cuts, secret: &ClusterSecret) -> Result<(), StartError> {
@@ -128,20 +137,20 @@ impl Site {
         services.serve_quorum(&node);
         let mut accepting = JoinSet::new();
         accepting.spawn(serve(listener, Some(secret.clone()), services));
-        self.running = Some(Running { node, publisher, pre_votes, _accepting: accepting });
+        self.running = Some(Running { node, publisher, pre_votes, accepting });
         Ok(())
     }
 }
 
 impl Cluster {
-    async fn form(sites: i32) -> Cluster {
+    pub(super) async fn form(sites: i32) -> Cluster {
         let secret = ClusterSecret::new(b"a secret of sixteen bytes or more").unwrap();
         let mut cluster = Cluster { sites: Vec::new(), cuts: Cuts::default(), secret };
         for id in 1..=sites {
             cluster.add(id).await;
         }
-        let members = cluster.sites.iter().map(|site| (BrokerId(site.id), site.voter())).collect();
-        cluster.node(1).initialize(members).await.unwrap();
+        let members: Vec<Member> = cluster.sites.iter().map(Site::member).collect();
+        cluster.node(1).initialize(&members).await.unwrap();
         cluster
     }
 
@@ -154,28 +163,29 @@ impl Cluster {
         self.sites.push(site);
     }
 
-    fn site(&mut self, id: i32) -> &mut Site {
+    pub(super) fn site(&mut self, id: i32) -> &mut Site {
         self.sites.iter_mut().find(|site| site.id == id).unwrap()
     }
 
-    fn running(&self, id: i32) -> &Running {
+    pub(super) fn running(&self, id: i32) -> &Running {
         self.sites.iter().find(|site| site.id == id).unwrap().running.as_ref().unwrap()
     }
 
-    fn node(&self, id: i32) -> &Arc<QuorumNode> {
+    pub(super) fn node(&self, id: i32) -> &Arc<QuorumNode> {
         &self.running(id).node
     }
 
-    fn image(&self, id: i32) -> Arc<MetadataImage> {
+    pub(super) fn image(&self, id: i32) -> Arc<MetadataImage> {
         self.running(id).publisher.image()
     }
 
-    async fn stop(&mut self, id: i32) {
-        let Running { node, .. } = self.site(id).running.take().unwrap();
-        Arc::into_inner(node).unwrap().stop().await;
+    pub(super) async fn stop(&mut self, id: i32) {
+        let Running { node, mut accepting, .. } = self.site(id).running.take().unwrap();
+        accepting.shutdown().await;
+        node.stop().await;
     }
 
-    async fn start(&mut self, id: i32) -> Result<(), StartError> {
+    pub(super) async fn start(&mut self, id: i32) -> Result<(), StartError> {
         let (cuts, secret) = (self.cuts.clone(), self.secret.clone());
         let site = self.site(id);
         let listener = TcpListener::bind(site.address).await.unwrap();
@@ -195,12 +205,12 @@ impl Cluster {
     }
 
     /// Waits for one of these to lead surely; returns it.
-    async fn leader_among(&self, ids: &[i32]) -> i32 {
+    pub(super) async fn leader_among(&self, ids: &[i32]) -> i32 {
         until(|| ids.iter().copied().find(|id| self.node(*id).leads_surely())).await
     }
 
     /// Proposes one setting at the leader, whoever it is by then; returns the index.
-    async fn write(&self, ids: &[i32], key: &str) -> u64 {
+    pub(super) async fn write(&self, ids: &[i32], key: &str) -> u64 {
         loop {
             let leader = self.leader_among(ids).await;
             if let Ok((index, Outcome::Applied)) = self.propose(leader, key).await {
@@ -209,7 +219,11 @@ impl Cluster {
         }
     }
 
-    async fn propose(&self, id: i32, key: &str) -> Result<(u64, Outcome), crate::quorum::node::ProposeError> {
+    pub(super) async fn propose(
+        &self,
+        id: i32,
+        key: &str,
+    ) -> Result<(u64, Outcome), crate::quorum::node::ProposeError> {
         let node = self.node(id);
         let Some(term) = node.leading_term() else { return Err(crate::quorum::node::ProposeError::NotLeader(None)) };
         let base_index = self.image(id).index();
@@ -223,7 +237,7 @@ impl Cluster {
     }
 
     /// Waits until a node's image has all these settings.
-    async fn sees(&self, id: i32, keys: &[&str]) {
+    pub(super) async fn sees(&self, id: i32, keys: &[&str]) {
         until(|| {
             let image = self.image(id);
             keys.iter().all(|key| has(&image, key)).then_some(())
@@ -231,7 +245,7 @@ impl Cluster {
         .await;
     }
 
-    async fn end(mut self) {
+    pub(super) async fn end(mut self) {
         let ids: Vec<i32> = self.sites.iter().filter(|site| site.running.is_some()).map(|site| site.id).collect();
         for id in ids {
             assert_eq!(self.node(id).stale_batches(), 0, "node {id} met a batch decided on another image");
@@ -240,7 +254,7 @@ impl Cluster {
     }
 }
 
-fn setting(key: &str) -> MetadataRecord {
+pub(super) fn setting(key: &str) -> MetadataRecord {
     MetadataRecord::Config(ConfigRecord {
         resource: ConfigResource::Group("g".into()),
         key: key.to_owned(),
@@ -248,12 +262,12 @@ fn setting(key: &str) -> MetadataRecord {
     })
 }
 
-fn has(image: &MetadataImage, key: &str) -> bool {
+pub(super) fn has(image: &MetadataImage, key: &str) -> bool {
     image.to_records().contains(&setting(key))
 }
 
 /// Looks again and again until there is an answer.
-async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+pub(super) async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
     let found = tokio::time::timeout(PATIENCE, async {
         loop {
             if let Some(found) = look() {
@@ -265,13 +279,13 @@ async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
     found.await.expect("the cluster comes to it")
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-const ALL: [i32; 3] = [1, 2, 3];
+pub(super) const ALL: [i32; 3] = [1, 2, 3];
 
-fn others(id: i32) -> Vec<i32> {
+pub(super) fn others(id: i32) -> Vec<i32> {
     ALL.into_iter().filter(|other| *other != id).collect()
 }
 
@@ -496,7 +510,7 @@ fn voter_with_anothers_log_does_not_start() {
 
 impl Cluster {
     /// Has a setting committed; returns who led.
-    async fn write_leader(&self, key: &str) -> i32 {
+    pub(super) async fn write_leader(&self, key: &str) -> i32 {
         self.write(&ALL, key).await;
         self.leader_among(&ALL).await
     }

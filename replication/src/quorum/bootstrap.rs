@@ -1,0 +1,464 @@
+//! Who forms a cluster of several voters, and when: pure (rule 13).
+//!
+//! Every node asks every listed voter what it knows, again and again, and answers the same question. A cluster is formed
+//! when all listed voters have answered "empty, the same list, directory X": the lowest of them writes the first
+//! membership, which names all those directories. Whoever hears of a cluster joins it: as a voter if the membership names
+//! its node with its directory, else as an observer, whatever the lists say.
+//!
+//! *Empty* means that the metadata log has never held anything, no vote either. A directory's id is durable before it is
+//! first answered. So a cluster that exists is never formed a second time: its first entry is on a majority before
+//! anything can be committed, and then no majority is empty.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use stonelog_protocol::peer::probe::{ListedVoter, Member, ProbeAnswer};
+use stonelog_protocol::{BrokerId, ClusterId, DirectoryId};
+
+/// What a node finds on its own disk when it starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OnDisk {
+    /// Nothing.
+    Empty,
+    /// A cluster's id, from an explicit format or from a start that was cut short; the metadata log is empty.
+    Formatted(ClusterId),
+    /// A metadata log that holds something.
+    Log {
+        /// Whose it is.
+        cluster: ClusterId,
+        /// The members that it names: voters, and those to be.
+        members: Vec<Member>,
+    },
+    /// This directory has voted, and its log is gone: it must not vote again under the same id.
+    LogLost(ClusterId),
+}
+
+/// What happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A listed voter has answered.
+    Answered(BrokerId, ProbeAnswer),
+    /// A listed voter has not.
+    Silent(BrokerId),
+}
+
+/// What to do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Go on asking; why there is nothing to do yet.
+    Ask(Waiting),
+    /// Make the cluster's id durable (a fresh one with `None`), then write the first membership.
+    Initialize {
+        /// The id that a node was formatted with.
+        cluster: Option<ClusterId>,
+        /// The first membership, in order of node.
+        members: Vec<Member>,
+    },
+    /// Make the cluster's id durable, then start as a voter; the log may be empty.
+    Vote(ClusterId),
+    /// Make the cluster's id durable, then follow the voters without voting.
+    Observe(ClusterId),
+}
+
+/// Why nothing can be done yet. A start says so when it lasts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// These listed voters have not answered.
+    For(BTreeSet<BrokerId>),
+    /// All are there; the lowest one writes the first membership.
+    ForInitializer(BrokerId),
+    /// Nodes belong to this cluster, and none of those that answer knows its members.
+    ForMembers(ClusterId),
+    /// This node is not listed: it cannot form a cluster, and has found none.
+    ForCluster,
+    /// A listed voter has another list.
+    ListsDiffer(BrokerId),
+    /// Two listed voters have the same directory id: one is a copy of the other.
+    SameDirectory(BrokerId, BrokerId),
+}
+
+/// Why a node must not start.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BootstrapError {
+    /// See [`OnDisk::LogLost`].
+    #[error(
+        "this directory has voted in cluster {0} and its metadata log is gone: it may have forgotten what it promised. \
+         Empty the directory, and the node joins anew"
+    )]
+    LogLost(ClusterId),
+    /// The voters belong to another cluster than this node's directories.
+    #[error("this node's directories belong to cluster {own}, and node {node} belongs to cluster {found}")]
+    OtherCluster {
+        /// By `meta.properties`.
+        own: ClusterId,
+        /// Who says otherwise.
+        node: BrokerId,
+        /// By its answer.
+        found: ClusterId,
+    },
+    /// Two listed voters belong to different clusters.
+    #[error("the listed voters belong to different clusters: {0} and {1}")]
+    TwoClusters(ClusterId, ClusterId),
+}
+
+/// One node's way into a cluster.
+#[derive(Clone, Debug)]
+pub struct Bootstrap {
+    node: BrokerId,
+    directory: DirectoryId,
+    /// In order of node.
+    listed: Vec<ListedVoter>,
+    disk: OnDisk,
+    heard: BTreeMap<BrokerId, ProbeAnswer>,
+}
+
+impl Bootstrap {
+    /// A node with its configured list, and what it found on its disk. The directory's id is durable.
+    pub fn new(node: BrokerId, directory: DirectoryId, mut listed: Vec<ListedVoter>, disk: OnDisk) -> Bootstrap {
+        listed.sort();
+        Bootstrap { node, directory, listed, disk, heard: BTreeMap::new() }
+    }
+
+    /// What this node answers to probes, until its log holds something.
+    pub fn answer(&self) -> ProbeAnswer {
+        match &self.disk {
+            OnDisk::Empty => self.empty(None),
+            OnDisk::Formatted(cluster) => self.empty(Some(cluster.clone())),
+            OnDisk::Log { cluster, members } => {
+                ProbeAnswer::Member { cluster: cluster.clone(), members: members.clone(), leader: None }
+            }
+            OnDisk::LogLost(cluster) => {
+                ProbeAnswer::Member { cluster: cluster.clone(), members: Vec::new(), leader: None }
+            }
+        }
+    }
+
+    fn empty(&self, formatted: Option<ClusterId>) -> ProbeAnswer {
+        ProbeAnswer::Empty { voters: self.listed.clone(), directory: self.directory, formatted }
+    }
+
+    /// Whom to ask: every listed voter but this node.
+    pub fn asked(&self) -> impl Iterator<Item = &ListedVoter> {
+        self.listed.iter().filter(|voter| voter.node != self.node)
+    }
+
+    /// What to do before anybody has answered.
+    pub fn begin(&self) -> Result<Step, BootstrapError> {
+        self.decide()
+    }
+
+    /// What to do now.
+    pub fn on_event(&mut self, event: Event) -> Result<Step, BootstrapError> {
+        match event {
+            Event::Answered(node, answer) => drop(self.heard.insert(node, answer)),
+            // What it said before may not be so any more.
+            Event::Silent(node) => drop(self.heard.remove(&node)),
+        }
+        self.decide()
+    }
+
+    fn decide(&self) -> Result<Step, BootstrapError> {
+        let formatted = match &self.disk {
+            OnDisk::LogLost(cluster) => return Err(BootstrapError::LogLost(cluster.clone())),
+            OnDisk::Log { cluster, members } => return Ok(self.enter(cluster, members)),
+            OnDisk::Formatted(cluster) => Some(cluster),
+            OnDisk::Empty => None,
+        };
+        if let Some((cluster, members)) = self.found(formatted)? {
+            let is_known = !members.is_empty();
+            return Ok(if is_known { self.enter(&cluster, &members) } else { Step::Ask(Waiting::ForMembers(cluster)) });
+        }
+        self.form(formatted)
+    }
+
+    /// As a voter if the membership names this node with this directory, else as an observer.
+    fn enter(&self, cluster: &ClusterId, members: &[Member]) -> Step {
+        let is_member = |member: &Member| member.voter.node == self.node && member.directory == self.directory;
+        if members.iter().any(is_member) { Step::Vote(cluster.clone()) } else { Step::Observe(cluster.clone()) }
+    }
+
+    /// The cluster that exists already, with all the members that any answer names.
+    fn found(&self, formatted: Option<&ClusterId>) -> Result<Option<(ClusterId, Vec<Member>)>, BootstrapError> {
+        let mut found: Option<(ClusterId, Vec<Member>)> = None;
+        for (node, answer) in &self.heard {
+            let ProbeAnswer::Member { cluster, members, .. } = answer else { continue };
+            if let Some(own) = formatted
+                && own != cluster
+            {
+                return Err(BootstrapError::OtherCluster { own: own.clone(), node: *node, found: cluster.clone() });
+            }
+            match &mut found {
+                None => found = Some((cluster.clone(), members.clone())),
+                Some((other, _)) if other != cluster => {
+                    return Err(BootstrapError::TwoClusters(other.clone(), cluster.clone()));
+                }
+                Some((_, all)) => all.extend(members.iter().cloned()),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Forms a cluster if all are there, agree, and this node is the lowest.
+    fn form(&self, formatted: Option<&ClusterId>) -> Result<Step, BootstrapError> {
+        let Some(lowest) = self.listed.first().map(|voter| voter.node) else {
+            return Ok(Step::Ask(Waiting::ForCluster));
+        };
+        if !self.listed.iter().any(|voter| voter.node == self.node) {
+            return Ok(Step::Ask(Waiting::ForCluster));
+        }
+        let mut cluster = formatted.cloned();
+        let mut members = Vec::new();
+        let mut missing = BTreeSet::new();
+        let mut owners: BTreeMap<DirectoryId, BrokerId> = BTreeMap::new();
+        let own = self.answer();
+        for voter in &self.listed {
+            let answer = if voter.node == self.node { Some(&own) } else { self.heard.get(&voter.node) };
+            let Some(ProbeAnswer::Empty { voters, directory, formatted }) = answer else {
+                missing.insert(voter.node);
+                continue;
+            };
+            if *voters != self.listed {
+                return Ok(Step::Ask(Waiting::ListsDiffer(voter.node)));
+            }
+            if let Some(first) = owners.insert(*directory, voter.node) {
+                return Ok(Step::Ask(Waiting::SameDirectory(first, voter.node)));
+            }
+            match (&cluster, formatted) {
+                (Some(one), Some(other)) if one != other => {
+                    return Err(BootstrapError::TwoClusters(one.clone(), other.clone()));
+                }
+                (None, Some(_)) => cluster.clone_from(formatted),
+                _ => {}
+            }
+            members.push(Member { voter: voter.clone(), directory: *directory });
+        }
+        Ok(if !missing.is_empty() {
+            Step::Ask(Waiting::For(missing))
+        } else if lowest == self.node {
+            Step::Initialize { cluster, members }
+        } else {
+            Step::Ask(Waiting::ForInitializer(lowest))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stonelog_protocol::Uuid;
+
+    use super::*;
+
+    fn voter(node: i32) -> ListedVoter {
+        ListedVoter { node: BrokerId(node), host: "h".into(), port: 9090 + node as u16 }
+    }
+
+    fn list(nodes: &[i32]) -> Vec<ListedVoter> {
+        nodes.iter().copied().map(voter).collect()
+    }
+
+    fn member(node: i32, directory: u8) -> Member {
+        Member { voter: voter(node), directory: Uuid([directory; 16]) }
+    }
+
+    fn cluster(id: &str) -> ClusterId {
+        ClusterId(id.into())
+    }
+
+    fn on(node: i32, directory: u8, disk: OnDisk) -> Bootstrap {
+        Bootstrap::new(BrokerId(node), Uuid([directory; 16]), list(&[3, 1, 2]), disk)
+    }
+
+    fn empty(node: i32, directory: u8) -> Event {
+        empty_with(node, directory, &[1, 2, 3], None)
+    }
+
+    fn empty_with(node: i32, directory: u8, nodes: &[i32], formatted: Option<&str>) -> Event {
+        let (voters, formatted) = (list(nodes), formatted.map(cluster));
+        Event::Answered(BrokerId(node), ProbeAnswer::Empty { voters, directory: Uuid([directory; 16]), formatted })
+    }
+
+    fn belongs(node: i32, id: &str, members: Vec<Member>) -> Event {
+        Event::Answered(BrokerId(node), ProbeAnswer::Member { cluster: cluster(id), members, leader: None })
+    }
+
+    fn founders() -> Vec<Member> {
+        vec![member(1, 1), member(2, 2), member(3, 3)]
+    }
+
+    /// What comes of the last of these events.
+    fn after(mut bootstrap: Bootstrap, events: Vec<Event>) -> Result<Step, BootstrapError> {
+        let begun = bootstrap.begin();
+        events.into_iter().map(|event| bootstrap.on_event(event)).last().unwrap_or(begun)
+    }
+
+    fn wait_for(nodes: &[i32]) -> Result<Step, BootstrapError> {
+        Ok(Step::Ask(Waiting::For(nodes.iter().copied().map(BrokerId).collect())))
+    }
+
+    #[test]
+    fn cluster_is_formed_by_the_lowest_when_all_are_empty_and_agree() {
+        let first = Ok(Step::Initialize { cluster: None, members: founders() });
+        assert_eq!(after(on(1, 1, OnDisk::Empty), vec![]), wait_for(&[2, 3]));
+        assert_eq!(after(on(1, 1, OnDisk::Empty), vec![empty(3, 3)]), wait_for(&[2]));
+        assert_eq!(after(on(1, 1, OnDisk::Empty), vec![empty(3, 3), empty(2, 2)]), first);
+        let waits = Ok(Step::Ask(Waiting::ForInitializer(BrokerId(1))));
+        assert_eq!(after(on(2, 2, OnDisk::Empty), vec![empty(3, 3), empty(1, 1)]), waits);
+    }
+
+    #[test]
+    fn answer_counts_only_as_long_as_its_node_answers() {
+        let silent = Event::Silent(BrokerId(3));
+        assert_eq!(after(on(1, 1, OnDisk::Empty), vec![empty(3, 3), silent, empty(2, 2)]), wait_for(&[3]));
+    }
+
+    #[test]
+    fn directories_that_are_named_are_those_answered_last() {
+        // A voter was wiped before anything was formed.
+        let step = after(on(1, 1, OnDisk::Empty), vec![empty(3, 3), empty(3, 9), empty(2, 2)]);
+        let members = vec![member(1, 1), member(2, 2), member(3, 9)];
+        assert_eq!(step, Ok(Step::Initialize { cluster: None, members }));
+    }
+
+    #[test]
+    fn lists_that_differ_form_nothing() {
+        let differs = |node| Ok(Step::Ask(Waiting::ListsDiffer(BrokerId(node))));
+        let other = empty_with(3, 3, &[1, 2, 3, 4], None);
+        assert_eq!(after(on(1, 1, OnDisk::Empty), vec![empty(2, 2), other]), differs(3));
+        let other = empty_with(2, 2, &[1, 2], None);
+        assert_eq!(after(on(1, 1, OnDisk::Empty), vec![other, empty(3, 3)]), differs(2));
+        // Corrected, it goes on.
+        let other = empty_with(2, 2, &[1, 2], None);
+        let step = after(on(1, 1, OnDisk::Empty), vec![other, empty(3, 3), empty(2, 2)]);
+        assert_eq!(step, Ok(Step::Initialize { cluster: None, members: founders() }));
+    }
+
+    #[test]
+    fn copied_directory_forms_nothing() {
+        let step = after(on(1, 1, OnDisk::Empty), vec![empty(2, 2), empty(3, 2)]);
+        assert_eq!(step, Ok(Step::Ask(Waiting::SameDirectory(BrokerId(2), BrokerId(3)))));
+    }
+
+    #[test]
+    fn formatted_nodes_agree_on_their_cluster_or_do_not_start() {
+        let formatted = |id| OnDisk::Formatted(cluster(id));
+        let two = || empty_with(2, 2, &[1, 2, 3], Some("c"));
+        let step = after(on(1, 1, formatted("c")), vec![two(), empty(3, 3)]);
+        assert_eq!(step, Ok(Step::Initialize { cluster: Some(cluster("c")), members: founders() }));
+        let step = after(on(1, 1, OnDisk::Empty), vec![two(), empty(3, 3)]);
+        assert_eq!(step, Ok(Step::Initialize { cluster: Some(cluster("c")), members: founders() }));
+        let step = after(on(1, 1, formatted("d")), vec![two(), empty(3, 3)]);
+        assert_eq!(step, Err(BootstrapError::TwoClusters(cluster("d"), cluster("c"))));
+    }
+
+    #[test]
+    fn who_hears_of_a_cluster_that_names_it_votes() {
+        // Whatever else it has heard, and whether or not it was cut short after its id was durable.
+        for disk in [OnDisk::Empty, OnDisk::Formatted(cluster("c"))] {
+            let step = after(on(2, 2, disk), vec![empty(3, 3), belongs(1, "c", founders())]);
+            assert_eq!(step, Ok(Step::Vote(cluster("c"))));
+        }
+    }
+
+    #[test]
+    fn initializer_that_was_cut_short_before_its_log_begins_anew_under_the_same_id() {
+        let cut_short = on(1, 1, OnDisk::Formatted(cluster("c")));
+        let step = after(cut_short, vec![empty(2, 2), empty(3, 3)]);
+        assert_eq!(step, Ok(Step::Initialize { cluster: Some(cluster("c")), members: founders() }));
+        // And after its log, it votes without asking anybody.
+        let disk = OnDisk::Log { cluster: cluster("c"), members: founders() };
+        assert_eq!(after(on(1, 1, disk), vec![]), Ok(Step::Vote(cluster("c"))));
+    }
+
+    #[test]
+    fn voter_wiped_after_the_cluster_was_formed_observes_and_initializes_nothing() {
+        // The initializer itself, alone against two that know it under its old directory.
+        let wiped = || on(1, 9, OnDisk::Empty);
+        let observes = Ok(Step::Observe(cluster("c")));
+        assert_eq!(after(wiped(), vec![belongs(2, "c", founders())]), observes);
+        assert_eq!(after(wiped(), vec![empty(3, 3), belongs(2, "c", founders())]), observes);
+        assert_eq!(after(wiped(), vec![empty(3, 3)]), wait_for(&[2]));
+    }
+
+    #[test]
+    fn node_that_is_not_listed_observes_and_forms_nothing() {
+        let broker = || on(7, 7, OnDisk::Empty);
+        let all = vec![empty(1, 1), empty(2, 2), empty(3, 3)];
+        assert_eq!(after(broker(), all), Ok(Step::Ask(Waiting::ForCluster)));
+        assert_eq!(after(broker(), vec![belongs(2, "c", founders())]), Ok(Step::Observe(cluster("c"))));
+        // Unless the membership names it: it was added since.
+        let members = vec![member(2, 2), member(7, 7)];
+        assert_eq!(after(broker(), vec![belongs(2, "c", members)]), Ok(Step::Vote(cluster("c"))));
+    }
+
+    #[test]
+    fn log_says_whether_its_node_votes() {
+        let log = |members| OnDisk::Log { cluster: cluster("c"), members };
+        assert_eq!(after(on(2, 2, log(founders())), vec![]), Ok(Step::Vote(cluster("c"))));
+        assert_eq!(after(on(2, 5, log(founders())), vec![]), Ok(Step::Observe(cluster("c"))));
+        assert_eq!(after(on(2, 2, log(vec![member(1, 1)])), vec![]), Ok(Step::Observe(cluster("c"))));
+    }
+
+    #[test]
+    fn voter_that_has_voted_and_knows_no_members_yet_makes_nobody_an_observer() {
+        let waits = Ok(Step::Ask(Waiting::ForMembers(cluster("c"))));
+        assert_eq!(after(on(3, 3, OnDisk::Empty), vec![belongs(2, "c", vec![]), empty(1, 1)]), waits);
+        let events = vec![belongs(2, "c", vec![]), belongs(1, "c", founders())];
+        assert_eq!(after(on(3, 3, OnDisk::Empty), events), Ok(Step::Vote(cluster("c"))));
+    }
+
+    #[test]
+    fn directory_that_voted_and_lost_its_log_does_not_start() {
+        let lost = || on(2, 2, OnDisk::LogLost(cluster("c")));
+        let refused = Err(BootstrapError::LogLost(cluster("c")));
+        assert_eq!(after(lost(), vec![]), refused);
+        assert_eq!(after(lost(), vec![belongs(1, "c", founders())]), refused);
+        // Nobody forms a cluster with it either.
+        let answer = lost().answer();
+        let step = after(on(1, 9, OnDisk::Empty), vec![Event::Answered(BrokerId(2), answer), empty(3, 3)]);
+        assert_eq!(step, Ok(Step::Ask(Waiting::ForMembers(cluster("c")))));
+    }
+
+    #[test]
+    fn other_clusters_are_kept_apart() {
+        let own = on(2, 2, OnDisk::Formatted(cluster("d")));
+        let other = BootstrapError::OtherCluster { own: cluster("d"), node: BrokerId(1), found: cluster("c") };
+        assert_eq!(after(own, vec![belongs(1, "c", founders())]), Err(other));
+        let events = vec![belongs(1, "c", founders()), belongs(3, "d", founders())];
+        let two = BootstrapError::TwoClusters(cluster("c"), cluster("d"));
+        assert_eq!(after(on(2, 2, OnDisk::Empty), events), Err(two));
+    }
+
+    #[test]
+    fn whatever_is_lost_on_the_way_nothing_is_formed_twice() {
+        // Three nodes, every order of a few steps: at most one initializes, and with everybody's own directory.
+        let all = [1, 2, 3];
+        for seed in 0..2_000u32 {
+            let mut random = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+            let mut nodes: Vec<_> = all.iter().map(|id| on(*id, *id as u8, OnDisk::Empty)).collect();
+            let mut initialized = 0;
+            for _ in 0..40 {
+                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let (from, to) = ((random >> 8) as usize % 3, (random >> 16) as usize % 3);
+                if from == to {
+                    continue;
+                }
+                let answer = nodes[from].answer();
+                let event = if random >> 30 == 0 {
+                    Event::Silent(nodes[from].node)
+                } else {
+                    Event::Answered(nodes[from].node, answer)
+                };
+                match nodes[to].on_event(event) {
+                    Ok(Step::Initialize { members, .. }) => {
+                        assert_eq!((to, &members), (0, &founders()));
+                        initialized += 1;
+                        nodes[to].disk = OnDisk::Log { cluster: cluster("c"), members };
+                    }
+                    Ok(Step::Vote(id)) => assert_eq!(id, cluster("c")),
+                    Ok(Step::Ask(_)) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(initialized <= 1, "seed {seed}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! A node that follows the metadata without voting: pulls from any voter, applies with the same code, publishes.
+//!
+//! What it keeps on disk is a cache: the newest snapshot it was given, so that the next start is quick.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use openraft::storage::RaftStateMachine as _;
+use stonelog_protocol::peer::feed::{Leading, Pulled};
+use stonelog_protocol::peer::frame::Kind;
+use stonelog_protocol::peer::proof::Purpose;
+use stonelog_protocol::{BrokerId, Uuid};
+use stonelog_storage::Fault;
+use tokio::sync::watch;
+
+use super::feed_position::{Advance, FeedPosition};
+use super::link::{LinkError, PeerDialer, PeerLink, Target};
+use super::node::{QuorumOptions, StartError, refused};
+use super::publisher::Publisher;
+use super::snapshot_store::{SnapshotStore, decode_snapshot};
+use super::state_machine::StateMachine;
+use super::wire::{broker, id_out};
+
+/// How long a voter may hold a pull for which it has nothing. Who leads is news as well, and comes with the answer.
+const WAIT_MS: u32 = 500;
+/// How long an answer may take beyond that.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// Before another voter is asked.
+const ELSEWHERE_AFTER: Duration = Duration::from_millis(50);
+
+/// A node that does not vote.
+pub struct Observer<D: PeerDialer> {
+    dialer: D,
+    machine: StateMachine,
+    publisher: Arc<Publisher>,
+    position: FeedPosition,
+    /// Where voters are by configuration; those of the membership come on top once it is known.
+    listed: BTreeMap<BrokerId, (String, u16)>,
+    leading: watch::Sender<Option<Leading>>,
+}
+
+impl<D: PeerDialer> Observer<D> {
+    /// An observer at the newest snapshot in its directory, if there is one. The receiver hears who leads.
+    pub async fn open(
+        options: &QuorumOptions,
+        publisher: Arc<Publisher>,
+        dialer: D,
+        listed: BTreeMap<BrokerId, (String, u16)>,
+    ) -> Result<(Observer<D>, watch::Receiver<Option<Leading>>), StartError> {
+        let directory = &options.directory;
+        let made = match options.disk.exists(directory) {
+            Ok(true) => Ok(()),
+            Ok(false) => options.disk.create_dir(directory),
+            Err(error) => Err(error),
+        };
+        made.map_err(|source| Fault::Io { operation: "create", path: directory.clone(), position: None, source })?;
+        let snapshots = SnapshotStore::new(options.disk.clone(), options.directory.clone());
+        let stale_batches = Arc::new(AtomicU64::new(0));
+        let mut machine = StateMachine::new(publisher.clone(), snapshots, stale_batches);
+        if let Some(snapshot) = machine.get_current_snapshot().await.map_err(refused)? {
+            machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.map_err(refused)?;
+        }
+        let (applied, _) = machine.applied_state().await.map_err(refused)?;
+        let (leading, heard) = watch::channel(None);
+        let position = FeedPosition::at(applied.map(id_out));
+        Ok((Observer { dialer, machine, publisher, position, listed, leading }, heard))
+    }
+
+    /// Follows for ever; returns only when what it was given cannot be applied, which ends the process: its image would
+    /// differ from everybody else's.
+    pub async fn run(mut self) -> StartError {
+        let (mut turn, mut fruitless) = (0, 0);
+        loop {
+            let voters = match self.voters().await {
+                Ok(voters) => voters,
+                Err(error) => return error,
+            };
+            if let Some(voter) = voters.get(turn % voters.len().max(1)) {
+                let mut link = self.dialer.link(voter.clone(), Purpose::Feed);
+                fruitless += 1;
+                match self.follow(&mut link, &mut fruitless).await {
+                    Ok(why) => tracing::debug!(node = %voter.node, "the metadata feed moves on: {why}"),
+                    Err(error) => return error,
+                }
+            }
+            turn += 1;
+            if fruitless >= voters.len() {
+                // Nobody at all could be followed: nobody is known to lead.
+                self.lead(None);
+            }
+            tokio::time::sleep(ELSEWHERE_AFTER).await;
+        }
+    }
+
+    async fn voters(&mut self) -> Result<Vec<Target>, StartError> {
+        let (_, membership) = self.machine.applied_state().await.map_err(refused)?;
+        let membership = membership.membership();
+        let mut voters: BTreeMap<BrokerId, Target> = BTreeMap::new();
+        for (node, (host, port)) in &self.listed {
+            voters.insert(*node, Target { node: *node, directory: None, host: host.clone(), port: *port });
+        }
+        for id in membership.voter_ids() {
+            let Some(voter) = membership.get_node(&id) else { continue };
+            let directory = Some(Uuid(voter.directory));
+            let target = Target { node: broker(id), directory, host: voter.host.clone(), port: voter.port };
+            voters.insert(broker(id), target);
+        }
+        Ok(voters.into_values().collect())
+    }
+
+    /// Follows one voter for as long as it leads on; the reason why it does not any more. An answer that helps makes
+    /// `fruitless` zero.
+    async fn follow(&mut self, link: &mut impl PeerLink, fruitless: &mut usize) -> Result<String, StartError> {
+        loop {
+            let pull = self.position.pull(WAIT_MS);
+            let within = Duration::from_millis(u64::from(WAIT_MS)) + ANSWER_WITHIN;
+            let pulled = match link.exchange(Kind::Pull, pull.encode(), within).await {
+                Ok(frame) if frame.kind == Kind::Pulled => Pulled::decode(frame.body),
+                Ok(frame) => return Ok(LinkError::Malformed(format!("{:?} for a pull", frame.kind)).to_string()),
+                Err(error) => return Ok(error.to_string()),
+            };
+            let pulled = match pulled {
+                Ok(pulled) => pulled,
+                Err(error) => return Ok(error.to_string()),
+            };
+            let leader = pulled.leader;
+            match self.position.on_pulled(pulled) {
+                Advance::Apply(entries) => {
+                    for entry in entries {
+                        self.machine.apply_entry(&entry).map_err(refused)?;
+                    }
+                }
+                Advance::Install(last, bytes) => {
+                    let (meta, _) = decode_snapshot(&bytes).map_err(refused)?;
+                    if meta.last_log_id.map(id_out) != Some(last) {
+                        return Err(StartError::Refused("a snapshot covers something else than it says".to_owned()));
+                    }
+                    self.machine.install_snapshot(&meta, bytes).await.map_err(refused)?;
+                }
+                Advance::Again => {}
+                Advance::Elsewhere(why) => return Ok(why.to_owned()),
+            }
+            *fruitless = 0;
+            self.lead(leader);
+        }
+    }
+
+    fn lead(&self, leading: Option<Leading>) {
+        self.publisher.publish_controller(leading.map(|leading| leading.node));
+        self.leading.send_if_modified(|known| std::mem::replace(known, leading) != leading);
+    }
+}

@@ -1,0 +1,199 @@
+//! Nodes with empty directories find each other over TCP and form one cluster, whatever happens on the way.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use stonelog_protocol::peer::probe::{ListedVoter, Member};
+use stonelog_protocol::peer::proof::Identity;
+use stonelog_protocol::{BrokerId, ClusterId, DirectoryId, Uuid};
+use stonelog_storage::disk::{Disk, RealDisk};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::cluster::{PATIENCE, block_on, until};
+use crate::quorum::bootstrap::{Bootstrap, OnDisk, Step};
+use crate::quorum::form::find_cluster;
+use crate::quorum::node::{QuorumNode, QuorumOptions};
+use crate::quorum::publisher::Publisher;
+use crate::quorum::services::NodeServices;
+use crate::quorum::type_config::Voter;
+use crate::runtime::peers::{TcpDialer, serve};
+
+/// What a node keeps: the directory's id and the cluster's are written before they are acted on.
+#[derive(Clone)]
+struct Kept {
+    directory: DirectoryId,
+    cluster: Option<ClusterId>,
+    path: PathBuf,
+}
+
+struct Booted {
+    node: Option<Arc<QuorumNode>>,
+    step: Step,
+    cluster: ClusterId,
+    accepting: JoinSet<()>,
+}
+
+/// Where a node stops on its way, to be started again.
+#[derive(Clone, Copy, PartialEq)]
+enum Until {
+    Running,
+    /// The cluster's id is durable, and nothing else.
+    Formatted,
+}
+
+/// Starts a node as its step says, on what its disk says.
+async fn boot(id: i32, disk: &mut Kept, listed: &[ListedVoter], until: Until) -> Booted {
+    let own = &listed.iter().find(|voter| voter.node.0 == id);
+    let port = own.map_or(0, |own| own.port);
+    let identity = Identity { node: BrokerId(id), directory: disk.directory, cluster: disk.cluster.clone() };
+    let services = NodeServices::new(identity.clone());
+    let (known, identities) = watch::channel(identity.clone());
+    let dialer = TcpDialer::new(Arc::new(move || identities.borrow().clone()), None, BTreeMap::new());
+    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let mut accepting = JoinSet::new();
+    accepting.spawn(serve(listener, None, services.clone()));
+
+    let on_disk = disk.cluster.clone().map_or(OnDisk::Empty, OnDisk::Formatted);
+    let bootstrap = Bootstrap::new(BrokerId(id), disk.directory, listed.to_vec(), on_disk);
+    let finding = find_cluster(bootstrap, &dialer, &services, |_| ());
+    let step = tokio::time::timeout(PATIENCE, finding).await.expect("a cluster is found").unwrap();
+    let cluster = match &step {
+        Step::Initialize { cluster, .. } => cluster.clone().unwrap_or(ClusterId(format!("made by {id}").into())),
+        Step::Vote(cluster) | Step::Observe(cluster) => cluster.clone(),
+        Step::Ask(_) => unreachable!("it is found"),
+    };
+    disk.cluster = Some(cluster.clone());
+    let mut booted = Booted { node: None, step, cluster: cluster.clone(), accepting };
+    if until == Until::Formatted || matches!(booted.step, Step::Observe(_)) {
+        return booted;
+    }
+    let identity = Identity { cluster: Some(cluster), ..identity };
+    known.send_replace(identity.clone());
+    services.set_identity(identity);
+    let options = QuorumOptions {
+        disk: Arc::new(RealDisk) as Arc<dyn Disk>,
+        directory: disk.path.join("metadata"),
+        node_id: BrokerId(id),
+        voter: Voter { directory: disk.directory.0, host: "127.0.0.1".to_owned(), port },
+    };
+    let node = QuorumNode::start_voter(options, Arc::new(Publisher::default()), dialer).await.unwrap();
+    let node = Arc::new(node);
+    services.serve_quorum(&node);
+    if let Step::Initialize { members, .. } = &booted.step {
+        node.initialize(members).await.unwrap();
+    }
+    booted.node = Some(node);
+    booted
+}
+
+struct Fresh {
+    disks: Vec<Kept>,
+    listed: Vec<ListedVoter>,
+    _dirs: Vec<TempDir>,
+}
+
+async fn fresh() -> Fresh {
+    let mut made = Fresh { disks: Vec::new(), listed: Vec::new(), _dirs: Vec::new() };
+    for id in 1..=3u8 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_owned();
+        made.disks.push(Kept { directory: Uuid([id; 16]), cluster: None, path });
+        made._dirs.push(dir);
+        // A port that is free, and stays so for the moment it takes.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        made.listed.push(ListedVoter { node: BrokerId(i32::from(id)), host: "127.0.0.1".into(), port });
+    }
+    made
+}
+
+async fn leads(nodes: &[&Booted]) -> Vec<Member> {
+    let node = until(|| nodes.iter().filter_map(|booted| booted.node.as_ref()).find(|node| node.leads_surely())).await;
+    node.members().await.unwrap()
+}
+
+async fn stop(booted: Booted) {
+    let Booted { node, mut accepting, .. } = booted;
+    accepting.shutdown().await;
+    if let Some(node) = node {
+        node.stop().await;
+    }
+}
+
+#[test]
+fn three_empty_nodes_form_one_cluster_in_any_order() {
+    block_on(async {
+        let Fresh { disks, listed, _dirs } = fresh().await;
+        let [mut one, mut two, mut three] = <[Kept; 3]>::try_from(disks).ok().unwrap();
+        let (a, b, c) = tokio::join!(
+            boot(1, &mut one, &listed, Until::Running),
+            boot(2, &mut two, &listed, Until::Running),
+            boot(3, &mut three, &listed, Until::Running),
+        );
+        assert!(matches!(a.step, Step::Initialize { .. }));
+        assert!(matches!((&b.step, &c.step), (Step::Vote(_), Step::Vote(_))));
+        assert_eq!((&a.cluster, &b.cluster), (&b.cluster, &c.cluster));
+        let members = leads(&[&a, &b, &c]).await;
+        let directories: Vec<_> = members.iter().map(|member| member.directory).collect();
+        assert_eq!(directories, [1, 2, 3].map(|id| Uuid([id; 16])));
+        for booted in [a, b, c] {
+            stop(booted).await;
+        }
+    });
+}
+
+#[test]
+fn initializer_that_stops_half_way_forms_the_same_cluster_later() {
+    block_on(async {
+        let Fresh { disks, listed, _dirs } = fresh().await;
+        let [mut one, mut two, mut three] = <[Kept; 3]>::try_from(disks).ok().unwrap();
+        let first = async {
+            let half = boot(1, &mut one, &listed, Until::Formatted).await;
+            let id = half.cluster.clone();
+            stop(half).await;
+            let whole = boot(1, &mut one, &listed, Until::Running).await;
+            assert_eq!(whole.cluster, id);
+            assert!(matches!(whole.step, Step::Initialize { .. }));
+            whole
+        };
+        let (a, b, c) = tokio::join!(
+            first,
+            boot(2, &mut two, &listed, Until::Running),
+            boot(3, &mut three, &listed, Until::Running),
+        );
+        assert_eq!((&a.cluster, &b.cluster), (&b.cluster, &c.cluster));
+        leads(&[&a, &b, &c]).await;
+        for booted in [a, b, c] {
+            stop(booted).await;
+        }
+    });
+}
+
+#[test]
+fn voter_wiped_after_forming_joins_as_an_observer_and_forms_nothing() {
+    block_on(async {
+        let Fresh { disks, listed, _dirs } = fresh().await;
+        let [mut one, mut two, mut three] = <[Kept; 3]>::try_from(disks).ok().unwrap();
+        let (a, b, c) = tokio::join!(
+            boot(1, &mut one, &listed, Until::Running),
+            boot(2, &mut two, &listed, Until::Running),
+            boot(3, &mut three, &listed, Until::Running),
+        );
+        leads(&[&a, &b, &c]).await;
+        let id = a.cluster.clone();
+        // The one that initialized, and would again.
+        stop(a).await;
+        let new = tempfile::tempdir().unwrap();
+        let mut wiped = Kept { directory: Uuid([0x77; 16]), cluster: None, path: new.path().to_owned() };
+        let again = boot(1, &mut wiped, &listed, Until::Running).await;
+        assert_eq!((&again.step, again.node.is_none()), (&Step::Observe(id), true));
+        leads(&[&b, &c]).await;
+        for booted in [again, b, c] {
+            stop(booted).await;
+        }
+    });
+}
