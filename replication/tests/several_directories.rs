@@ -12,8 +12,8 @@ use stonelog_protocol::{LeaderEpoch, Offset, TopicId};
 use stonelog_replication::controller::{ConfigEdit, ConfigOperation, ControllerRequest, IncrementalAlterConfigs};
 use stonelog_replication::metadata::ConfigResource;
 use stonelog_replication::partition::Reject;
-use stonelog_replication::runtime::start::{self, StartError, Started};
-use stonelog_storage::disk::{Disk as _, SimDisk, SimFault, SimOperation};
+use stonelog_replication::runtime::start::{self, StartError, StartOptions, Started};
+use stonelog_storage::disk::{Disk as _, SimDisk, SimFault, SimOperation, Tearing};
 use stonelog_storage::log_dir::{LogDir, OFFLINE_NAME};
 use support::*;
 
@@ -259,4 +259,43 @@ async fn files_go_though_the_checkpoint_that_lets_them_go_found_no_space_at_firs
     eventually(|| segments() == 0).await;
     assert_eq!(disk.waiting_faults(), 0);
     started.stop().unwrap();
+}
+
+#[tokio::test]
+async fn a_log_whose_topic_went_while_its_directory_was_away_is_put_aside_with_what_the_journal_held() {
+    let disk = SimDisk::new();
+    let paths = || vec![PathBuf::from(A), PathBuf::from(B)];
+    // Nothing goes to segments by itself.
+    let options_of = |number| options(Arc::new(disk.clone()), paths(), Upkeep::OnlyForRoom, number);
+    let started = start::start(options_of(1)).await.unwrap();
+    let topic = create_topic(&started, "t").await;
+    let in_b = partitions_in(&started, topic, B);
+    for index in 0..PARTITIONS {
+        produces(&started, topic, index).await.unwrap();
+    }
+    disk.fail(SimOperation::Write, "/b/journal", 0, SimFault::InputOutput);
+    assert!(produces(&started, topic, in_b[0]).await.is_err());
+    delete_topic(&started, "t").await;
+    started.stop().unwrap();
+    let (directory, _) = LogDir::open(Arc::new(disk.clone()), Path::new(B)).unwrap();
+    directory.settle_failure().unwrap();
+    drop(directory);
+
+    let again = start::start(options_of(2)).await.unwrap();
+    let mut kept: Vec<_> = again.report.strays.iter().filter(|path| path.starts_with(B)).collect();
+    kept.sort();
+    assert_eq!(kept.len(), in_b.len(), "{:?}", again.report.strays);
+    for (path, index) in kept.into_iter().zip(&in_b) {
+        assert!(path.to_str().unwrap().ends_with(".stray"));
+        let log = disk.contents(&path.join("00000000000000000000.log"));
+        let held = value(*index, 0, 50);
+        assert!(log.windows(held.len()).any(|bytes| bytes == held), "{} lacks its record", path.display());
+    }
+    // A start that ends before its first checkpoint finds the logs in the journal once more.
+    let after = disk.fork();
+    again.stop().unwrap();
+    after.crash(3, Tearing::Sectors);
+    let third = start::start(StartOptions { disk: Arc::new(after.clone()), ..options_of(3) }).await.unwrap();
+    assert!(third.report.absent.is_empty() && !third.node.directories[1].is_offline());
+    third.stop().unwrap();
 }

@@ -43,12 +43,11 @@ impl Lane {
         self: Rc<Self>,
         mut images: mpsc::UnboundedReceiver<Published>,
         mut recovered: Recovered,
-    ) -> Vec<(TopicPartition, usize)> {
+    ) -> Vec<(Log, usize)> {
         if let Some(first) = images.recv().await {
             self.apply(&first.image, &first.delta, &mut recovered);
         }
-        let strays: Vec<_> = recovered.logs.keys().copied().collect();
-        recovered.logs.clear();
+        let strays: Vec<_> = recovered.logs.drain().map(|((_, place), log)| (log, place)).collect();
         let lane = Rc::clone(&self);
         spawn_vital("a lane's metadata", async move {
             while let Some(published) = images.recv().await {

@@ -5,6 +5,7 @@
 
 mod directories;
 mod registration;
+mod strays;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use stonelog_storage::disk::Disk;
 use stonelog_storage::holes::Hole;
 use stonelog_storage::journal::{JournalOptions, RecoveryEnd};
 use stonelog_storage::log::Log;
-use stonelog_storage::log_dir::{LogDir, Tenure};
+use stonelog_storage::log_dir::Tenure;
 use stonelog_storage::recovery::{Loss, RecoveredLog, RecoveryProgress, Verdict as Recovered};
 
 use super::checkpointer::Checkpointer;
@@ -292,7 +293,7 @@ pub async fn start(options: StartOptions) -> Result<Started, StartError> {
     });
     let (lane_threads, lanes) = Lanes::start(Arc::clone(&node))?;
     let strays = adopt(&lanes, &metadata, logs).await;
-    let strays = put_aside(&locked, &strays)?;
+    let strays = strays::put_aside(&node, strays);
     unfence(&options.node_id, registered.epoch, &metadata, &lanes).await?;
     for (directory, (version, dropped)) in node.directories.iter().zip(checkpoints) {
         keep_checkpoints(&node, directory, &lanes, version, dropped).await;
@@ -384,7 +385,7 @@ fn start_metadata(
 }
 
 /// Gives every lane its logs and the first image. Returns the logs that are no replica, each with its directory's place.
-async fn adopt(lanes: &Lanes, metadata: &MetadataHandle, logs: Vec<(Log, usize)>) -> Vec<(TopicPartition, usize)> {
+async fn adopt(lanes: &Lanes, metadata: &MetadataHandle, logs: Vec<(Log, usize)>) -> Vec<(Log, usize)> {
     let mut by_lane: Vec<follow_image::Recovered> = (0..lanes.count()).map(|_| Default::default()).collect();
     for (log, place) in logs {
         let partition = log.key().partition;
@@ -396,43 +397,6 @@ async fn adopt(lanes: &Lanes, metadata: &MetadataHandle, logs: Vec<(Log, usize)>
         strays.extend(lanes.call(lane, move |lane| lane.follow_images(images, recovered)).await);
     }
     strays
-}
-
-/// Renames the directories of logs that no topic claims; they are left for a person to look at.
-fn put_aside(directories: &[OpenDirectory], strays: &[(TopicPartition, usize)]) -> Result<Vec<PathBuf>, Fault> {
-    let mut kept = Vec::new();
-    for (place, open) in directories.iter().enumerate() {
-        let here = strays.iter().filter(|(_, home)| *home == place).map(|(partition, _)| *partition);
-        kept.extend(put_aside_in(&open.log_dir, here)?);
-    }
-    Ok(kept)
-}
-
-fn put_aside_in(directory: &LogDir, strays: impl Iterator<Item = TopicPartition>) -> Result<Vec<PathBuf>, Fault> {
-    let mut kept = Vec::new();
-    for stray in strays {
-        let from = directory.replica_path(&stray);
-        let to = from.with_extension("stray");
-        let io = |operation, path: &PathBuf| {
-            let path = path.clone();
-            move |source| Fault::Io { operation, path, position: None, source }
-        };
-        if directory.disk().exists(&from).map_err(io("stat", &from))? {
-            directory.disk().rename(&from, &to).map_err(io("rename", &from))?;
-            tracing::warn!("no topic claims {}: it is kept as {}", from.display(), to.display());
-            kept.push(to);
-        }
-    }
-    if !kept.is_empty() {
-        let path = directory.path().to_owned();
-        directory.disk().sync_dir(&path).map_err(|source| Fault::Io {
-            operation: "fsync directory",
-            path,
-            position: None,
-            source,
-        })?;
-    }
-    Ok(kept)
 }
 
 /// Says that this broker is ready, and waits until every lane knows that it is unfenced.
@@ -467,11 +431,13 @@ async fn keep_checkpoints(
 ) {
     let (node, directory, all) = (Arc::clone(node), Arc::clone(directory), lanes.clone());
     let (monitored, measured) = (Arc::clone(&node), Arc::clone(&directory));
+    let strays = strays::remove_in_time(Arc::clone(&node), Arc::clone(&directory));
     lanes
         .call(0, move |_| {
             let checkpointer = Checkpointer::new(node, directory, all, version, dropped);
             spawn_vital("the checkpoints", checkpointer.run());
             spawn_vital("the measuring of free space", space::monitor(monitored, measured));
+            spawn_vital("the removal of strays", strays);
             std::future::ready(())
         })
         .await;
