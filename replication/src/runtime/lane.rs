@@ -421,6 +421,7 @@ impl LaneJournal {
         }
         let first_ticket = outgoing.next_ticket - entries.len() as u64;
         let hurry_written = std::mem::take(&mut outgoing.hurry_written);
+        self.directory.space.on_written();
         self.directory.journal.submit(Submission { lane, first_ticket, entries, hurry_written });
     }
 

@@ -12,13 +12,16 @@ use std::time::Duration;
 
 use stonelog_storage::Fault;
 use stonelog_storage::log_dir::{RESERVE_BYTES, has_reserve, make_reserve, probe_space, release_reserve};
+use tokio::sync::Notify;
 
 use super::directory::Directory;
 use super::node::Node;
 use super::under_way::UnderWay;
 
-/// How often free space is measured.
+/// How often free space is measured while something is written.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
+/// How often while nothing is: others may fill the disk too.
+const MEASURE_IDLE: Duration = Duration::from_secs(30);
 /// How often while there is too little, and how soon segments are tried again.
 pub(super) const MEASURE_AGAIN: Duration = Duration::from_millis(200);
 
@@ -41,6 +44,9 @@ pub struct Space {
     free_bytes_min: u64,
     room: AtomicU8,
     journal_waits: AtomicBool,
+    /// The monitor rests until something is written.
+    is_resting: AtomicBool,
+    written: Notify,
     /// What the directory's device is asked for at this moment.
     pub(super) under_way: UnderWay,
 }
@@ -52,6 +58,8 @@ impl Space {
             free_bytes_min,
             room: AtomicU8::new(Room::Ample as u8),
             journal_waits: AtomicBool::new(false),
+            is_resting: AtomicBool::new(false),
+            written: Notify::new(),
             under_way: UnderWay::default(),
         }
     }
@@ -78,6 +86,7 @@ impl Space {
     /// An allocation failed, of a segment, a checkpoint or a journal file made ahead of need.
     pub fn on_allocation_failed(&self, fault: &Fault) {
         let before = self.room.fetch_max(Room::Full as u8, Ordering::Relaxed);
+        self.on_written();
         if before < Room::Full as u8 {
             tracing::error!(
                 "no space: {fault}; appends are refused with KAFKA_STORAGE_ERROR, reads go on; free some, and appends \
@@ -105,6 +114,20 @@ impl Space {
 
     pub(super) fn set_journal_waits(&self, waits: bool) {
         self.journal_waits.store(waits, Ordering::Relaxed);
+    }
+
+    /// Something is on its way to the journal, or has failed to be: it is time to measure.
+    pub(super) fn on_written(&self) {
+        if self.is_resting.load(Ordering::Relaxed) && self.is_resting.swap(false, Ordering::Relaxed) {
+            self.written.notify_one();
+        }
+    }
+
+    /// Waits until something is written, but not for ever.
+    async fn rest(&self) {
+        self.is_resting.store(true, Ordering::Relaxed);
+        let _ = tokio::time::timeout(MEASURE_IDLE, self.written.notified()).await;
+        self.is_resting.store(false, Ordering::Relaxed);
     }
 
     /// Some more than the watermark, so that the level does not change with every batch.
@@ -138,6 +161,7 @@ impl Space {
 
 /// Measures a directory's room, and sees that its journal's files are there, for as long as it works.
 pub(super) async fn monitor(node: Arc<Node>, directory: Arc<Directory>) {
+    let mut seen = None;
     loop {
         if directory.is_offline() {
             return;
@@ -153,8 +177,12 @@ pub(super) async fn monitor(node: Arc<Node>, directory: Arc<Directory>) {
             Err(_) => return,
         }
         let is_calm = directory.space.room() == Room::Ample && !directory.lacks_journal_files();
-        let again = if is_calm { MEASURE_EVERY } else { MEASURE_AGAIN };
-        tokio::time::sleep(again).await;
+        let reported = Some(directory.journal.reported());
+        match (is_calm, std::mem::replace(&mut seen, reported) == reported) {
+            (false, _) => tokio::time::sleep(MEASURE_AGAIN).await,
+            (true, false) => tokio::time::sleep(MEASURE_EVERY).await,
+            (true, true) => directory.space.rest().await,
+        }
     }
 }
 
