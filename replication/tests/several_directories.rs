@@ -15,6 +15,7 @@ use stonelog_replication::partition::Reject;
 use stonelog_replication::runtime::start::{self, StartError, StartOptions, Started};
 use stonelog_storage::disk::{Disk as _, SimDisk, SimFault, SimOperation, Tearing};
 use stonelog_storage::log_dir::{LogDir, OFFLINE_NAME};
+use stonelog_storage::small_file::write_small_file;
 use support::*;
 
 const A: &str = "/a";
@@ -129,6 +130,43 @@ async fn a_directory_that_takes_no_marker_is_remembered_by_its_neighbour() {
     let whole = start_on(&disk, &[A, B], 3).await.unwrap();
     assert!(whole.report.absent.is_empty(), "{:?}", whole.report.absent);
     whole.stop().unwrap();
+}
+
+#[tokio::test]
+async fn a_reopened_directory_comes_back_whatever_its_neighbour_says_and_may_fail_again() {
+    let disk = SimDisk::new();
+    let (started, ..) = two(&disk).await;
+    let b = started.node.directories[1].id;
+    started.stop().unwrap();
+    disk.kill();
+    // Under an epoch that B, whose newest identity the failure took, has not heard of; and one that nobody can read.
+    for text in ["1000000\nfdatasync: EIO\n", "?"] {
+        let name = format!("{OFFLINE_NAME}-{b}");
+        write_small_file(&disk, Path::new(A), &name, text.as_bytes()).unwrap();
+        let without = start_on(&disk, &[A, B], 2).await.unwrap();
+        assert_eq!(without.report.absent[0].path, Path::new(B));
+        without.stop().unwrap();
+        disk.kill();
+        let (directory, _) = LogDir::open(Arc::new(disk.clone()), Path::new(B)).unwrap();
+        directory.settle_failure().unwrap();
+        drop(directory);
+        // What fails before it is in use again is not settled.
+        disk.fail(SimOperation::Create, "/b/.stonelog_offline", 0, SimFault::InputOutput);
+        disk.fail(SimOperation::SyncData, "/b/journal", 0, SimFault::InputOutput);
+        for number in 3..5 {
+            let without = start_on(&disk, &[A, B], number).await.unwrap();
+            assert_eq!(without.report.absent[0].path, Path::new(B));
+            without.stop().unwrap();
+            disk.kill();
+        }
+        let (directory, _) = LogDir::open(Arc::new(disk.clone()), Path::new(B)).unwrap();
+        directory.settle_failure().unwrap();
+        drop(directory);
+        let whole = start_on(&disk, &[A, B], 5).await.unwrap();
+        assert!(whole.report.absent.is_empty(), "{:?}", whole.report.absent);
+        whole.stop().unwrap();
+        disk.kill();
+    }
 }
 
 #[tokio::test]
@@ -298,4 +336,31 @@ async fn a_log_whose_topic_went_while_its_directory_was_away_is_put_aside_with_w
     let third = start::start(StartOptions { disk: Arc::new(after.clone()), ..options_of(3) }).await.unwrap();
     assert!(third.report.absent.is_empty() && !third.node.directories[1].is_offline());
     third.stop().unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_that_fails_in_recovery_and_takes_no_marker_is_remembered_by_its_neighbour() {
+    let disk = SimDisk::new();
+    let (started, ..) = two(&disk).await;
+    started.stop().unwrap();
+    disk.kill();
+    disk.fail(SimOperation::Create, "/b/.stonelog_offline", 0, SimFault::InputOutput);
+    disk.fail(SimOperation::SyncData, "/b/journal", 0, SimFault::InputOutput);
+    let without = start_on(&disk, &[A, B], 2).await.unwrap();
+    assert_eq!(without.report.absent[0].path, Path::new(B));
+    without.stop().unwrap();
+    assert!(!disk.exists(&Path::new(B).join(OFFLINE_NAME)).unwrap());
+    disk.kill();
+
+    // The fsync would say OK by now.
+    let again = start_on(&disk, &[A, B], 3).await.unwrap();
+    assert!(again.report.absent[0].reason.contains("stonelog storage reopen /b"), "{:?}", again.report.absent);
+    again.stop().unwrap();
+    disk.kill();
+    let (directory, _) = LogDir::open(Arc::new(disk.clone()), Path::new(B)).unwrap();
+    directory.settle_failure().unwrap();
+    drop(directory);
+    let whole = start_on(&disk, &[A, B], 4).await.unwrap();
+    assert!(whole.report.absent.is_empty(), "{:?}", whole.report.absent);
+    whole.stop().unwrap();
 }

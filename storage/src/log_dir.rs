@@ -18,8 +18,8 @@ use stonelog_protocol::{BrokerEpoch, PartitionIndex, TopicPartition, Uuid};
 
 pub use meta_properties::{META_PROPERTIES_NAME, MetaError, MetaProperties};
 pub use offline::{
-    OFFLINE_NAME, PeerMarker, REOPENED_NAME, forget_peer, mark_offline, mark_peer_offline, offline_reason,
-    peers_offline, reopened_epoch,
+    OFFLINE_NAME, PeerMarker, REOPENED_NAME, forget_peer, is_just_reopened, mark_offline, mark_peer_offline,
+    offline_reason, on_reopened, peers_offline, reopened_epoch,
 };
 pub use recorded_epochs::RecordedEpochs;
 pub use reread::Reread;

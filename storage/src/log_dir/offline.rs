@@ -4,7 +4,8 @@
 //! `.stonelog_offline-<directory id>` in the broker's other directories, which names the broker epoch under which it
 //! failed. That a marker exists is what counts; its text is for people.
 //! `.stonelog_reopened` in the directory names the broker epoch up to which its failures are settled, so that the
-//! markers elsewhere need not be reached by whoever settles them.
+//! markers elsewhere need not be reached by whoever settles them. Until the next start it says too that *all* of them
+//! are, also those whose epoch is newer than the directory knows, or cannot be read: that start removes them.
 
 use std::path::Path;
 
@@ -18,6 +19,9 @@ use crate::small_file::{read_small_file, remove_small_file, write_small_file};
 pub const OFFLINE_NAME: &str = ".stonelog_offline";
 /// How far failures are settled.
 pub const REOPENED_NAME: &str = ".stonelog_reopened";
+
+/// The second line of a [`REOPENED_NAME`] that no start has seen yet.
+const ALL: &str = "all";
 
 /// Text of a marker shown at most; whoever wrote more is not us.
 const REASON_BYTES_MAX: usize = 4096;
@@ -82,13 +86,24 @@ pub fn forget_peer(disk: &dyn Disk, directory: &Path, id: DirectoryId) -> Result
 /// The broker epoch up to which the directory's failures are settled.
 pub fn reopened_epoch(disk: &dyn Disk, directory: &Path) -> Result<Option<BrokerEpoch>, Fault> {
     let bytes = read_small_file(disk, &directory.join(REOPENED_NAME))?;
-    Ok(bytes.and_then(|bytes| text(&bytes).parse().ok()).map(BrokerEpoch))
+    Ok(bytes.and_then(|bytes| text(&bytes).lines().next()?.parse().ok()).map(BrokerEpoch))
+}
+
+/// Whether the directory was reopened since it was last used: whatever anybody says of it is settled.
+pub fn is_just_reopened(disk: &dyn Disk, directory: &Path) -> Result<bool, Fault> {
+    let bytes = read_small_file(disk, &directory.join(REOPENED_NAME))?;
+    Ok(bytes.is_some_and(|bytes| text(&bytes).lines().nth(1) == Some(ALL)))
+}
+
+/// The markers that a reopening settled are gone: from here on one counts again if it is newer than `epoch`.
+pub fn on_reopened(disk: &dyn Disk, directory: &Path, epoch: BrokerEpoch) -> Result<(), Fault> {
+    write_small_file(disk, directory, REOPENED_NAME, format!("{epoch}\n").as_bytes())
 }
 
 /// Puts a directory back into use. Only for whoever has just read all of it from the device.
 pub(super) fn settle(disk: &dyn Disk, directory: &Path, epoch: Option<BrokerEpoch>) -> Result<(), Fault> {
     let epoch = epoch.unwrap_or(BrokerEpoch(-1));
-    write_small_file(disk, directory, REOPENED_NAME, format!("{epoch}\n").as_bytes())?;
+    write_small_file(disk, directory, REOPENED_NAME, format!("{epoch}\n{ALL}\n").as_bytes())?;
     remove_small_file(disk, directory, OFFLINE_NAME).map(drop)
 }
 
@@ -120,6 +135,10 @@ mod tests {
         disk.crash(2, Tearing::Sectors);
         assert_eq!(offline_reason(&disk, root()).unwrap(), None);
         assert_eq!(reopened_epoch(&disk, root()).unwrap(), Some(BrokerEpoch(7)));
+        assert!(is_just_reopened(&disk, root()).unwrap());
+        on_reopened(&disk, root(), BrokerEpoch(8)).unwrap();
+        assert_eq!(reopened_epoch(&disk, root()).unwrap(), Some(BrokerEpoch(8)));
+        assert!(!is_just_reopened(&disk, root()).unwrap());
     }
 
     #[test]

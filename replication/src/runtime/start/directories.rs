@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use stonelog_protocol::{ClusterId, Uuid};
+use stonelog_protocol::{BrokerEpoch, ClusterId, Uuid};
 use stonelog_storage::disk::{Disk, raise_descriptor_limit};
 use stonelog_storage::log::LogConfig;
 use stonelog_storage::log_dir::{self, DirectoryState, LogDir, MetaProperties, Tenure};
@@ -131,7 +131,21 @@ fn leave_out_marked_by_neighbours(
     for (place, log_dir, state) in found {
         let mut reason = None;
         if let DirectoryState::Ours(meta) = &state {
-            for (at, marker) in markers.iter().filter(|(_, marker)| marker.id == meta.directory_id) {
+            let about_it = markers.iter().filter(|(_, marker)| marker.id == meta.directory_id);
+            if log_dir::is_just_reopened(disk, log_dir.path())? {
+                let mut settled = log_dir::reopened_epoch(disk, log_dir.path())?.unwrap_or(BrokerEpoch(-1));
+                for (at, marker) in about_it {
+                    log_dir::forget_peer(disk, at, marker.id)?;
+                    // One that cannot be read says nothing of others.
+                    if marker.epoch != BrokerEpoch(i64::MAX) {
+                        settled = settled.max(marker.epoch);
+                    }
+                }
+                log_dir::on_reopened(disk, log_dir.path(), settled)?;
+                kept.push((place, log_dir, state));
+                continue;
+            }
+            for (at, marker) in about_it {
                 match log_dir::reopened_epoch(disk, log_dir.path())? {
                     Some(settled) if settled >= marker.epoch => log_dir::forget_peer(disk, at, marker.id)?,
                     _ => reason = Some((meta.directory_id, marker.reason.clone())),
@@ -253,6 +267,12 @@ pub(super) fn recover_all(
         let running: Vec<_> = open.iter().map(|directory| scope.spawn(move || recover(options, directory))).collect();
         running.into_iter().map(|thread| thread.join()).collect()
     });
+    let whole: Vec<PathBuf> = open
+        .iter()
+        .zip(&results)
+        .filter(|(_, result)| matches!(result, Ok(Ok(_))))
+        .map(|(directory, _)| directory.log_dir.path().to_owned())
+        .collect();
     let mut recovered = Vec::new();
     let mut last_fault = None;
     for (directory, result) in open.into_iter().zip(results) {
@@ -261,10 +281,8 @@ pub(super) fn recover_all(
             Ok(found) => recovered.push(RecoveredDirectory { open: directory, recovered: found }),
             Err(fault) => {
                 let path = directory.log_dir.path();
-                if fault.is_device_failure()
-                    && let Err(second) = log_dir::mark_offline(&*options.disk, path, &fault.to_string())
-                {
-                    tracing::error!("cannot mark {} as offline: {second}", path.display());
+                if fault.is_device_failure() {
+                    mark(options, &directory, &whole, &fault.to_string());
                 }
                 if directory.holds_metadata {
                     return Err(fault.into());
@@ -279,6 +297,30 @@ pub(super) fn recover_all(
     match last_fault {
         Some(fault) if recovered.is_empty() => Err(fault.into()),
         _ => Ok(recovered),
+    }
+}
+
+/// Leaves markers that keep a directory out of use, as a running broker does: in itself, and in its neighbours, because a
+/// failing device may take nothing.
+fn mark(options: &StartOptions, failed: &OpenDirectory, neighbours: &[PathBuf], reason: &str) {
+    let (disk, path) = (&*options.disk, failed.log_dir.path());
+    // Newer than what was settled, though no broker epoch came after that.
+    let settled = log_dir::reopened_epoch(disk, path).ok().flatten().unwrap_or(BrokerEpoch(-1));
+    let epoch = failed.meta.broker_epoch.unwrap_or(BrokerEpoch(0)).max(BrokerEpoch(settled.0.saturating_add(1)));
+    let own = log_dir::mark_offline(disk, path, reason).map(|()| path);
+    let others = neighbours.iter().map(|neighbour| {
+        log_dir::mark_peer_offline(disk, neighbour, failed.meta.directory_id, epoch, reason)
+            .map(|()| neighbour.as_path())
+    });
+    let mut is_marked = false;
+    for marked in [own].into_iter().chain(others) {
+        match marked {
+            Ok(_) => is_marked = true,
+            Err(fault) => tracing::error!("cannot mark {} as offline: {fault}", path.display()),
+        }
+    }
+    if !is_marked {
+        tracing::error!("nothing will keep {} from being used again: have its device checked", path.display());
     }
 }
 
