@@ -31,7 +31,7 @@ use stonelog_replication::runtime::lane::{Append, Appended, Lane};
 
 use crate::network::connection::{Answer, Started};
 use crate::request::{RequestContext, encode};
-use prepare::{Preparation, Prepared, Refusal};
+use prepare::{Batches, Preparation, Prepared, Refusal};
 
 /// The one client that may write internal topics (`ReplicaManager.appendToLocalLog`).
 const ADMIN_CLIENT_ID: &str = "__admin_client";
@@ -69,30 +69,36 @@ pub fn start(context: RequestContext, request: ProduceRequest) -> Started {
     if large.is_empty() && context.lane.has_room_for(&partitions) {
         return append(context, acks, timeout, topics);
     }
-    let prepared = (!large.is_empty()).then(|| {
-        context.broker.validators.run_wanted(move || {
-            // Whatever one client's bytes do, they end no more than that client's connection.
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| prepare::run_all(large)))
-        })
-    });
     Started::Preparing(Box::pin(async move {
-        if let Some(prepared) = prepared {
-            let mut prepared = match prepared.await {
-                Ok(Ok(prepared)) => prepared.into_iter(),
-                Ok(Err(panic)) => std::panic::resume_unwind(panic),
-                // The broker is stopping.
-                Err(_) => return Started::Alone(Box::pin(std::future::ready(Answer::Close))),
-            };
-            for (_, outcome) in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
-                if let Outcome::Large(partition) = *outcome {
-                    let prepared = prepared.next().expect("each has been prepared");
-                    *outcome = prepared.map_or_else(Outcome::Refused, |prepared| Outcome::Ready(partition, prepared));
-                }
-            }
+        if !large.is_empty() && prepare_large(&context, large, &mut topics).await.is_none() {
+            // The broker is stopping.
+            return Started::Alone(Box::pin(std::future::ready(Answer::Close)));
         }
         context.lane.room_for(&partitions).await;
         append(context, acks, timeout, topics)
     }))
+}
+
+/// Has the validators prepare what is too much for a lane, a part at a time: others have their turn between two. `None`
+/// when they have ended.
+async fn prepare_large(context: &RequestContext, large: Vec<Preparation>, topics: &mut [Topic]) -> Option<()> {
+    let mut batches = Batches::new(large);
+    let mut prepared = loop {
+        // Whatever one client's bytes do, they end no more than that client's connection.
+        let part = move || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| batches.run_some()));
+        match context.broker.validators.run_wanted(part).await.ok()? {
+            Ok(Ok(all)) => break all.into_iter(),
+            Ok(Err(rest)) => batches = rest,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    };
+    for (_, outcome) in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+        if let Outcome::Large(partition) = *outcome {
+            let prepared = prepared.next().expect("each has been prepared");
+            *outcome = prepared.map_or_else(Outcome::Refused, |prepared| Outcome::Ready(partition, prepared));
+        }
+    }
+    Some(())
 }
 
 /// The partitions that something is to be appended to, as far as is known.

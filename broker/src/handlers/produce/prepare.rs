@@ -5,6 +5,8 @@
 //! limit; what passes it is a job for the broker's validators (DESIGN §4). A job holds at most what one batch may open
 //! to, and all that one request's batches grow by together is limited too: byte credit was taken for what was sent.
 
+use std::collections::VecDeque;
+
 use bytes::{Bytes, BytesMut};
 use stonelog_protocol::Timestamp;
 use stonelog_protocol::batch::recompress::recompress;
@@ -19,6 +21,8 @@ const DECOMPRESSED_BYTES_MAX: usize = 64 << 20;
 pub(super) const LANE_BYTES_MAX: usize = 1 << 20;
 /// What is packed anew on the lane: compressing costs some twenty times as much as opening.
 const LANE_PACKED_BYTES_MAX: usize = 32 << 10;
+/// What one job opens before others have their turn: some hundredths of a second of work.
+const JOB_BYTES_MAX: usize = 16 << 20;
 /// By how much the batches of one request may grow together when they are packed anew.
 const GROWTH_BYTES_MAX: usize = DECOMPRESSED_BYTES_MAX;
 
@@ -99,9 +103,8 @@ impl Preparation {
         Ok(self.finish(&produced))
     }
 
-    fn run(self) -> Result<Prepared, Refusal> {
-        let produced = validate_produced(&self.records, self.version, &self.rules, self.now)?;
-        self.finish(&produced)
+    fn validate(&self) -> Result<validate::ProducedBatch, Refusal> {
+        Ok(validate_produced(&self.records, self.version, &self.rules, self.now)?)
     }
 
     /// The codec the topic demands, if the batch has another one.
@@ -143,19 +146,44 @@ impl Preparation {
     }
 }
 
-/// Prepares batches of one request, one after the other: the body of a job.
-pub(super) fn run_all(preparations: Vec<Preparation>) -> Vec<Result<Prepared, Refusal>> {
-    let mut grown = 0;
-    let prepare_one = |preparation: Preparation| {
-        if grown > GROWTH_BYTES_MAX {
-            return Err(ErrorCode::MessageTooLarge.into());
+/// The batches of one request that are a job's work, one after the other. A job does a part of them and gives the thread
+/// back, so that one request holds up others no longer than that; nothing is begun for a client that has gone meanwhile.
+pub(super) struct Batches {
+    left: VecDeque<Preparation>,
+    done: Vec<Result<Prepared, Refusal>>,
+    grown: usize,
+}
+
+impl Batches {
+    pub(super) fn new(preparations: Vec<Preparation>) -> Batches {
+        Batches { done: Vec::with_capacity(preparations.len()), left: preparations.into(), grown: 0 }
+    }
+
+    /// The body of one job: as many batches as may open to [`JOB_BYTES_MAX`], at least one. Returns what is left to do,
+    /// or all results in order.
+    pub(super) fn run_some(mut self) -> Result<Vec<Result<Prepared, Refusal>>, Batches> {
+        let mut opened = 0;
+        while opened < JOB_BYTES_MAX {
+            let Some(next) = self.left.pop_front() else { return Ok(self.done) };
+            let done = if self.grown > GROWTH_BYTES_MAX {
+                Err(ErrorCode::MessageTooLarge.into())
+            } else {
+                self.run_one(next, &mut opened)
+            };
+            self.done.push(done);
         }
-        let sent = preparation.records.len();
-        let prepared = preparation.run()?;
-        grown += prepared.batch.len().saturating_sub(sent);
+        if self.left.is_empty() { Ok(self.done) } else { Err(self) }
+    }
+
+    fn run_one(&mut self, next: Preparation, opened: &mut usize) -> Result<Prepared, Refusal> {
+        let sent = next.records.len();
+        let produced = next.validate();
+        // What a batch that fails has opened to is not known.
+        *opened += produced.as_ref().map_or(DECOMPRESSED_BYTES_MAX, |produced| produced.records_bytes).max(sent);
+        let prepared = next.finish(&produced?)?;
+        self.grown += prepared.batch.len().saturating_sub(sent);
         Ok(prepared)
-    };
-    preparations.into_iter().map(prepare_one).collect()
+    }
 }
 
 /// The batch in a buffer of its own. Where it is most of its frame, and alone in it, it stays as it arrived; else it is
@@ -215,6 +243,32 @@ mod tests {
         let frame_bytes = records.len();
         let wanted = wanted.map(|codec| (codec, None));
         Preparation { records, version: 9, frame_bytes, rules: BatchRules::default(), wanted, now: NOW }
+    }
+
+    fn run_all(preparations: Vec<Preparation>) -> Vec<Result<Prepared, Refusal>> {
+        let mut batches = Batches::new(preparations);
+        loop {
+            match batches.run_some() {
+                Ok(all) => return all,
+                Err(rest) => batches = rest,
+            }
+        }
+    }
+
+    #[test]
+    fn a_job_gives_its_thread_back_before_a_request_of_many_batches_is_done() {
+        let one = batch(Compression::Zstd, JOB_BYTES_MAX / 2);
+        let mut batches = Batches::new((0..5).map(|_| preparation(one.clone(), None)).collect());
+        let mut jobs = 1;
+        let done = loop {
+            match batches.run_some() {
+                Ok(all) => break all,
+                Err(rest) => batches = rest,
+            }
+            jobs += 1;
+        };
+        assert_eq!((jobs, done.len()), (3, 5));
+        assert!(done.iter().all(|prepared| prepared.as_ref().is_ok_and(|prepared| prepared.batch == one)));
     }
 
     #[test]
