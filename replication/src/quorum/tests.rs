@@ -25,6 +25,7 @@ use crate::metadata::{ConfigResource, MetadataImage, MetadataRecord, RecordBatch
 mod cluster;
 mod forming;
 mod observing;
+mod power;
 
 /// Stores in fresh directories.
 struct Fresh;
