@@ -7,6 +7,7 @@ import concurrent.futures
 import hashlib
 import os
 import platform
+import resource
 import time
 
 from pathlib import Path
@@ -20,6 +21,7 @@ CPU_PROBE_BYTES = 1 << 24
 CPU_PROBE_ROUNDS = 8
 # 1-based columns of /sys/block/<device>/stat, kernel 5.5 and later: flush requests completed.
 FLUSH_COLUMN = 16
+KERNEL_THREADS_PARENT = "2"
 VOLATILE = {"tmpfs", "ramfs", "overlay", "devtmpfs"}
 
 
@@ -117,6 +119,40 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def device_read_bytes(pid):
+    """Bytes that a process has had fetched from the device, as far as the kernel lets us see."""
+    for line in Path(f"/proc/{pid}/io").read_text().splitlines():
+        if line.startswith("read_bytes:"):
+            return int(line.split()[1])
+    return 0
+
+
+def drop_cache(folder):
+    """Has the kernel forget the pages of every file below a folder that it need not keep."""
+    os.sync()
+    for root, _, names in os.walk(folder):
+        for name in names:
+            try:
+                descriptor = os.open(os.path.join(root, name), os.O_RDONLY)
+            except FileNotFoundError:
+                continue
+            try:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(descriptor)
+
+
+def raise_open_files():
+    """As many open files as we may have, for every child: a broker of many partitions needs them."""
+    for wanted in (1 << 20, resource.getrlimit(resource.RLIMIT_NOFILE)[1]):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+            return wanted
+        except (ValueError, OSError):
+            continue
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
 def memory(pid):
     """Resident memory of a process in MB: all of it, and the part that is its own (not pages of files)."""
     values = {}
@@ -128,6 +164,21 @@ def memory(pid):
 
 
 def busy_seconds():
-    """Processor time of the whole machine in programs (not in interrupts, which nobody owns)."""
+    """Processor time of all programs on the machine: without interrupts and the kernel's own threads (which write the
+    page cache back), because nobody's processes are charged for those."""
     user, nice, system, *_ = (int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
-    return (user + nice + system) / TICKS
+    return (user + nice + system - _kernel_thread_ticks()) / TICKS
+
+
+def _kernel_thread_ticks():
+    ticks = 0
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            fields = Path(f"/proc/{entry}/stat").read_text().rsplit(")", 1)[1].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if fields[1] == KERNEL_THREADS_PARENT:
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks

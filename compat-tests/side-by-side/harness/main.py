@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import unittest
 import uuid
 
 from dataclasses import dataclass
@@ -22,13 +23,16 @@ from pathlib import Path
 
 import machine
 import results
+import selftest
 import table
 
+from fleet import SYSTEMS, Fleet
 from processes import Failed, stop_all
 from rows import ROWS
 from session import Session
-from systems import COMMON, KAFKA_HEAP, SYSTEMS, Fleet, Stonelog
+from systems import COMMON, KAFKA_HEAP, Stonelog
 from tools import Skipped
+from work import CONTENDERS
 from works import WORKS
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent.parent
@@ -53,14 +57,50 @@ class Profile:
     settle_seconds: float
     # Records that a client sends at least, whatever its rate in the pilot before.
     least_records: int
+    # How long a work goes on before it is left for the next run to finish.
+    work_seconds_max: float
     # Proves that the instrument works: one round, nothing dropped, noise is no matter, brokers shared by all works.
     trial: bool = False
 
 
 PROFILES = {
-    "full": Profile("full", 5, 10, 10, 5, 2, 12, 30, 20_000),
-    "short": Profile("short", 2, 4, 3, 3, 2, 5, 15, 20_000),
-    "tiny": Profile("tiny", 1, 1, 0.5, 1, 1, 1, 2, 2_000, trial=True),
+    "full": Profile(
+        "full",
+        pairs=5,
+        seconds=10,
+        warm_seconds=10,
+        pilot_seconds=5,
+        pilots_min=2,
+        pilots_max=12,
+        settle_seconds=30,
+        least_records=20_000,
+        work_seconds_max=1500,
+    ),
+    "short": Profile(
+        "short",
+        pairs=2,
+        seconds=4,
+        warm_seconds=3,
+        pilot_seconds=3,
+        pilots_min=2,
+        pilots_max=5,
+        settle_seconds=15,
+        least_records=20_000,
+        work_seconds_max=240,
+    ),
+    "tiny": Profile(
+        "tiny",
+        pairs=1,
+        seconds=1,
+        warm_seconds=0.5,
+        pilot_seconds=1,
+        pilots_min=1,
+        pilots_max=1,
+        settle_seconds=2,
+        least_records=2_000,
+        work_seconds_max=300,
+        trial=True,
+    ),
 }
 # The works of the smaller profiles, and their contenders.
 CHOSEN = {
@@ -142,6 +182,17 @@ def place_of_data(given):
     return place
 
 
+def find_versions(wanted, say):
+    """The versions of the systems that can be had here; one that cannot is left out, with a word."""
+    versions = {}
+    for name in sorted(wanted):
+        try:
+            versions[name] = SYSTEMS[name].version()
+        except (Skipped, Failed) as reason:
+            say(f"{name} is left out: {reason}")
+    return versions
+
+
 def measure(work, names, profile, facts, fleet, path, say):
     """Runs one work until it has its pairs; returns False when noise ate too many."""
     same = {key: facts[key] for key in ("binary", "machine", "profile", "seconds")}
@@ -158,6 +209,7 @@ def measure(work, names, profile, facts, fleet, path, say):
     if enough() and not profile.trial:
         say("  has its pairs already")
         return True
+    begin = time.monotonic()
     session = Session(work, names, profile, fleet, say)
     for number in range(1 + missing() * (1 + SPARE_ROUNDS_FACTOR)):
         dropped = number == 0 and not profile.trial
@@ -175,6 +227,8 @@ def measure(work, names, profile, facts, fleet, path, say):
         results.append(path, line)
         if profile.trial or enough():
             return True
+        if time.monotonic() - begin > profile.work_seconds_max:
+            break
     return False
 
 
@@ -190,6 +244,8 @@ def main():
             "beside three Kafka brokers; only --brokers 1 runs."
         )
     profile = choose_profile(options)
+    if profile.trial and not unittest.TextTestRunner().run(unittest.TestLoader().loadTestsFromModule(selftest)).wasSuccessful():
+        return 1
     works = choose_works(options, profile)
     Stonelog.binary = find_stonelog(options.stonelog)
     place = place_of_data(options.directory)
@@ -203,6 +259,8 @@ def main():
     outcomes = {}
     begin = time.monotonic()
     try:
+        wanted = {CONTENDERS[name].system for _, names in works for name in names}
+        versions = find_versions(wanted, say)
         facts = {
             "run": uuid.uuid4().hex[:8],
             "profile": profile.name,
@@ -212,23 +270,27 @@ def main():
             "commit": git("rev-parse", "--short=10", "HEAD"),
             "clean": not git("status", "--porcelain", "--untracked-files=no"),
             "binary": hashlib.sha256(Stonelog.binary.read_bytes()).hexdigest()[:12],
-            "versions": {name: system.version() for name, system in SYSTEMS.items()},
+            "open_files": machine.raise_open_files(),
+            "versions": versions,
+            "sizes_mb": {name: round(SYSTEMS[name].size() / 1e6, 1) for name in versions},
             "settings": {"common": COMMON, "kafka heap": KAFKA_HEAP, **{n: s.settings for n, s in SYSTEMS.items()}},
         }
         shared = Fleet(place)
         for work, names in works:
+            names = [name for name in names if CONTENDERS[name].system in versions]
+            if not any(row.work == work.name and {row.ours, row.theirs} <= set(names) for row in ROWS):
+                outcomes[work.name] = "SKIPPED: nothing to compare with"
+                continue
             try:
                 with contextlib.ExitStack() as own:
                     fleet = shared if profile.trial else own.enter_context(Fleet(place))
                     done = measure(work, names, profile, facts, fleet, path, say)
-                outcomes[work.name] = "done" if done else "too noisy: run again"
+                outcomes[work.name] = "done" if done else "not enough quiet pairs yet: run again"
             except Skipped as reason:
                 outcomes[work.name] = str(reason)
             except Failed as reason:
                 outcomes[work.name] = f"FAILED: {reason}"
             say(f"  {outcomes[work.name]}")
-    except Skipped as reason:
-        outcomes["all"] = str(reason)
     finally:
         stop_all()
         shutil.rmtree(place, ignore_errors=True)
@@ -242,11 +304,13 @@ def main():
         return 1
     if skipped and os.environ.get("CI") == "true":
         return 1
-    return SKIPPED if len(skipped) == len(outcomes) else 0
+    return SKIPPED if outcomes and len(skipped) == len(outcomes) else 0
 
 
 if __name__ == "__main__":
-    # A termination takes the same way out as an interrupt: through the clean-up.
+    # A termination takes the same way out as an interrupt: through the clean-up. A shell has its background processes
+    # ignore interrupts; this one must not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         sys.exit(main())

@@ -23,6 +23,10 @@ class Failed(Exception):
     """A program that is part of a measurement did not do its work."""
 
 
+def _before_exec():
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def start(command, output, **options):
     """A child whose standard output and error go to the open file `output`."""
     process = subprocess.Popen(
@@ -31,7 +35,7 @@ def start(command, output, **options):
         stdout=output,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=lambda: _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
+        preexec_fn=_before_exec,
         **options,
     )
     _running[process.pid] = process
@@ -72,34 +76,37 @@ def _end_group(process):
 class Finished:
     """What a client program did: its output, how long it took and the processor time it used."""
 
-    def __init__(self, text, seconds, cpu_seconds, code):
+    def __init__(self, text, seconds, cpu_seconds):
         self.text = text
         self.seconds = seconds
         self.cpu_seconds = cpu_seconds
-        self.code = code
 
 
-def run(command, limit_seconds, may_fail=False):
+def run(command, limit_seconds):
     """Runs a program to its end and returns a `Finished`; raises `Failed` when it fails or takes too long."""
     with tempfile.TemporaryFile() as output:
-        begin = time.monotonic()
-        process = start(command, output)
-        while True:
-            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if pid:
-                break
-            if time.monotonic() - begin > limit_seconds:
-                _end_group(process)
-                raise Failed(f"{command[0]} took longer than {limit_seconds:.0f} s:\n{_tail(output)}")
-            time.sleep(POLL_SECONDS)
-        seconds = time.monotonic() - begin
-        process.returncode = os.waitstatus_to_exitcode(status)
-        _running.pop(process.pid, None)
-        output.seek(0)
-        text = output.read().decode(errors="replace")
-        if process.returncode != 0 and not may_fail:
-            raise Failed(f"{' '.join(map(str, command))} ended with {process.returncode}:\n{_tail(output)}")
-        return Finished(text, seconds, usage.ru_utime + usage.ru_stime, process.returncode)
+        return finish(start(command, output), output, " ".join(map(str, command)), limit_seconds)
+
+
+def finish(process, output, name, limit_seconds):
+    """Waits for a child whose output goes to `output`, as `run` does."""
+    begin = time.monotonic()
+    while True:
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            break
+        if time.monotonic() - begin > limit_seconds:
+            _end_group(process)
+            raise Failed(f"{name} took longer than {limit_seconds:.0f} s:\n{_tail(output)}")
+        time.sleep(POLL_SECONDS)
+    seconds = time.monotonic() - begin
+    process.returncode = os.waitstatus_to_exitcode(status)
+    _running.pop(process.pid, None)
+    if process.returncode != 0:
+        raise Failed(f"{name} ended with {process.returncode}:\n{_tail(output)}")
+    output.seek(0)
+    text = output.read().decode(errors="replace")
+    return Finished(text, seconds, usage.ru_utime + usage.ru_stime)
 
 
 def _tail(output):

@@ -35,7 +35,7 @@ def noise(*halves):
         return "processors"
     if max(disk) / min(disk) > DISK_PROBE_FACTOR_MAX:
         return "disk"
-    if max(half["foreign_share"] for half in halves) > FOREIGN_SHARE_MAX:
+    if max(half.get("foreign_share", 0) for half in halves) > FOREIGN_SHARE_MAX:
         return "strangers"
     return ""
 

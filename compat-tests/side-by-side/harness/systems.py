@@ -135,11 +135,28 @@ class System:
                 text += path.read_bytes()[-2000:]
         return f"{self.name} said last:\n{text.decode(errors='replace')}"
 
+    def one_in_flight(self, topic, producers, partitions, record_bytes, seconds, warm_seconds):
+        """Producers with one record in flight each, through franz-go; the report and the `Finished`."""
+        return workload(
+            "one-in-flight",
+            self.brokers,
+            seconds + warm_seconds + 90,
+            topic=topic,
+            partitions=partitions,
+            producers=producers,
+            bytes=record_bytes,
+            warm=f"{warm_seconds}s",
+            counted=f"{seconds}s",
+        )
+
     def alive(self):
         return self.process.poll() is None
 
     def cpu_seconds(self):
         return sum(machine.cpu_seconds(pid) for pid in self.pids())
+
+    def device_read_bytes(self):
+        return sum(machine.device_read_bytes(pid) for pid in self.pids())
 
     def memory(self):
         parts = [machine.memory(pid) for pid in self.pids()]
@@ -173,6 +190,11 @@ class Stonelog(System):
         for key, value in {"listeners": f"PLAINTEXT://{self.brokers}", **COMMON, **self.settings}.items():
             command += ["--set", f"{key}={value}"]
         self.process = start(command, self.log)
+
+    @classmethod
+    def size(cls):
+        """Bytes of what is installed."""
+        return cls.binary.stat().st_size
 
     @classmethod
     def version(cls):
@@ -245,6 +267,11 @@ class Kafka(System):
         raise Failed(f"no flush count in what the JMX tool says:\n{done.text[-1000:]}")
 
     @classmethod
+    def size(cls):
+        """Bytes of what is installed; the Java machine comes on top."""
+        return sum(jar.stat().st_size for jar in path_of("kafka-broker").glob("*.jar"))
+
+    @classmethod
     def version(cls):
         jar = next(path_of("kafka-broker").glob("kafka_2.13-*.jar"))
         return f"Apache Kafka {jar.stem.rsplit('-', 1)[1]}"
@@ -253,27 +280,3 @@ class Kafka(System):
 class KafkaTuned(Kafka):
     name = "kafka-tuned"
     settings = TUNED
-
-
-class Fleet:
-    """Brokers started when they are first asked for, and ended together."""
-
-    def __init__(self, place):
-        self.place = place
-        self.systems = {}
-
-    def get(self, name):
-        if name not in self.systems:
-            self.systems[name] = system = SYSTEMS[name](self.place)
-            system.start()
-        return self.systems[name]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for system in self.systems.values():
-            system.close()
-
-
-SYSTEMS = {system.name: system for system in (Stonelog, Kafka, KafkaTuned)}

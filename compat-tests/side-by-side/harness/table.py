@@ -12,8 +12,11 @@ from works import WORKS
 
 DOCUMENT = Path(__file__).resolve().parent.parent.parent.parent / "docs" / "benchmarks.md"
 MARK_BEGIN, MARK_END = "<!-- side-by-side:begin -->", "<!-- side-by-side:end -->"
-UNITS = {"records_per_s": "records/s", "mb_per_s": "MB/s", "broker_cpu_s_per_gb": "CPU s/GB"}
+UNITS = {"records_per_s": "records/s", "mb_per_s": "MB/s", "broker_cpu_s_per_gb": "broker CPU s/GB"}
+UNITS.update({"start_s": "s", "create_s": "s to create", "rss_mb": "MB resident", "idle_cores": "cores at rest"})
 LABELS = {"strict": "Stonelog strict", "relaxed": "Stonelog relaxed", "kafka-flush1": "Kafka flush.messages=1"}
+LABELS.update({"rocketmq-sync": "RocketMQ SYNC_FLUSH", "rocketmq-async": "RocketMQ ASYNC_FLUSH"})
+LABELS["strict-p10000"] = "Stonelog strict, 10,000 partitions"
 LABELS.update({"kafka-default": "Kafka default", "kafka-tuned-flush1": "tuned Kafka flush.messages=1"})
 LABELS.update({"kafka-tuned-default": "tuned Kafka default"})
 
@@ -25,7 +28,7 @@ def number(value):
 
 
 def unit(figure):
-    return UNITS.get(figure) or f"{figure[:-3]} ms"
+    return UNITS.get(figure) or {"p999_ms": "p99.9 ms"}.get(figure) or f"{figure[:-3]} ms"
 
 
 def newest(rounds):
@@ -53,7 +56,7 @@ def text(lines, profile="full"):
             continue
         used += rounds
         work = WORKS[row.work]
-        goal = f"{'≤' if row.lower else '≥'} {number(row.goal)} ({number(row.moonshot)})"
+        goal = "" if row.goal is None else f"{'ours ' if row.absolute else ''}{'≤' if row.lower else '≥'} {number(row.goal)} ({number(row.moonshot)})"
         head = f"| {row.number} | {work.title} | {unit(row.figure)}"
         if not pairs.good:
             out.append(f"{head} | {LABELS[row.ours]} | {LABELS[row.theirs]} | too noisy | 0 ({pairs.noisy}) | {goal} | | |")
@@ -71,11 +74,15 @@ def text(lines, profile="full"):
 
 
 def about(rounds):
-    """What was measured where, once for each machine and set of versions."""
+    """What was measured where, once for each machine and set of versions; sizes are of what is installed, without Java."""
     out = []
     for line in rounds:
         where = line["machine"]
-        versions = ", ".join(dict.fromkeys(line["versions"].values()))
+        versions = ", ".join(
+            f"{version} ({line['sizes_mb'][name]:g} MB)"
+            for name, version in line["versions"].items()
+            if name not in ("kafka-tuned", "rocketmq-async")
+        )
         sentence = (
             f"{where['cores']} × {where['cpu']}, {where['memory_gib']} GiB, Linux {where['kernel']}, {where['file_system']}; "
             f"{versions}; {line['seconds']:g} s a measurement."

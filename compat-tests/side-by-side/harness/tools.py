@@ -38,7 +38,12 @@ def workload(work, brokers, limit_seconds, **flags):
     for name, value in flags.items():
         command += [f"-{name}", str(value)]
     done = run(command, limit_seconds)
-    return json.loads(done.text.strip().split("\n")[-1]), done
+    return report_of(done), done
+
+
+def report_of(done):
+    """The line of JSON that our franz-go program ends with."""
+    return json.loads(done.text.strip().split("\n")[-1])
 
 
 def java_tool(main, *arguments):
