@@ -34,6 +34,9 @@ impl World {
         let far = self.below(3) == 0;
         let behind = 1 + if far { self.below((end - start) as u64) } else { self.below(12) } as i64;
         let to = (end - behind).max(start);
+        if self.stable.get(&id).is_some_and(|stable| to < *stable) {
+            return;
+        }
         let durable = self.log(id).durable().0;
         let process = self.process.as_mut().expect("the process runs");
         let ticket = process.ticket(id);
@@ -183,5 +186,6 @@ impl World {
         self.reads.clear();
         self.cuts.clear();
         self.fresh.clear();
+        (self.compaction, self.compacted) = (None, None);
     }
 }

@@ -36,7 +36,7 @@ const FAILURES: [(SimOperation, &str, SimFault, &str); 9] = [
 ];
 
 /// Marks of what must have come up over a run, beside those of [`FAILURES`].
-pub const MARKS: [&str; 44] = [
+pub const MARKS: [&str; 49] = [
     "append as leader",
     "append as follower",
     "duplicate answered",
@@ -81,6 +81,11 @@ pub const MARKS: [&str; 44] = [
     "verdict lost",
     "queued entries lost",
     "un-synced entries kept",
+    "sweep",
+    "segment compacted",
+    "compaction that came too late",
+    "compaction ended",
+    "no space for a compaction",
 ];
 
 /// All marks.

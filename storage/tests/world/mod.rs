@@ -7,9 +7,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod changes;
+mod compacting;
 pub mod coverage;
 pub mod damage;
 pub mod faults;
+mod keyed;
 pub mod model;
 pub mod options;
 pub mod process;
@@ -25,7 +27,7 @@ use stonelog_protocol::{LeaderEpoch, Offset, PartitionIndex, ProducerId, TopicPa
 use stonelog_storage::disk::{Disk, SimDisk};
 use stonelog_storage::log::{Log, Read, Truncation};
 use stonelog_storage::recovery::{Loss, Verdict};
-use stonelog_storage::{Fault, LogGeneration};
+use stonelog_storage::{Fault, LogGeneration, ReplicaKey};
 
 use crate::support::{Batch, Random, new_disk};
 pub(crate) use crate::support::{NOW, ROOT};
@@ -54,6 +56,11 @@ pub struct World {
     reads: Vec<PendingRead>,
     /// Logs whose creation this process has not seen written.
     fresh: BTreeMap<TopicPartition, u64>,
+    /// Up to where a keyed log was stable for a compaction: nothing below is cut off any more.
+    stable: BTreeMap<TopicPartition, i64>,
+    compaction: Option<(TopicPartition, compacting::Compaction)>,
+    /// Whose it is, in the generation that it was planned for.
+    compacted: Option<ReplicaKey>,
 }
 
 struct PendingRead {
@@ -101,6 +108,9 @@ impl World {
             cuts: BTreeMap::new(),
             reads: Vec::new(),
             fresh: BTreeMap::new(),
+            stable: BTreeMap::new(),
+            compaction: None,
+            compacted: None,
         };
         world.process = Some(world.start(true).expect("an empty disk has no faults"));
         for _ in 0..world.options.logs_count {
@@ -194,6 +204,7 @@ impl World {
             Action::Drop => self.drop_one(),
             Action::Create => self.create(),
             Action::Reset => self.reset(),
+            Action::Compact => return self.compact(),
             Action::Evict => {
                 if let Some(id) = self.any_log() {
                     let keep = self.below(8_000);
@@ -222,8 +233,10 @@ impl World {
         let id = TopicPartition { topic_id: Uuid([self.topics_count; 16]), partition };
         let strict = self.below(4) != 0;
         let start = if self.below(4) == 0 { self.below(1_000) as i64 } else { 0 };
-        self.process().create(id, strict, start);
-        let place = self.model.push(id, Change::Create { start, strict });
+        let keyed = self.below(3) == 0;
+        let config = if keyed { compacting::keyed_config(&self.options.config) } else { self.options.config.clone() };
+        self.process().create(id, config, strict, start);
+        let place = self.model.push(id, Change::Create { start, strict, keyed });
         self.fresh.insert(id, place);
         self.epochs.insert(id, 0);
     }
@@ -236,6 +249,9 @@ impl World {
             return;
         }
         let Some(id) = self.any_log() else { return };
+        if self.compaction.as_ref().is_some_and(|(of, _)| *of == id) {
+            return;
+        }
         self.process().drop_log(id);
         self.model.push(id, Change::Drop);
         self.reads.retain(|read| read.id != id);
@@ -255,8 +271,7 @@ impl World {
             return;
         }
         for _ in 0..count {
-            let batch = self.batch(id, 0);
-            let bytes = batch.bytes();
+            let bytes = self.batch(id, 0);
             let header = BatchHeader::read(&bytes).unwrap();
             let process = self.process();
             let ticket = process.ticket(id);
@@ -273,8 +288,7 @@ impl World {
         let mut base = self.log(id).log_end();
         let mut all: Vec<u8> = Vec::new();
         for at in 0..count {
-            let batch = self.batch(id, 1 + at as i64);
-            let mut bytes = batch.bytes();
+            let mut bytes = self.batch(id, 1 + at as i64);
             patch_offset_and_epoch(&mut bytes, base, LeaderEpoch(epoch));
             base = BatchHeader::read(&bytes).unwrap().next_offset();
             all.extend_from_slice(&bytes);
@@ -304,13 +318,16 @@ impl World {
 
     /// A batch of one of a few producers, or of none. `apart` keeps those of one append from being each other's
     /// successors.
-    fn batch(&mut self, id: TopicPartition, apart: i64) -> Batch {
+    fn batch(&mut self, id: TopicPartition, apart: i64) -> bytes::BytesMut {
+        if self.model.now(id).keyed {
+            return self.keyed_batch();
+        }
         let records = 1 + self.below(4) as i32;
         let filler_bytes = self.below(self.options.filler_bytes) as usize;
         let seed = self.random.next();
         let producer = self.below(4) as i64 + apart * 4;
         let producer = if producer % 4 == 3 { (-1, -1, -1) } else { self.next_of(id, producer) };
-        Batch { records, producer, filler_bytes, seed, ..Batch::of(1) }
+        Batch { records, producer, filler_bytes, seed, ..Batch::of(1) }.bytes()
     }
 
     fn next_of(&mut self, id: TopicPartition, producer: i64) -> (i64, i16, i32) {

@@ -52,6 +52,8 @@ pub enum Change {
     Create {
         start: i64,
         strict: bool,
+        /// Its records have keys, and it may be compacted.
+        keyed: bool,
     },
     Append(Vec<Stored>),
     /// With the end that was asked for; batches go whole.
@@ -78,6 +80,7 @@ pub enum Change {
 pub struct State {
     pub exists: bool,
     pub strict: bool,
+    pub keyed: bool,
     pub log_start: i64,
     pub end: i64,
     /// Oldest first; with those below the log start, whose producers are still known.
@@ -95,8 +98,9 @@ type OfProducer = (i16, VecDeque<(i32, i32, i64)>);
 impl State {
     pub fn apply(&mut self, change: &Change) {
         match change {
-            Change::Create { start, strict } => {
-                *self = State { exists: true, strict: *strict, log_start: *start, end: *start, ..State::default() };
+            Change::Create { start, strict, keyed } => {
+                let (strict, keyed) = (*strict, *keyed);
+                *self = State { exists: true, strict, keyed, log_start: *start, end: *start, ..State::default() };
             }
             Change::Append(batches) => {
                 for batch in batches {
@@ -114,7 +118,8 @@ impl State {
                 self.producers_vague |= self.batches.first().is_some_and(|first| first.next <= self.log_start);
             }
             Change::Reset { start } => {
-                *self = State { exists: true, strict: self.strict, log_start: *start, end: *start, ..State::default() };
+                let (strict, keyed) = (self.strict, self.keyed);
+                *self = State { exists: true, strict, keyed, log_start: *start, end: *start, ..State::default() };
             }
             Change::LogStart { to } => {
                 self.log_start = *to;
@@ -214,6 +219,9 @@ impl State {
     /// Whether these bytes, read from `from` on, are batches of this log one after the other. Returns the offset to go
     /// on from.
     pub fn follow(&self, from: i64, runs: &[Bytes]) -> Result<i64, String> {
+        if self.keyed {
+            return self.follow_keyed(from, runs);
+        }
         let at = self.batches.partition_point(|batch| batch.next <= from);
         let mut next = from;
         let mut expected = self.batches[at..].iter();

@@ -29,10 +29,11 @@ pub enum Action {
     Reset,
     Evict,
     Spare,
+    Compact,
 }
 
 /// Those that every seed does, and how often among each other.
-const USUAL: [(Action, u64); 13] = [
+const USUAL: [(Action, u64); 14] = [
     (Action::Append, 60),
     (Action::Duplicate, 4),
     (Action::Write, 40),
@@ -46,6 +47,7 @@ const USUAL: [(Action, u64); 13] = [
     (Action::Rebuild, 12),
     (Action::Evict, 4),
     (Action::Spare, 6),
+    (Action::Compact, 25),
 ];
 
 /// Those that a seed does more, less or not at all.

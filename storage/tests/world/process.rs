@@ -47,7 +47,7 @@ pub struct Hosted {
     pub log: Log,
     pub flush: Slot<FlushJob, FlushDone>,
     pub rebuild: Slot<RebuildJob, Rebuilt>,
-    uncheckpointed: bool,
+    pub uncheckpointed: bool,
 }
 
 impl Hosted {
@@ -208,10 +208,10 @@ impl Process {
     }
 
     /// Makes a log; its creation is to be queued.
-    pub fn create(&mut self, id: TopicPartition, strict: bool, start: i64) {
+    pub fn create(&mut self, id: TopicPartition, config: LogConfig, strict: bool, start: i64) {
         let generation = LogGeneration { recovery_epoch: self.recovery_epoch, counter: 0 };
         let key = ReplicaKey { partition: id, generation };
-        let (log, entry) = Log::create(key, self.config.clone(), strict, Offset(start), self.ticket(id));
+        let (log, entry) = Log::create(key, config, strict, Offset(start), self.ticket(id));
         self.lanes[lane_of(id)].logs.insert(id, Hosted::new(log));
         self.enqueue(entry);
     }

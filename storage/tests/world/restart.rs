@@ -29,6 +29,12 @@ impl World {
         };
         self.process = Some(process);
         self.check(left);
+        let config = compacting::keyed_config(&self.options.config);
+        for id in self.model.existing() {
+            if self.model.now(id).keyed {
+                self.process().hosted(id).log.set_config(config.clone());
+            }
+        }
         self.note_disk();
     }
 
