@@ -233,7 +233,7 @@ impl World {
         let id = TopicPartition { topic_id: Uuid([self.topics_count; 16]), partition };
         let strict = self.below(4) != 0;
         let start = if self.below(4) == 0 { self.below(1_000) as i64 } else { 0 };
-        let keyed = self.below(3) == 0;
+        let keyed = self.options.compacts() && self.below(3) == 0;
         let config = if keyed { compacting::keyed_config(&self.options.config) } else { self.options.config.clone() };
         self.process().create(id, config, strict, start);
         let place = self.model.push(id, Change::Create { start, strict, keyed });

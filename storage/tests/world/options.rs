@@ -131,6 +131,11 @@ impl Options {
         }
     }
 
+    /// Whether there are logs that are compacted.
+    pub fn compacts(&self) -> bool {
+        self.weights.iter().any(|(action, _)| *action == Action::Compact)
+    }
+
     /// The next action.
     pub fn pick(&self, random: &mut Random) -> Action {
         let mut at = random.below(self.weights_total);
