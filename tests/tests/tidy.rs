@@ -100,6 +100,7 @@ fn deciders_and_keepers_stay_pure() {
         "replication/src/settings",
         "replication/src/quorum/bootstrap",
         "replication/src/quorum/feed_position",
+        "replication/src/quorum/forwarding",
         "replication/src/runtime/peers/backoff",
         "protocol/src/peer",
         "broker/src/coordinator/group",

@@ -22,6 +22,7 @@ use super::type_config::{Entry, LogId, Membership, Proposal, SnapshotMeta, Store
 use crate::metadata::record::ConfigRecord;
 use crate::metadata::{ConfigResource, MetadataImage, MetadataRecord, RecordBatch};
 
+mod asking;
 mod cluster;
 mod forming;
 mod observing;

@@ -89,8 +89,9 @@ pub(super) struct Site {
 }
 
 pub(super) struct Running {
-    node: Arc<QuorumNode>,
-    publisher: Arc<Publisher>,
+    pub(super) node: Arc<QuorumNode>,
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) services: Arc<NodeServices>,
     /// How often it asked another whether it would get a vote.
     pre_votes: Arc<AtomicUsize>,
     accepting: JoinSet<()>,
@@ -136,8 +137,8 @@ impl Site {
         let node = Arc::new(QuorumNode::start_voter(options, publisher.clone(), dialer).await?);
         services.serve_quorum(&node);
         let mut accepting = JoinSet::new();
-        accepting.spawn(serve(listener, Some(secret.clone()), services));
-        self.running = Some(Running { node, publisher, pre_votes, accepting });
+        accepting.spawn(serve(listener, Some(secret.clone()), services.clone()));
+        self.running = Some(Running { node, publisher, services, pre_votes, accepting });
         Ok(())
     }
 }
