@@ -9,6 +9,9 @@ pub mod dial;
 mod framing;
 pub mod secret;
 
-pub use accept::serve;
+pub use accept::{HandedOver, serve, serve_handed_over};
 pub use dial::TcpDialer;
 pub use secret::ClusterSecret;
+
+#[cfg(test)]
+mod tests;

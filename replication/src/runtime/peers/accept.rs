@@ -1,19 +1,21 @@
 //! The accepting end: whoever begins with the magic bytes proves itself first, then has its requests served in order.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use stonelog_protocol::peer::frame::{Frame, Kind, MAGIC, METADATA_FRAME_BYTES_MAX, PROOF_FRAME_BYTES_MAX};
 use stonelog_protocol::peer::proof::{Accepting, Acceptor, Hello, NONCE_BYTES};
-use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::dial::{random, trust};
-use super::framing::{expect_frame, read_frame, write_frame};
+use super::framing::{PeerSocket, expect_frame, read_frame, write_frame};
 use super::secret::ClusterSecret;
 use crate::quorum::link::{PeerService, Served};
 
@@ -30,34 +32,88 @@ const CONNECTION_COUNT_MAX: usize = 4096;
 /// How long to wait after an accept failed for want of descriptors or memory.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
+/// A connection that another listener accepted, and found to begin with [`MAGIC`].
+pub struct HandedOver {
+    /// The socket, non-blocking, taken out of the runtime it was accepted on.
+    pub socket: std::net::TcpStream,
+    /// What was read behind the magic bytes.
+    pub ahead: Bytes,
+}
+
+/// Connections handed over that wait to be served; who comes later is closed.
+pub const HANDED_OVER_LEN_MAX: usize = UNPROVED_COUNT_MAX;
+
 /// Accepts and serves until dropped; every connection ends with it.
 pub async fn serve(listener: TcpListener, secret: Option<ClusterSecret>, service: Arc<dyn PeerService>) {
-    let unproved = Arc::new(AtomicUsize::new(0));
-    let mut connections = JoinSet::new();
+    let mut serving = Serving::new(secret, service);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            () = serving.ended() => continue,
         };
         match accepted {
-            Ok((socket, peer)) => {
-                let place = Unproved::take(&unproved);
-                if connections.len() >= CONNECTION_COUNT_MAX || place.count > UNPROVED_COUNT_MAX {
-                    tracing::debug!(%peer, "too many connections between nodes; this one is closed");
-                    continue;
-                }
-                let (secret, service) = (secret.clone(), service.clone());
-                connections.spawn(async move {
-                    if let Err(error) = converse(socket, secret, &*service, place).await {
-                        tracing::debug!(%peer, "connection between nodes ended: {error}");
-                    }
-                });
-            }
+            Ok((socket, peer)) => serving.begin(PeerSocket::new(socket), peer, false),
             Err(error) => {
                 tracing::warn!("cannot accept a connection between nodes: {error}");
                 tokio::time::sleep(ACCEPT_AGAIN).await;
             }
         }
+    }
+}
+
+/// Serves what clients' listeners hand over, until they are gone; every connection ends with it.
+pub async fn serve_handed_over(
+    mut handed_over: mpsc::Receiver<HandedOver>,
+    secret: Option<ClusterSecret>,
+    service: Arc<dyn PeerService>,
+) {
+    let mut serving = Serving::new(secret, service);
+    loop {
+        let next = tokio::select! {
+            next = handed_over.recv() => next,
+            () = serving.ended() => continue,
+        };
+        let Some(HandedOver { socket, ahead }) = next else { return };
+        let taken = TcpStream::from_std(socket).and_then(|socket| Ok((socket.peer_addr()?, socket)));
+        match taken {
+            Ok((peer, socket)) => serving.begin(PeerSocket::with(socket, ahead), peer, true),
+            Err(error) => tracing::debug!("a connection between nodes was lost: {error}"),
+        }
+    }
+}
+
+/// Connections being served.
+struct Serving {
+    secret: Option<ClusterSecret>,
+    service: Arc<dyn PeerService>,
+    unproved: Arc<AtomicUsize>,
+    connections: JoinSet<()>,
+}
+
+impl Serving {
+    fn new(secret: Option<ClusterSecret>, service: Arc<dyn PeerService>) -> Serving {
+        Serving { secret, service, unproved: Arc::default(), connections: JoinSet::new() }
+    }
+
+    /// Returns when one has ended; never while there is none.
+    async fn ended(&mut self) {
+        if self.connections.join_next().await.is_none() {
+            std::future::pending().await
+        }
+    }
+
+    fn begin(&mut self, socket: PeerSocket, peer: SocketAddr, magic_is_read: bool) {
+        let place = Unproved::take(&self.unproved);
+        if self.connections.len() >= CONNECTION_COUNT_MAX || place.count > UNPROVED_COUNT_MAX {
+            tracing::debug!(%peer, "too many connections between nodes; this one is closed");
+            return;
+        }
+        let (secret, service) = (self.secret.clone(), self.service.clone());
+        self.connections.spawn(async move {
+            if let Err(error) = converse(socket, magic_is_read, secret, &*service, place).await {
+                tracing::debug!(%peer, "connection between nodes ended: {error}");
+            }
+        });
     }
 }
 
@@ -82,13 +138,14 @@ impl Drop for Unproved {
 }
 
 async fn converse(
-    mut socket: TcpStream,
+    mut socket: PeerSocket,
+    magic_is_read: bool,
     secret: Option<ClusterSecret>,
     service: &dyn PeerService,
     place: Unproved,
 ) -> io::Result<()> {
-    socket.set_nodelay(true)?;
-    let proved = timeout(PROVE_WITHIN, prove(&mut socket, &secret, service)).await;
+    socket.socket.set_nodelay(true)?;
+    let proved = timeout(PROVE_WITHIN, prove(&mut socket, magic_is_read, &secret, service)).await;
     drop(place);
     let Some(hello) = proved.map_err(|_| io::ErrorKind::TimedOut)?? else { return Ok(()) };
     let mut session = service.session(hello);
@@ -108,16 +165,15 @@ async fn converse(
 
 /// Reads the magic bytes and goes through the proof; `None` when the dialer was told that it is refused.
 async fn prove(
-    socket: &mut TcpStream,
+    socket: &mut PeerSocket,
+    magic_is_read: bool,
     secret: &Option<ClusterSecret>,
     service: &dyn PeerService,
 ) -> io::Result<Option<Hello>> {
-    let mut magic = [0; MAGIC.len()];
-    socket.read_exact(&mut magic).await?;
-    if magic != MAGIC {
+    if !magic_is_read && socket.read_few().await? != Some(MAGIC) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no node"));
     }
-    let mut proof = Acceptor::begin(trust(secret, socket)?, service.identity(), random::<NONCE_BYTES>());
+    let mut proof = Acceptor::begin(trust(secret, &socket.socket)?, service.identity(), random::<NONCE_BYTES>());
     loop {
         let frame = expect_frame(socket, PROOF_FRAME_BYTES_MAX).await?;
         let next = proof.on_frame(frame, |hello| service.admit(hello));

@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::backoff::Backoff;
-use super::framing::{expect_frame, write_frame};
+use super::framing::{PeerSocket, expect_frame, write_frame};
 use super::secret::ClusterSecret;
 use crate::quorum::link::{LinkError, PeerDialer, PeerLink, Target};
 
@@ -62,7 +62,7 @@ impl PeerDialer for TcpDialer {
 }
 
 struct Connection {
-    socket: TcpStream,
+    socket: PeerSocket,
     used: Instant,
 }
 
@@ -111,13 +111,13 @@ impl PeerLink for TcpLink {
     }
 }
 
-async fn ask(socket: &mut TcpStream, request: &Frame) -> io::Result<Frame> {
+async fn ask(socket: &mut PeerSocket, request: &Frame) -> io::Result<Frame> {
     write_frame(socket, request).await?;
     expect_frame(socket, METADATA_FRAME_BYTES_MAX).await
 }
 
 impl TcpLink {
-    async fn connect(&mut self, within: Duration) -> Result<TcpStream, LinkError> {
+    async fn connect(&mut self, within: Duration) -> Result<PeerSocket, LinkError> {
         let now = || self.dialer.started.elapsed();
         if !self.backoff.may_dial(now()) {
             return Err(LinkError::Unreachable("the last attempt was a moment ago".to_owned()));
@@ -137,12 +137,12 @@ impl TcpLink {
         Err(error)
     }
 
-    async fn dial(&self) -> Result<TcpStream, DialError> {
+    async fn dial(&self) -> Result<PeerSocket, DialError> {
         let (host, port) = match self.dialer.listed.get(&self.target.node) {
             Some((host, port)) => (host.as_str(), *port),
             None => (self.target.host.as_str(), self.target.port),
         };
-        let mut socket = match host.parse::<IpAddr>() {
+        let socket = match host.parse::<IpAddr>() {
             Ok(address) => TcpStream::connect((address, port)).await?,
             Err(_) => TcpStream::connect((host, port)).await?,
         };
@@ -155,10 +155,11 @@ impl TcpLink {
             has_secret: false,
             nonce: random::<NONCE_BYTES>(),
         };
-        let (mut proof, first) = Dialer::begin(trust(&self.dialer.secret, &socket)?, hello);
+        let mut socket = PeerSocket::new(socket);
+        let (mut proof, first) = Dialer::begin(trust(&self.dialer.secret, &socket.socket)?, hello);
         let mut opening = MAGIC.to_vec();
         opening.extend_from_slice(&first.encode());
-        socket.write_all(&opening).await?;
+        socket.socket.write_all(&opening).await?;
         loop {
             match proof.on_frame(expect_frame(&mut socket, PROOF_FRAME_BYTES_MAX).await?)? {
                 Dialing::Send(frame) => write_frame(&mut socket, &frame).await?,

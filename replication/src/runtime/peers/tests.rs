@@ -1,0 +1,181 @@
+//! Connections between nodes on the loopback interface: proof, limits, hand-over.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use stonelog_protocol::peer::frame::{Frame, HEAD_BYTES, Kind, MAGIC, METADATA_FRAME_BYTES_MAX, PROOF_FRAME_BYTES_MAX};
+use stonelog_protocol::peer::proof::{Hello, Identity, Purpose, Verdict};
+use stonelog_protocol::{BrokerId, ClusterId, Uuid};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::accept::HANDED_OVER_LEN_MAX;
+use super::{ClusterSecret, HandedOver, TcpDialer, serve, serve_handed_over};
+use crate::quorum::link::{LinkError, PeerDialer, PeerLink, PeerService, PeerSession, Served, Serving, Target};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn identity(node: i32) -> Identity {
+    Identity { node: BrokerId(node), directory: Uuid([node as u8; 16]), cluster: Some(ClusterId("c".into())) }
+}
+
+/// Says everything twice; does not know what a vote is.
+struct Echo;
+
+impl PeerService for Echo {
+    fn identity(&self) -> Identity {
+        identity(2)
+    }
+
+    fn admit(&self, hello: &Hello) -> Verdict {
+        if hello.purpose == Purpose::Quorum { Verdict::Welcome } else { Verdict::NotServed }
+    }
+
+    fn session(&self, _hello: Hello) -> Box<dyn PeerSession> {
+        Box::new(Echo)
+    }
+}
+
+impl PeerSession for Echo {
+    fn serve(&mut self, request: Frame) -> Serving<'_> {
+        let twice = [&request.body[..], &request.body[..]].concat();
+        Box::pin(std::future::ready(match request.kind {
+            Kind::Append => Served::Answer(Kind::AppendAnswer, twice.into()),
+            Kind::Vote => Served::Failed("no".to_owned()),
+            _ => Served::Close("what?".to_owned()),
+        }))
+    }
+}
+
+fn secret(byte: u8) -> Option<ClusterSecret> {
+    ClusterSecret::new(&[byte; 32])
+}
+
+fn dialer(secret: Option<ClusterSecret>) -> TcpDialer {
+    TcpDialer::new(Arc::new(|| identity(1)), secret, BTreeMap::new())
+}
+
+fn target(port: u16) -> Target {
+    Target { node: BrokerId(2), directory: Some(Uuid([2; 16])), host: "localhost".to_owned(), port }
+}
+
+async fn echo(secret: Option<ClusterSecret>) -> (u16, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut serving = JoinSet::new();
+    serving.spawn(serve(listener, secret, Arc::new(Echo)));
+    (port, serving)
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+#[test]
+fn proved_connection_carries_exchanges_and_survives_a_failed_one_only_if_it_was_answered() {
+    block_on(async {
+        let (port, _serving) = echo(secret(1)).await;
+        let mut link = dialer(secret(1)).link(target(port), Purpose::Quorum);
+        for body in ["a", "bc"] {
+            let answer = link.exchange(Kind::Append, body.into(), PATIENCE).await.unwrap();
+            assert_eq!((answer.kind, answer.body), (Kind::AppendAnswer, Bytes::from(body.repeat(2))));
+        }
+        let failed = link.exchange(Kind::Vote, Bytes::new(), PATIENCE).await;
+        assert_eq!(failed, Err(LinkError::Failed("no".to_owned())));
+        let closed = link.exchange(Kind::Transfer, Bytes::new(), PATIENCE).await;
+        assert!(matches!(closed, Err(LinkError::Broken(_))), "{closed:?}");
+        // The next one has a connection of its own.
+        assert!(link.exchange(Kind::Append, Bytes::new(), PATIENCE).await.is_ok());
+        // An answer of more than a socket holds at once.
+        let large = Bytes::from(vec![7; 3 << 20]);
+        let answer = link.exchange(Kind::Append, large, PATIENCE).await.unwrap();
+        assert_eq!(answer.body.len(), 6 << 20);
+    });
+}
+
+#[test]
+fn who_does_not_know_the_secret_is_served_nothing() {
+    block_on(async {
+        let (port, _serving) = echo(secret(1)).await;
+        for other in [secret(2), None] {
+            let mut link = dialer(other).link(target(port), Purpose::Quorum);
+            let refused = link.exchange(Kind::Append, Bytes::new(), PATIENCE).await;
+            assert!(matches!(refused, Err(LinkError::Unreachable(_))), "{refused:?}");
+        }
+        let mut link = dialer(secret(1)).link(target(port), Purpose::Feed);
+        let refused = link.exchange(Kind::Pull, Bytes::new(), PATIENCE).await;
+        assert_eq!(refused, Err(LinkError::Refused(Verdict::NotServed)));
+    });
+}
+
+#[test]
+fn bytes_that_are_no_proof_end_the_connection_without_an_answer() {
+    block_on(async {
+        let (port, _serving) = echo(secret(1)).await;
+        let append = Frame { kind: Kind::Append, exchange: 1, body: Bytes::new() };
+        let announced = |length: usize| [&MAGIC[..], &(length as u32).to_be_bytes()].concat();
+        let openings = [
+            b"\0\0\0\x20no node at all".to_vec(),
+            [&MAGIC[..], &append.encode()].concat(),
+            announced(PROOF_FRAME_BYTES_MAX + 1),
+            announced(METADATA_FRAME_BYTES_MAX),
+            announced(HEAD_BYTES - 1),
+        ];
+        for opening in openings {
+            let mut socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            socket.write_all(&opening).await.unwrap();
+            let mut answer = Vec::new();
+            // A reset is an end too.
+            let _ = tokio::time::timeout(PATIENCE, socket.read_to_end(&mut answer)).await.unwrap();
+            assert_eq!(answer, b"", "{opening:?}");
+        }
+        // Others are served all the same.
+        let mut link = dialer(secret(1)).link(target(port), Purpose::Quorum);
+        assert!(link.exchange(Kind::Append, Bytes::new(), PATIENCE).await.is_ok());
+    });
+}
+
+#[test]
+fn node_that_never_says_anything_is_given_up_in_time() {
+    block_on(async {
+        // Accepts, and never says anything.
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let mut link = dialer(secret(1)).link(target(port), Purpose::Quorum);
+        let within = Duration::from_millis(50);
+        let first = link.exchange(Kind::Append, Bytes::new(), within).await;
+        assert!(matches!(first, Err(LinkError::Unreachable(_))), "{first:?}");
+    });
+}
+
+#[test]
+fn connection_from_a_clients_listener_goes_on_where_it_was_handed_over() {
+    block_on(async {
+        let shared = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = shared.local_addr().unwrap().port();
+        let (sender, handed_over) = mpsc::channel(HANDED_OVER_LEN_MAX);
+        let mut serving = JoinSet::new();
+        serving.spawn(serve_handed_over(handed_over, secret(1), Arc::new(Echo)));
+        // What a clients' listener does: reads a length, finds that it is none, and may have read more.
+        for more in [0, 1, 3, 20] {
+            let sender = sender.clone();
+            let accept = async {
+                let (mut socket, _) = shared.accept().await.unwrap();
+                let mut magic = [0; MAGIC.len()];
+                socket.read_exact(&mut magic).await.unwrap();
+                assert_eq!(magic, MAGIC);
+                let mut ahead = vec![0; more];
+                socket.read_exact(&mut ahead).await.unwrap();
+                let socket = socket.into_std().unwrap();
+                assert!(sender.send(HandedOver { socket, ahead: ahead.into() }).await.is_ok());
+            };
+            let mut link = dialer(secret(1)).link(target(port), Purpose::Quorum);
+            let (answer, ()) = tokio::join!(link.exchange(Kind::Append, "a".into(), PATIENCE), accept);
+            assert_eq!(answer.unwrap().body, "aa", "{more} bytes read ahead");
+        }
+    });
+}
