@@ -5,7 +5,8 @@ import re
 import machine
 
 from processes import Failed, run
-from tools import java_tool, path_of
+from produce import fill
+from tools import java_tool
 from work import BOTH, RECORD_BYTES, Load, Work, produced
 
 
@@ -55,8 +56,7 @@ class Consume(Work):
         # 100 MB for each second, what a consumer reads in a fraction of it; cold, several times what Stonelog keeps in
         # memory of what was written last (stonelog.tail.memory.bytes).
         self.records = max(int(100_000 * profile.seconds), COLD_RECORDS if self.cold else 0)
-        command = [path_of("rdkafka-performance"), "-P", "-b", system.brokers, "-t", topic, "-s", RECORD_BYTES]
-        run(command + ["-c", self.records, "-a", "-1", "-q", "-i", "3600000", "-X", "linger.ms=5"], 600)
+        fill(system, topic, self.records)
 
     def before(self, system):
         if self.cold:

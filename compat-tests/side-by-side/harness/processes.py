@@ -46,7 +46,7 @@ def stop(process, how=signal.SIGTERM):
     """Ends a child; True when it left by itself in time."""
     left = True
     if process.poll() is None:
-        process.send_signal(how)
+        os.killpg(process.pid, how)
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:

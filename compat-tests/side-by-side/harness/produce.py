@@ -1,9 +1,11 @@
 """Works that write: one record in flight, full batches, and fixed rates."""
 
 import re
+import tempfile
 
-from processes import Failed, run
-from tools import java_tool, path_of, workload
+from processes import Failed, finish, run, start
+from systems import RELAXED
+from tools import java_tool, path_of, report_of, workload
 from work import BATCH_BYTES, BOTH, CLIENT_SECONDS_MAX, LINGER_MS, RECORD_BYTES, TUNED
 from work import Load, Work, appends_of, milliseconds, produced
 
@@ -13,18 +15,21 @@ class OneInFlight(Work):
 
     warm_seconds_max = 3
 
-    def __init__(self, producers, partitions=1, contenders=None):
+    def __init__(self, producers, partitions=1, contenders=None, acks="all"):
         self.name = f"one-in-flight-{producers}" + (f"-p{partitions}" if partitions > 1 else "")
+        self.name += "" if acks == "all" else f"-acks{acks}"
         who = "1 producer" if producers == 1 else f"{producers} producers"
         where = "1 partition" if partitions == 1 else f"{partitions:,} partitions"
-        self.title = f"{who}, one record of 1 KiB in flight each, {where} (franz-go)"
+        how = "" if acks == "all" else f", acks={acks}"
+        self.title = f"{who}, one record of 1 KiB in flight each, {where}{how} (franz-go)"
+        self.acks = acks
         self.producers = producers
         self.partitions = partitions
         self.contenders = contenders or BOTH + TUNED
 
     def load(self, system, topic, seconds, warm_seconds, rate, least):
         report, done = system.one_in_flight(
-            topic, self.producers, self.partitions, RECORD_BYTES, seconds, warm_seconds
+            topic, self.producers, self.partitions, RECORD_BYTES, seconds, warm_seconds, self.acks
         )
         values = {"records_per_s": round(report["rate"], 1), **milliseconds(report)}
         return Load(values, report["rate"], report["sent"], report["sent"], done)
@@ -68,11 +73,13 @@ def produce_java(system, topic, counted, warm, throughput, properties):
 class LibrdkafkaBatches(Work):
     """librdkafka's own rdkafka_performance at full speed."""
 
-    def __init__(self, partitions):
-        self.name = f"batches-librdkafka-p{partitions}"
+    def __init__(self, partitions, batch_bytes=BATCH_BYTES):
+        self.batch_bytes = batch_bytes
+        size = f"{batch_bytes >> 10} KiB"
+        self.name = f"batches-librdkafka-p{partitions}" + ("" if batch_bytes == BATCH_BYTES else f"-{batch_bytes >> 10}k")
         self.partitions = partitions
         where = "1 partition" if partitions == 1 else f"{partitions:,} partitions"
-        self.title = f"16 KiB batches of 1 KiB records, {where} (librdkafka)"
+        self.title = f"{size} batches of 1 KiB records, {where} (librdkafka)"
         self.contenders = BOTH + TUNED
 
     SUMMARY = re.compile(r"(\d+) delivered \(offset -?\d+, (\d+) failed\) in (\d+)ms")
@@ -82,7 +89,7 @@ class LibrdkafkaBatches(Work):
         count = max(int(rate * seconds), least)
         command = [path_of("rdkafka-performance"), "-P", "-b", system.brokers, "-t", topic, "-s", RECORD_BYTES]
         command += ["-c", count, "-a", "-1", "-q", "-i", "3600000"]
-        for setting in (f"linger.ms={LINGER_MS}", f"batch.size={BATCH_BYTES}", "enable.idempotence=false"):
+        for setting in (f"linger.ms={LINGER_MS}", f"batch.size={self.batch_bytes}", "enable.idempotence=false"):
             command += ["-X", setting]
         done = run(command, CLIENT_SECONDS_MAX)
         found = self.SUMMARY.search(done.text)
@@ -90,7 +97,7 @@ class LibrdkafkaBatches(Work):
             raise Failed(f"rdkafka_performance did not deliver everything:\n{done.text[-1500:]}")
         delivered, _, took_ms = map(int, found.groups())
         per_second = delivered * 1000 / max(took_ms, 1)
-        return Load(produced(per_second), per_second, count, appends_of(count), done)
+        return Load(produced(per_second), per_second, count, appends_of(count, self.batch_bytes), done)
 
 
 class ManyPartitions(LibrdkafkaBatches):
@@ -150,3 +157,38 @@ class FixedRateJava(OpenLoop):
         load.values["asked_per_s"] = rate
         load.appends = 1
         return load
+
+
+class BesideReader(OpenLoop):
+    """The open loop while a consumer catches up with another topic of the same broker, over and over."""
+
+    # More than Stonelog keeps in memory of what was written last (stonelog.tail.memory.bytes).
+    READ_RECORDS = 600_000
+    contenders = ["strict", "kafka-flush1", "kafka-default"]
+
+    def __init__(self, percent):
+        super().__init__(percent)
+        self.name = f"rate-{percent}-beside-reader"
+        self.title = f"{self.title[:-1]}, beside a reader that catches up)"
+        self.read = {}
+
+    def load(self, system, topic, seconds, warm_seconds, rate, least):
+        if id(system) not in self.read:
+            self.read[id(system)], _ = system.create_topic(RELAXED, 1)
+            fill(system, self.read[id(system)], self.READ_RECORDS)
+        if not warm_seconds:
+            return super().load(system, topic, seconds, warm_seconds, rate, least)
+        flags = ["-brokers", system.brokers, "-topic", self.read[id(system)], "-counted", f"{seconds + warm_seconds}s"]
+        with tempfile.TemporaryFile() as output:
+            reader = start([path_of("workload"), "read", "-warm", "0s", *flags], output)
+            load = super().load(system, topic, seconds, warm_seconds, rate, least)
+            read = finish(reader, output, "read", seconds + warm_seconds + 60)
+        load.values["reader_mb_per_s"] = round(report_of(read)["mb_per_s"], 1)
+        load.client.cpu_seconds += read.cpu_seconds
+        return load
+
+
+def fill(system, topic, records):
+    """So many records into one partition, as fast as it goes."""
+    command = [path_of("rdkafka-performance"), "-P", "-b", system.brokers, "-t", topic, "-s", RECORD_BYTES]
+    run(command + ["-c", records, "-a", "-1", "-q", "-i", "3600000", "-X", "linger.ms=5"], CLIENT_SECONDS_MAX)

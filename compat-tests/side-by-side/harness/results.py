@@ -51,22 +51,26 @@ class Pairs:
             if line["dropped"] or row.ours not in values or row.theirs not in values:
                 continue
             ours, theirs = values[row.ours], values[row.theirs]
-            if row.figure not in ours or not theirs.get(row.figure):
+            if row.figure not in ours or row.figure not in theirs:
                 continue
             if noise(ours, theirs):
                 self.noisy += 1
                 continue
-            self.ratios.append(ours[row.figure] / theirs[row.figure])
+            # Tools that count in whole milliseconds say 0 now and then.
+            if theirs[row.figure]:
+                self.ratios.append(ours[row.figure] / theirs[row.figure])
             self.ours.append(ours[row.figure])
             self.theirs.append(theirs[row.figure])
             self.used.append((ours, theirs))
 
     @property
     def good(self):
-        return len(self.ratios)
+        return len(self.used)
 
     def middle(self):
-        return statistics.median(self.ratios), statistics.median(self.ours), statistics.median(self.theirs)
+        """The medians of the ratios (None when there is none), of ours and of theirs."""
+        ratio = statistics.median(self.ratios) if self.ratios else None
+        return ratio, statistics.median(self.ours), statistics.median(self.theirs)
 
     def client_is_the_limit(self):
         """True when the machine was full and the client used the larger part of it, in most of the pairs' halves."""

@@ -77,7 +77,7 @@ class RocketMq(System):
     def delete_topic(self, topic):
         """All topics share one log; it goes when the broker is closed."""
 
-    def one_in_flight(self, topic, producers, partitions, record_bytes, seconds, warm_seconds):
+    def one_in_flight(self, topic, producers, partitions, record_bytes, seconds, warm_seconds, acks):
         return self._sender(topic, producers, record_bytes, warm_seconds, seconds)
 
     @classmethod

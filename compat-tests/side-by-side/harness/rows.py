@@ -41,6 +41,9 @@ def rows():
         for theirs in ("kafka-tuned-flush1", "kafka-tuned-default"):
             yield Row("1" if work.startswith("one") else "5", work, figure, "strict", theirs)
     yield Row("1", "one-in-flight-256", "records_per_s", "strict", "rocketmq-async")
+    for theirs in ("kafka-flush1", "kafka-default"):
+        yield Row("1", "one-in-flight-256-acks1", "records_per_s", "strict", theirs)
+        yield Row("5", "batches-librdkafka-p100-512k", "mb_per_s", "strict", theirs)
     yield Row("8", "batches-librdkafka-p10000", "mb_per_s", "strict-p10000", "strict", 0.8, 0.95)
     yield Row("10", "end-to-end", "p99_ms", "strict", "kafka-flush1", 0.5, 0.25, lower=True)
     yield Row("10", "end-to-end", "mean_ms", "strict", "kafka-flush1", 0.5, 0.25, lower=True)
@@ -62,6 +65,8 @@ def rows():
         for client in ("open-loop", "java"):
             for figure in ("p50_ms", "p99_ms", "p999_ms"):
                 yield Row("L", f"rate-{percent}-{client}", figure, "strict", "kafka-flush1", 1 / 4, 1 / 20, lower=True)
+    for theirs in ("kafka-flush1", "kafka-default"):
+        yield Row("L", "rate-50-beside-reader", "p99_ms", "strict", theirs, lower=True)
 
 
 ROWS = sorted(rows(), key=lambda row: (not row.number.isdigit(), row.number.zfill(2)))

@@ -64,6 +64,11 @@ class PairsOfARow(unittest.TestCase):
         pairs = results.Pairs(ROW, [line(half(10), half(1, cpu_ms=200.0)), line(half(10), half(5))])
         self.assertEqual((pairs.good, pairs.noisy, pairs.ratios), (1, 1, [2]))
 
+    def test_a_pair_without_a_ratio_counts_and_shows_its_figures(self):
+        pairs = results.Pairs(ROW, [line(half(10), half(0))])
+        self.assertEqual((pairs.good, pairs.middle()), (1, (None, 10, 0)))
+        self.assertIn("| – | 1 (0) |", table.text([line(half(10), half(0))]))
+
     def test_a_full_machine_that_mostly_ran_the_client_is_said(self):
         limited = dict(busy_share=0.99, client_share=0.6, client_cores=1.2)
         self.assertTrue(results.Pairs(ROW, [line(half(2, **limited), half(1, **limited))]).client_is_the_limit())

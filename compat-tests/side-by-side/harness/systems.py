@@ -135,7 +135,7 @@ class System:
                 text += path.read_bytes()[-2000:]
         return f"{self.name} said last:\n{text.decode(errors='replace')}"
 
-    def one_in_flight(self, topic, producers, partitions, record_bytes, seconds, warm_seconds):
+    def one_in_flight(self, topic, producers, partitions, record_bytes, seconds, warm_seconds, acks):
         """Producers with one record in flight each, through franz-go; the report and the `Finished`."""
         return workload(
             "one-in-flight",
@@ -145,6 +145,7 @@ class System:
             partitions=partitions,
             producers=producers,
             bytes=record_bytes,
+            acks=acks,
             warm=f"{warm_seconds}s",
             counted=f"{seconds}s",
         )

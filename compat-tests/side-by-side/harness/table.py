@@ -62,7 +62,7 @@ def text(lines, profile="full"):
             out.append(f"{head} | {LABELS[row.ours]} | {LABELS[row.theirs]} | too noisy | 0 ({pairs.noisy}) | {goal} | | |")
             continue
         ratio, ours, theirs = pairs.middle()
-        spread = f"**{number(ratio)}** ({number(min(pairs.ratios))}–{number(max(pairs.ratios))})"
+        spread = "–" if ratio is None else f"**{number(ratio)}** ({number(min(pairs.ratios))}–{number(max(pairs.ratios))})"
         notes = "the client is the limit" if pairs.client_is_the_limit() else ""
         last = max(rounds, key=lambda line: line["date"])
         measured = f"{last['date'][:10]} {last['commit']}{'' if last['clean'] else '+'}"

@@ -92,9 +92,9 @@ def produced(per_second):
     return {"records_per_s": round(per_second, 1), "mb_per_s": round(per_second * RECORD_BYTES / 1e6, 2)}
 
 
-def appends_of(records):
+def appends_of(records, batch_bytes=BATCH_BYTES):
     """The appends that so many records need at least, when every batch is as full as it can be."""
-    return records * RECORD_BYTES // BATCH_BYTES
+    return records * RECORD_BYTES // batch_bytes
 
 
 def milliseconds(report):

@@ -2,7 +2,7 @@
 
 from consume import Consume, EndToEnd
 from fresh import Partitions, Start
-from produce import FixedRateJava, JavaBatches, LibrdkafkaBatches, ManyPartitions, OneInFlight, OpenLoop
+from produce import BesideReader, FixedRateJava, JavaBatches, LibrdkafkaBatches, ManyPartitions, OneInFlight, OpenLoop
 from work import BOTH, ROCKETMQ, TUNED
 
 WORKS = {
@@ -11,9 +11,11 @@ WORKS = {
         OneInFlight(256, contenders=BOTH + TUNED + ROCKETMQ),
         OneInFlight(32),
         OneInFlight(1),
+        OneInFlight(256, acks="1", contenders=BOTH),
         LibrdkafkaBatches(1),
         LibrdkafkaBatches(100),
         LibrdkafkaBatches(1000),
+        LibrdkafkaBatches(100, batch_bytes=512 << 10),
         JavaBatches(1),
         JavaBatches(100),
         JavaBatches(1000),
@@ -22,6 +24,7 @@ WORKS = {
         Consume(cold=False),
         Consume(cold=True),
         *(work(percent) for percent in (25, 50, 75) for work in (OpenLoop, FixedRateJava)),
+        BesideReader(50),
         Start("empty"),
         Start("killed"),
         Start("clean", partitions=1000),

@@ -1,5 +1,6 @@
 // The side-by-side benchmark's own client work, on an unmodified franz-go: topics, many producers with one record in
-// flight each, a load at a fixed rate without coordinated omission, and the time to the first acknowledgement.
+// flight each, a load at a fixed rate without coordinated omission, a reader that catches up over and over, and the time
+// to the first acknowledgement.
 //
 // It prints one line of JSON and judges nothing. The same binary with the same flags runs against every broker.
 package main
@@ -55,6 +56,8 @@ func main() {
 		report, err = oneInFlight()
 	case "open-loop":
 		report, err = openLoop()
+	case "read":
+		report, err = read()
 	case "first-ack":
 		report, err = firstAck()
 	default:
