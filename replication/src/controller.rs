@@ -11,21 +11,25 @@ pub mod active;
 mod brokers;
 mod change;
 mod configs;
+mod directories;
 mod elections;
 mod entry;
 mod features;
 mod fencing;
 mod isr;
+pub mod liveness;
 mod loss;
 mod partitions;
 mod placement;
 mod producer_ids;
+mod reassignments;
 mod request;
 mod response;
 pub mod rules;
 pub mod settings_rules;
 mod topic_name;
 mod topics;
+mod waiting;
 
 use stonelog_protocol::{ClusterId, Timestamp, TopicId};
 
@@ -37,18 +41,20 @@ pub use entry::RECORDS_PER_ENTRY_MAX;
 pub use features::bootstrap_records;
 pub use producer_ids::PRODUCER_ID_BLOCK_LEN;
 pub use request::{
-    AcceptLoss, AllocateProducerIds, AlterConfigs, AlterPartition, BrokerHeartbeat, ConfigEdit, ConfigOperation,
-    ControllerRequest, CreatePartitions, CreateTopics, DeleteTopics, ElectLeaders, ElectionType, FenceBroker,
-    InSyncReplica, IncrementalAlterConfigs, NewPartitions, NewTopic, PartitionIsr, RegisterBrokerRequest,
-    ReplaceConfigs, ReportedDirectory, TopicReference, UnregisterBrokerRequest,
+    AcceptLoss, AllocateProducerIds, AlterConfigs, AlterPartition, AlterReassignments, AssignReplicas, BrokerHeartbeat,
+    ConfigEdit, ConfigOperation, ControllerRequest, CreatePartitions, CreateTopics, DeleteTopics, ElectLeaders,
+    ElectionType, FenceBroker, InSyncReplica, IncrementalAlterConfigs, NewPartitions, NewReplicas, NewTopic,
+    PartitionIsr, RegisterBrokerRequest, ReplaceConfigs, ReportedDirectory, TopicReference, UnregisterBrokerRequest,
 };
 pub use response::{
-    Balanced, ConfigResult, ControllerResponse, CreatedTopic, DeletedTopic, ElectionResult, HeartbeatState, IsrResult,
-    PartitionsResult, ProducerIdBlock, RegisteredBroker, RegisteredDirectory, TopicResult,
+    AssignedReplica, Balanced, ConfigResult, ControllerResponse, CreatedTopic, DeletedTopic, ElectionResult,
+    HeartbeatState, IsrResult, PartitionsResult, ProducerIdBlock, ReassignmentResult, RegisteredBroker,
+    RegisteredDirectory, TopicResult,
 };
 pub use rules::{ConfigRules, Defaults, ListEdit};
 pub use settings_rules::SettingsRules;
 pub use topic_name::validate_topic_name;
+pub use waiting::{WAIT_FOR_BROKERS, awaited_brokers, waits_for_brokers};
 
 /// How many partitions one request may create (Kafka's `MAX_PARTITIONS_PER_BATCH`).
 pub const PARTITIONS_PER_REQUEST_MAX: usize = 10_000;
@@ -109,6 +115,8 @@ pub struct Inputs<'a> {
     /// Whether every active broker has applied the entry in which the broker that asks to stop handed over; known to
     /// the soft state of liveness.
     pub moves_are_known: bool,
+    /// Listed brokers that are still waited for: see [`awaited_brokers`].
+    pub awaited_brokers: usize,
     /// What a request may leave unset.
     pub defaults: &'a Defaults,
     /// The rules of settings.
@@ -132,6 +140,9 @@ pub fn decide(image: &MetadataImage, request: &ControllerRequest, inputs: &Input
         ControllerRequest::FenceBroker(request) => fencing::decide_fence(image, *request, inputs),
         ControllerRequest::BalanceLeaders => elections::decide_balance(image, inputs),
         ControllerRequest::AcceptLoss(request) => loss::decide_accept(image, request, inputs),
+        ControllerRequest::AlterReassignments(request) => reassignments::decide_alter(image, request, inputs),
+        ControllerRequest::AssignReplicas(request) => directories::decide_assign(image, request, inputs),
+        ControllerRequest::RaiseInternalTopics => reassignments::decide_raise_internal(image, inputs),
     }
 }
 

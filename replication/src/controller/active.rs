@@ -332,6 +332,8 @@ impl Active {
             seed: u64::from_be_bytes(seed),
             // A lone controller's broker has nobody to hand over to.
             moves_are_known: true,
+            // It is the only voter, and its broker registered before anybody could ask.
+            awaited_brokers: 0,
             defaults: &self.defaults,
             rules: &*self.rules,
         };

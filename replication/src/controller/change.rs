@@ -7,7 +7,7 @@
 //! partition is never led by anybody else; a relaxed one without ISR and ELR by its last known leader.
 //!
 //! A reassignment is complete in the change that brings the last of its targets in sync. Replicas being added count
-//! neither for the min ISR nor for its default until then.
+//! neither for the min ISR nor for its default until then. A change that ends with fewer replicas begins a leader epoch.
 
 use std::sync::Arc;
 
@@ -189,7 +189,6 @@ impl<'a> ChangePlan<'a> {
     pub(super) fn finish(mut self) -> Option<PartitionChange> {
         let old = self.partition;
         let completed = self.layout.completed(&self.isr);
-        let is_completed = completed.is_some();
         if let Some(completed) = completed {
             self = self.layout(completed);
         }
@@ -220,6 +219,8 @@ impl<'a> ChangePlan<'a> {
         let cut: Vec<BrokerId> = self.cut.iter().copied().filter(|broker| elr.contains(broker)).collect();
         let unchanged = PartitionChange::of(self.topic.id, self.index);
         let mut change = unchanged.clone();
+        // What a removed replica still reports must not count: the epoch it knows is over.
+        let is_smaller = old.replicas.iter().any(|replica| !self.layout.replicas.contains(replica));
         let Layout { replicas, directories, adding, removing } = self.layout;
         if replicas != old.replicas || directories != old.directories {
             (change.replicas, change.directories) = (Some(replicas), Some(directories));
@@ -229,8 +230,7 @@ impl<'a> ChangePlan<'a> {
         change.isr = (isr != old.isr).then_some(isr);
         change.elr = (elr != old.elr).then_some(elr);
         change.last_known_elr = (last_known_elr != old.last_known_elr).then_some(last_known_elr);
-        // What a removed replica still reports must not count: the epoch it knows is over.
-        change.leader = (leader != old.leader || is_completed).then_some(leader);
+        change.leader = (leader != old.leader || is_smaller).then_some(leader);
         change.recovering = recovering.filter(|recovering| *recovering != old.recovering);
         change.cut = (cut != old.cut).then_some(cut);
         (change != unchanged).then_some(change)

@@ -152,16 +152,16 @@ pub(super) fn on_min_isr_changed(
     rules: &dyn ConfigRules,
 ) -> Vec<MetadataRecord> {
     let mut records = Vec::new();
+    let mut planner = Planner::new(after, rules);
     for topic in after.topics() {
-        let replicas = topic.partitions.iter().map(|partition| partition.settled_count()).max().unwrap_or(1);
-        let has_elr = topic.partitions.iter().any(|p| !p.elr.is_empty() || !p.last_known_elr.is_empty());
-        let min_isr = |image| rules.min_insync_replicas(image, &topic.name, replicas);
-        if !has_elr || min_isr(before) == min_isr(after) {
-            continue;
-        }
         for (index, partition) in (0..).map(PartitionIndex).zip(&topic.partitions) {
-            let change = ChangePlan::new(after, rules, topic, index, partition).finish();
-            records.extend(change.map(MetadataRecord::PartitionChange));
+            // Per partition: a reassignment in progress counts its replicas differently.
+            let has_elr = !partition.elr.is_empty() || !partition.last_known_elr.is_empty();
+            let min_isr = |image| rules.min_insync_replicas(image, &topic.name, partition.settled_count());
+            if has_elr && min_isr(before) != min_isr(after) {
+                let change = planner.plan(topic, index, partition).finish();
+                records.extend(change.map(MetadataRecord::PartitionChange));
+            }
         }
     }
     records

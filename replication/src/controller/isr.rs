@@ -24,11 +24,16 @@ pub(super) fn decide_alter(
     let mut records = Vec::new();
     let mut results = Vec::new();
     for wish in &request.partitions {
-        let result = alter_one(&scratch, request.broker, wish, inputs).map(|record| {
+        let result = alter_one(&scratch, request.broker, wish, inputs).and_then(|record| {
             apply_all(&mut scratch, inputs.next_index, std::slice::from_ref(&record))
                 .expect("a checked change fits the image it was decided on");
             records.push(record);
-            state_of(&scratch, wish.partition)
+            let state = state_of(&scratch, wish.partition);
+            // It completed a reassignment that takes the leader away: done, and no longer the sender's business.
+            match state.leader == Some(request.broker) {
+                true => Ok(state),
+                false => Err(ErrorCode::NewLeaderElected.into()),
+            }
         });
         results.push(IsrResult { partition: wish.partition, result });
     }

@@ -149,7 +149,10 @@ pub(super) fn new_partition(
     replicas: Vec<BrokerId>,
     load: &mut DirectoryLoad,
 ) -> Result<PartitionRegistration, Reject> {
-    let isr: Vec<BrokerId> = replicas.iter().copied().filter(|broker| image.is_active(*broker)).collect();
+    // Without a directory online a broker has nowhere to put it yet.
+    let has_room =
+        |broker: &BrokerId| image.broker(*broker).is_some_and(|b| b.is_active() && !b.directories.is_empty());
+    let isr: Vec<BrokerId> = replicas.iter().copied().filter(has_room).collect();
     let Some(leader) = isr.first().copied() else {
         return Err(Reject::new(
             ErrorCode::InvalidReplicationFactor,

@@ -44,6 +44,12 @@ pub enum ControllerRequest {
     BalanceLeaders,
     /// Somebody accepts that a partition lacks records.
     AcceptLoss(AcceptLoss),
+    /// AlterPartitionReassignments.
+    AlterReassignments(AlterReassignments),
+    /// AssignReplicasToDirs.
+    AssignReplicas(AssignReplicas),
+    /// A broker is up: internal topics with one replica may get three. Asked by the controller itself.
+    RaiseInternalTopics,
 }
 
 impl ControllerRequest {
@@ -307,6 +313,37 @@ pub struct ElectLeaders {
     pub election: ElectionType,
     /// The partitions by topic name, or all.
     pub partitions: Option<Vec<(String, PartitionIndex)>>,
+}
+
+/// See [`ControllerRequest::AlterReassignments`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlterReassignments {
+    /// The partitions, answered in this order.
+    pub partitions: Vec<NewReplicas>,
+    /// Whether there may be more or fewer replicas than before (KIP-860).
+    pub allow_replication_factor_change: bool,
+}
+
+/// Where a partition shall be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewReplicas {
+    /// The topic's name.
+    pub topic: String,
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// Its replicas, the preferred leader first; `None` gives up the reassignment in progress.
+    pub replicas: Option<Vec<BrokerId>>,
+}
+
+/// See [`ControllerRequest::AssignReplicas`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AssignReplicas {
+    /// Whose replicas.
+    pub broker: BrokerId,
+    /// The registration it acts under.
+    pub broker_epoch: BrokerEpoch,
+    /// The replicas, each with the directory it shall lie in.
+    pub replicas: Vec<(TopicPartition, DirectoryId)>,
 }
 
 /// `ElectionType`.

@@ -45,6 +45,12 @@ pub enum ControllerResponse {
     BalanceLeaders(Balanced),
     /// What was accepted.
     AcceptLoss(LossAccepted),
+    /// Per partition, in the order asked.
+    AlterReassignments(Vec<ReassignmentResult>),
+    /// Per replica, in the order asked.
+    AssignReplicas(Vec<AssignedReplica>),
+    /// The topics that are getting more replicas.
+    RaiseInternalTopics(Vec<String>),
 }
 
 impl ControllerResponse {
@@ -203,5 +209,27 @@ pub struct ElectionResult {
     /// The partition.
     pub partition: PartitionIndex,
     /// Whether the wished leader leads.
+    pub result: Result<(), Reject>,
+}
+
+/// One partition of an AlterPartitionReassignments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReassignmentResult {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// What the owner should know about the settings with that many replicas, or why nothing changes.
+    pub result: Result<Vec<String>, Reject>,
+}
+
+/// One replica of an AssignReplicasToDirs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AssignedReplica {
+    /// Which.
+    pub partition: TopicPartition,
+    /// Where it was to lie.
+    pub directory: DirectoryId,
+    /// Whether it does.
     pub result: Result<(), Reject>,
 }

@@ -5,6 +5,8 @@ mod damaged;
 mod elections;
 mod members;
 mod old_copy;
+mod random;
+mod reassignments;
 use std::sync::Arc;
 use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::{
@@ -51,6 +53,7 @@ fn decided(image: &MetadataImage, request: ControllerRequest) -> Result<Decision
         topic_ids: &topic_ids,
         seed: 0,
         moves_are_known: true,
+        awaited_brokers: 0,
         defaults: &Defaults::default(),
         rules: &rules,
     };

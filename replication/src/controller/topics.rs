@@ -12,7 +12,9 @@ use super::placement::DirectoryLoad;
 use super::request::{CreateTopics, DeleteTopics, NewTopic, TopicReference};
 use super::response::{ControllerResponse, CreatedTopic, DeletedTopic, TopicResult};
 use super::topic_name::{CLUSTER_METADATA_TOPIC, refuse_collision, validate_topic_name};
-use super::{Decision, Inputs, PARTITIONS_PER_REQUEST_MAX, RECORDS_PER_REQUEST_MAX, Reject, apply_all, placement};
+use super::{
+    Decision, Inputs, PARTITIONS_PER_REQUEST_MAX, RECORDS_PER_REQUEST_MAX, Reject, apply_all, placement, waiting,
+};
 use crate::metadata::record::{ConfigRecord, PartitionRecord, TopicRecord};
 use crate::metadata::{ConfigResource, ConfigValues, MetadataImage, MetadataRecord};
 
@@ -159,11 +161,9 @@ fn automatic_assignments(
     }
     let partitions = if topic.partitions == -1 { inputs.defaults.partitions } else { topic.partitions };
     let partitions = usize::try_from(partitions).expect("num.partitions is at least 1");
-    let replication_factor = match (topic.replication_factor, inputs.defaults.replication_factor) {
-        (-1, Some(default)) => usize::try_from(default).expect("default.replication.factor is at least 1"),
-        // Without a wish: as many copies as survive one loss and one repair, as far as there are brokers.
-        (-1, None) => image.brokers().len().clamp(1, 3),
-        (asked, _) => usize::try_from(asked).expect("checked above"),
+    let replication_factor = match topic.replication_factor {
+        -1 => waiting::default_factor(image, inputs.defaults, inputs.awaited_brokers),
+        asked => usize::try_from(asked).expect("checked above"),
     };
     let spread = u64::from_be_bytes(id.0[8..].try_into().expect("half of 16 bytes"));
     placement::place(image, 0, partitions, replication_factor, inputs.seed ^ spread)
