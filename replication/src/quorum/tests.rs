@@ -25,6 +25,7 @@ use crate::metadata::{ConfigResource, MetadataImage, MetadataRecord, RecordBatch
 mod asking;
 mod cluster;
 mod forming;
+mod hostile;
 mod observing;
 mod power;
 

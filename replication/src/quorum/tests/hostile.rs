@@ -1,0 +1,82 @@
+//! A member that has proved itself and says what no member may: it is cut off, and nothing happens.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use stonelog_protocol::peer::frame::Kind;
+use stonelog_protocol::peer::proof::{Identity, Purpose};
+use stonelog_protocol::peer::raft::{Append, LogId, SnapshotChunk, Transfer, Vote, VoteRequest};
+use stonelog_protocol::{BrokerId, Uuid};
+
+use super::cluster::{ALL, Cluster, block_on, cluster_id, others};
+use super::entry;
+use crate::quorum::codec::encode_entry;
+use crate::quorum::link::{LinkError, PeerDialer, PeerLink, Target};
+use crate::runtime::peers::TcpDialer;
+
+#[test]
+fn member_that_speaks_for_another_or_sends_what_does_not_follow_is_cut_off() {
+    block_on(async {
+        let mut cluster = Cluster::form(3).await;
+        let leader = cluster.write_leader("before").await;
+        let (victim, liar) = (others(leader)[0], others(leader)[1]);
+        let leading = cluster.node(leader).leading().unwrap();
+        let own = Identity { node: BrokerId(liar), directory: Uuid([liar as u8; 16]), cluster: Some(cluster_id()) };
+        let dialer = TcpDialer::new(Arc::new(move || own.clone()), Some(cluster.secret.clone()), BTreeMap::new());
+        let target = Target {
+            node: BrokerId(victim),
+            directory: None,
+            host: "127.0.0.1".to_owned(),
+            port: cluster.site(victim).address.port(),
+        };
+        let mut link = dialer.link(target, Purpose::Quorum);
+
+        let vote = |candidate: i32, is_committed| Vote {
+            term: leading.term + 5,
+            candidate: BrokerId(candidate),
+            is_committed,
+        };
+        let at = |index| Some(LogId { term: leading.term, index });
+        let append = |vote, previous, entries| Append { vote, previous, committed: None, entries }.encode();
+        let entries = |ids: &[(u64, u64)]| -> Vec<Bytes> {
+            ids.iter().map(|(term, index)| encode_entry(&entry(*term, *index, 8))).collect()
+        };
+        let term = leading.term;
+        let lies: Vec<(Kind, Bytes)> = vec![
+            // For the leader, and for the victim itself.
+            (Kind::Append, append(vote(leader, true), at(1), vec![])),
+            (Kind::Vote, VoteRequest { vote: vote(victim, false), last: at(90), is_transfer: true }.encode()),
+            (Kind::PreVote, VoteRequest { vote: vote(leader, false), last: at(90), is_transfer: false }.encode()),
+            (Kind::Transfer, Transfer { from: vote(leader, true), to: BrokerId(victim), last: None }.encode()),
+            // A hole, a step back in terms, an entry of a term to come, no entry, no message.
+            (Kind::Append, append(vote(liar, true), at(1), entries(&[(term, 3)]))),
+            (Kind::Append, append(vote(liar, true), at(1), entries(&[(term + 1, 2), (term, 3)]))),
+            (Kind::Append, append(vote(liar, true), at(1), entries(&[(term + 6, 2)]))),
+            (Kind::Append, append(vote(liar, true), at(1), vec![Bytes::from_static(b"x")])),
+            (Kind::Append, Bytes::from_static(b"x")),
+            (Kind::Transfer, Transfer { from: vote(liar, true), to: BrokerId(liar), last: None }.encode()),
+            // Not between voters.
+            (Kind::Pull, Bytes::new()),
+            // A snapshot that has not begun, and one that is none.
+            (Kind::Snapshot, chunk(vote(liar, true), 1, 8)),
+            (Kind::Snapshot, chunk(vote(liar, true), 0, 7)),
+        ];
+        for (index, (kind, body)) in lies.into_iter().enumerate() {
+            let outcome = link.exchange(kind, body, Duration::from_secs(20)).await;
+            assert!(matches!(outcome, Err(LinkError::Broken(_))), "lie {index}, {kind:?}: {outcome:?}");
+        }
+        // Nobody's term has changed, and the quorum goes on.
+        for id in ALL {
+            assert_eq!(cluster.node(id).leading(), Some(leading), "node {id}");
+        }
+        cluster.propose(leader, "after").await.unwrap();
+        cluster.sees(victim, &["before", "after"]).await;
+        cluster.end().await;
+    });
+}
+
+fn chunk(vote: Vote, position: u64, total_bytes: u64) -> Bytes {
+    SnapshotChunk { vote, last: None, total_bytes, position, bytes: Bytes::from_static(b"nothing") }.encode()
+}
