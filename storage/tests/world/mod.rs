@@ -362,8 +362,10 @@ impl World {
         let done = log.append_as_leader(bytes, &header, LeaderEpoch(epoch), NOW, ticket).unwrap();
         assert!(done.duplicate && done.entry.is_none(), "seed {}: a batch of {id} was taken twice", self.seed);
         let wanted = (producer, state.epoch.0, original.first_sequence, original.last_sequence);
-        let known = self.model.now(id).batches.iter().rfind(|batch| batch.producer == Some(wanted));
-        assert_eq!(known.map(|batch| batch.base), Some(done.base_offset.0), "seed {}: a duplicate's offset", self.seed);
+        // A producer that a cut made forgotten begins anew with the same numbers, which no client does; the start after
+        // a crash may know both of its batches again.
+        let is_original = |batch: &Stored| batch.producer == Some(wanted) && batch.base == done.base_offset.0;
+        assert!(self.model.now(id).batches.iter().any(is_original), "seed {}: a duplicate's offset", self.seed);
         self.coverage.hit("duplicate answered");
     }
 
