@@ -116,7 +116,7 @@ pub struct Inputs<'a> {
     /// the soft state of liveness.
     pub moves_are_known: bool,
     /// Listed brokers that are still waited for: see [`awaited_brokers`].
-    pub brokers_to_come: usize,
+    pub awaited_brokers: usize,
     /// What a request may leave unset.
     pub defaults: &'a Defaults,
     /// The rules of settings.

@@ -1,0 +1,303 @@
+//! What goes wrong, and the whole life of a seed: a minute of faults, then everything heals and has to come together.
+
+use stonelog_protocol::BrokerId;
+use stonelog_protocol::TopicPartition;
+use stonelog_replication::controller::{ControllerRequest, DeleteTopics, TopicReference};
+use stonelog_storage::disk::{Survival, Tearing};
+
+use super::network::CONTROLLER;
+use super::node::Role;
+use super::{Cluster, Event, NODES};
+use crate::support::{Random, new_disk};
+
+/// A seed has at least so many.
+pub const APPENDS_MIN: u64 = 500;
+/// A seed has at least so many.
+pub const FAULTS_MIN: u64 = 10;
+/// Simulated microseconds of a seed with faults, at least.
+pub const TIME_MIN: u64 = 60_000_000;
+/// Simulated microseconds within which a healed cluster comes together.
+const HEAL: u64 = 90_000_000;
+
+/// What must have come up over a run.
+pub const MARKS: [&str; 37] = [
+    "acknowledged",
+    "append failed after the fact",
+    "append refused for want of replicas",
+    "two believe to lead",
+    "leader began",
+    "leader stepped down",
+    "stream opened",
+    "stream refused",
+    "histories parted",
+    "cut in memory",
+    "cut into segments",
+    "catch-up read from disk",
+    "report fenced",
+    "join proposed",
+    "leave proposed",
+    "ISR change accepted",
+    "ISR change refused",
+    "ISR answer lost",
+    "ISR request there twice",
+    "message of an earlier connection",
+    "session expired",
+    "controller changed",
+    "power cut of one node",
+    "process killed",
+    "power cut of all nodes",
+    "restart inside a session",
+    "disk replaced",
+    "one-way partition",
+    "node cut off from the controller",
+    "connection reset",
+    "journal stands still",
+    "gray leader hands over",
+    "topic deleted and made again",
+    "min ISR changed",
+    "elected from the ELR",
+    "flush",
+    "checkpoint written",
+];
+
+fn survival(random: &mut Random) -> Survival {
+    match random.below(6) {
+        0 => Survival::Nothing,
+        1 => Survival::Everything,
+        2 | 3 => Survival::Some { seed: random.next(), tearing: Tearing::Blocks },
+        _ => Survival::Some { seed: random.next(), tearing: Tearing::Sectors },
+    }
+}
+
+/// Something goes wrong.
+pub(super) fn inject(cluster: &mut Cluster) {
+    cluster.faults_count += 1;
+    let id = BrokerId(1 + cluster.below(NODES as u64) as i32);
+    let other = BrokerId(1 + (id.0 + cluster.below(NODES as u64 - 1) as i32) % NODES);
+    let until = cluster.now + 300_000 + cluster.below(15_000_000);
+    match cluster.below(24) {
+        0..=4 => {
+            let is_power = cluster.below(3) > 0;
+            cluster.coverage.hit(if is_power { "power cut of one node" } else { "process killed" });
+            crash(cluster, id, is_power);
+        }
+        5 | 6 => {
+            cluster.coverage.hit("power cut of all nodes");
+            (1..=NODES).for_each(|id| crash(cluster, BrokerId(id), true));
+        }
+        7..=9 => {
+            cluster.coverage.hit("one-way partition");
+            cluster.network.cut(id, other, until);
+            if cluster.below(2) == 0 {
+                cluster.network.cut(other, id, until);
+            }
+        }
+        10..=12 => {
+            cluster.coverage.hit("node cut off from the controller");
+            cluster.network.cut(CONTROLLER, id, until);
+            if cluster.below(2) == 0 {
+                cluster.network.cut(id, CONTROLLER, until);
+            }
+        }
+        13 | 14 => {
+            cluster.coverage.hit("connection reset");
+            cluster.plan(0, Event::Reset(id, other, None));
+        }
+        15 | 16 => {
+            cluster.coverage.hit("controller changed");
+            let keeps = cluster.below(2) == 0;
+            let now = cluster.now;
+            cluster.log.change_controller(keeps, now);
+            cluster.publish();
+        }
+        17 | 18 => {
+            cluster.coverage.hit("journal stands still");
+            cluster.node(id).stuck_until = until;
+        }
+        19 | 20 => replace_disk(cluster, id),
+        21 => recreate(cluster),
+        22 => change_min_isr(cluster),
+        _ => {
+            // Everybody on their own for a while.
+            for from in 1..=NODES {
+                for to in 1..=NODES {
+                    cluster.network.cut(BrokerId(from), BrokerId(to), until);
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn crash(cluster: &mut Cluster, id: BrokerId, is_power: bool) {
+    if cluster.node(id).up.take().is_none() {
+        return;
+    }
+    let survival = survival(&mut cluster.random);
+    let node = cluster.node(id);
+    node.stuck_until = 0;
+    match is_power {
+        true => node.disk.crash_to(survival),
+        false => node.disk.kill(),
+    }
+    let fast = cluster.below(3) > 0;
+    cluster.coverage.hit_if(fast, "restart inside a session");
+    let after = if fast { 20_000 + cluster.below(1_500_000) } else { cluster.below(20_000_000) };
+    cluster.plan(after, Event::Start(id, !is_power));
+    for other in (1..=NODES).map(BrokerId).filter(|other| *other != id) {
+        cluster.plan(1_000, Event::Reset(id, other, None));
+    }
+}
+
+/// A disk goes with all it holds. Only when everything committed is on two other disks, durably: one more loss would be
+/// one too many for the promise.
+fn replace_disk(cluster: &mut Cluster, id: BrokerId) {
+    let image = std::sync::Arc::clone(cluster.log.newest());
+    let is_safe = image.partitions().all(|(_, _, partition)| partition.isr.len() == 3)
+        && cluster.options.min_isr != Some(1)
+        && cluster.nodes.iter().all(|node| node.up.is_some());
+    if !is_safe {
+        return;
+    }
+    cluster.coverage.hit("disk replaced");
+    crash(cluster, id, true);
+    let node = cluster.node(id);
+    node.disk = new_disk();
+    node.recorded = Default::default();
+}
+
+fn recreate(cluster: &mut Cluster) {
+    let names: Vec<_> = cluster.log.newest().topics().map(|topic| topic.name.to_string()).collect();
+    let topics = names.into_iter().map(TopicReference::Name).collect();
+    cluster.coverage.hit("topic deleted and made again");
+    cluster.request(ControllerRequest::DeleteTopics(DeleteTopics { topics }));
+    cluster.create_topic();
+}
+
+fn change_min_isr(cluster: &mut Cluster) {
+    // Lowering it to one would make a replaced disk a loss.
+    if cluster.options.min_isr == Some(1) {
+        return;
+    }
+    let min = 2 + cluster.below(2);
+    let names: Vec<_> = cluster.log.newest().topics().map(|topic| topic.name.to_string()).collect();
+    cluster.coverage.hit("min ISR changed");
+    for name in names {
+        cluster.set(&name, "min.insync.replicas", &min.to_string());
+    }
+}
+
+/// Lives a whole seed; panics when an invariant is broken or the healed cluster does not come together.
+pub fn live(seed: u64) -> Cluster {
+    let mut cluster = Cluster::new(seed);
+    let mut end = TIME_MIN;
+    cluster.run_until(end);
+    while cluster.appends_count < APPENDS_MIN || cluster.faults_count < FAULTS_MIN {
+        end += 5_000_000;
+        cluster.run_until(end);
+        assert!(end < 20 * TIME_MIN, "seed {seed}: hardly anything is appended: {}", describe(&cluster));
+    }
+    heal(&mut cluster);
+    cluster.coverage.add("acknowledged batches", cluster.oracle.acknowledged_count);
+    cluster
+}
+
+/// Nothing fails any more.
+fn heal(cluster: &mut Cluster) {
+    cluster.healing = true;
+    cluster.network.heal();
+    // Whoever has little credit has to catch up, not only to keep up.
+    cluster.options.append_every = cluster.options.append_every.max(150_000);
+    let acknowledged = cluster.oracle.acknowledged_count;
+    cluster.nodes.iter_mut().for_each(|node| node.stuck_until = 0);
+    let end = cluster.now + HEAL;
+    while cluster.now < end {
+        let next = cluster.now + 1_000_000;
+        cluster.run_until(next);
+        if cluster.now > end - HEAL + 22_000_000
+            && unsettled(cluster).is_none()
+            && cluster.oracle.acknowledged_count > acknowledged
+        {
+            return;
+        }
+    }
+    panic!("seed {}: does not come together: {:?}: {}", cluster.seed, unsettled(cluster), describe(cluster));
+}
+
+/// What a settled cluster still lacks: everybody in sync, with the same log but for what is on its way, and everything
+/// that was ever committed in it.
+fn unsettled(cluster: &Cluster) -> Option<String> {
+    for id in cluster.partitions() {
+        let registration = cluster.log.newest().partition(id)?;
+        if registration.isr.len() < 3 {
+            return Some(format!("{id}: in sync are {:?}", registration.isr));
+        }
+        for node in &cluster.nodes {
+            let Some(part) = node.up.as_ref().and_then(|up| up.parts.get(&id)) else {
+                return Some(format!("{id} is not on {}", node.id));
+            };
+            let next = stonelog_protocol::LeaderEpoch(registration.leader_epoch.0);
+            if let Some(entry) = cluster.oracle.missing(id, &part.shadow, 0, next) {
+                return Some(format!("{id} on {} lacks {entry:?}", node.id));
+            }
+            let end = part.shadow.values().last().map_or(0, |entry| entry.end);
+            let behind = cluster.oracle.committed_of(id) as i64;
+            if behind > 0 && end == 0 {
+                return Some(format!("{id} on {} is empty", node.id));
+            }
+        }
+    }
+    None
+}
+
+fn describe(cluster: &Cluster) -> String {
+    let mut said = format!("at {} s, {:?}\n", cluster.now / 1_000_000, cluster.options);
+    let image = cluster.log.newest();
+    for (topic, index, partition) in image.partitions() {
+        said.push_str(&format!(
+            "{}-{index}: leader {:?} epoch {} isr {:?} elr {:?} pe {}\n",
+            topic.name,
+            partition.leader,
+            partition.leader_epoch,
+            partition.isr,
+            partition.elr,
+            partition.partition_epoch
+        ));
+    }
+    for broker in image.brokers() {
+        said.push_str(&format!("broker {} epoch {} fenced {}\n", broker.id, broker.epoch, broker.fenced));
+    }
+    for node in &cluster.nodes {
+        let Some(up) = &node.up else {
+            said.push_str(&format!("node {} is down\n", node.id));
+            continue;
+        };
+        said.push_str(&format!(
+            "node {} epoch {:?} image {} of {}\n",
+            node.id,
+            up.epoch,
+            up.image.index(),
+            image.index()
+        ));
+        for (id, part) in &up.parts {
+            said.push_str(&describe_part(*id, part, up.process.log(*id)));
+        }
+    }
+    said
+}
+
+fn describe_part(id: TopicPartition, part: &super::node::Part, log: &stonelog_storage::log::Log) -> String {
+    let role = match &part.role {
+        Role::Idle => "idle".to_owned(),
+        Role::Leader(leader) => format!("leads, counts {:?}", leader.maximal_isr()),
+        Role::Follower(follower) => format!("follows, streaming {}", follower.is_streaming()),
+    };
+    format!(
+        "  {id}: {role}; start {} durable {} written {} end {} watermark {} changing {}\n",
+        log.log_start(),
+        log.durable(),
+        log.written(),
+        log.log_end(),
+        part.high_watermark,
+        log.is_changing()
+    )
+}

@@ -1,0 +1,181 @@
+//! The controller, and the metadata log as one serial history: the real decisions on the real image, committed after a
+//! delay, one batch at a time. A change of the controller loses what waits, and the outstanding batch or its answer.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use stonelog_protocol::{BrokerEpoch, BrokerId, ClusterId, Timestamp, TopicId, Uuid};
+use stonelog_replication::controller::{
+    BrokerHeartbeat, ControllerRequest, ControllerResponse, Decision, Defaults, FenceBroker, Inputs, Reject,
+    SettingsRules, bootstrap_records, decide,
+};
+use stonelog_replication::metadata::{MetadataImage, MetadataRecord, RecordBatch};
+
+/// How long a broker may be silent, in microseconds.
+pub const SESSION: u64 = 9_000_000;
+
+/// A request and who waits for its answer.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub from: BrokerId,
+    pub life: u64,
+    /// The number of an ISR request; 0 for any other.
+    pub number: u64,
+    pub request: ControllerRequest,
+}
+
+/// An answer on its way.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub to: BrokerId,
+    pub life: u64,
+    pub number: u64,
+    pub decided_at: u64,
+    pub response: Result<ControllerResponse, Reject>,
+}
+
+struct Outstanding {
+    records: Vec<MetadataRecord>,
+    asked: Asked,
+    response: ControllerResponse,
+}
+
+/// See the module's comment.
+pub struct MetadataLog {
+    /// By index, from the first one.
+    pub images: Vec<Arc<MetadataImage>>,
+    pub rules: SettingsRules,
+    pub term: u64,
+    queue: VecDeque<Asked>,
+    outstanding: Option<Outstanding>,
+    heard: BTreeMap<BrokerId, u64>,
+    topics_count: u8,
+}
+
+impl MetadataLog {
+    pub fn new() -> MetadataLog {
+        let image = MetadataImage::from_records(1, &bootstrap_records(&cluster_id())).expect("a new cluster");
+        MetadataLog {
+            images: vec![Arc::new(image)],
+            rules: SettingsRules { static_broker: Default::default(), broker_key: |_| None, group_key: |_| None },
+            term: 1,
+            queue: VecDeque::new(),
+            outstanding: None,
+            heard: BTreeMap::new(),
+            topics_count: 0,
+        }
+    }
+
+    pub fn newest(&self) -> &Arc<MetadataImage> {
+        self.images.last().expect("the first image")
+    }
+
+    /// The image at an index, or the newest below it.
+    pub fn next_after(&self, index: u64) -> Option<&Arc<MetadataImage>> {
+        self.images.get(self.images.partition_point(|image| image.index() <= index))
+    }
+
+    /// A request has arrived.
+    pub fn ask(&mut self, asked: Asked, now: u64) {
+        if let ControllerRequest::Heartbeat(heartbeat) = &asked.request
+            && self.newest().broker(heartbeat.id).is_some_and(|broker| broker.epoch == heartbeat.epoch)
+        {
+            self.heard.insert(heartbeat.id, now);
+        }
+        self.queue.push_back(asked);
+    }
+
+    /// Decides what waits until something is to be committed; answers to what needs no commit.
+    pub fn decide(&mut self) -> (Vec<Answer>, bool) {
+        let mut answers = Vec::new();
+        while self.outstanding.is_none()
+            && let Some(asked) = self.queue.pop_front()
+        {
+            match self.decide_one(&asked.request) {
+                Ok(Decision { records, response }) if !records.is_empty() => {
+                    self.outstanding = Some(Outstanding { records, asked, response });
+                    return (answers, true);
+                }
+                Ok(Decision { response, .. }) => answers.push(self.answer(&asked, Ok(response))),
+                Err(reject) => answers.push(self.answer(&asked, Err(reject))),
+            }
+        }
+        (answers, false)
+    }
+
+    /// The outstanding batch is committed and applied.
+    pub fn commit(&mut self, term: u64) -> Option<Answer> {
+        if term != self.term {
+            return None;
+        }
+        let Outstanding { records, asked, response } = self.outstanding.take()?;
+        self.append(records);
+        Some(self.answer(&asked, Ok(response)))
+    }
+
+    /// Another controller: sessions begin anew, nobody who waits is answered.
+    pub fn change_controller(&mut self, keeps_outstanding: bool, now: u64) {
+        self.term += 1;
+        self.queue.clear();
+        if let Some(outstanding) = self.outstanding.take()
+            && keeps_outstanding
+        {
+            self.append(outstanding.records);
+        }
+        self.heard.values_mut().for_each(|heard| *heard = now);
+    }
+
+    /// The broker whose session is over first.
+    pub fn expired(&mut self, now: u64) -> Option<ControllerRequest> {
+        let image = self.images.last()?;
+        let over = image.brokers().find(|broker| {
+            !broker.fenced && now.saturating_sub(*self.heard.entry(broker.id).or_insert(now)) > SESSION
+        })?;
+        Some(ControllerRequest::FenceBroker(FenceBroker { id: over.id, epoch: over.epoch }))
+    }
+
+    fn append(&mut self, records: Vec<MetadataRecord>) {
+        let newest = self.newest();
+        let batch =
+            RecordBatch { base_index: newest.index(), controller_term: self.term, created: Timestamp(0), records };
+        let next = newest.apply(newest.index() + 1, &batch).expect("a decision fits its image");
+        self.images.push(Arc::new(next));
+    }
+
+    fn answer(&self, asked: &Asked, response: Result<ControllerResponse, Reject>) -> Answer {
+        let decided_at = self.newest().index();
+        Answer { to: asked.from, life: asked.life, number: asked.number, decided_at, response }
+    }
+
+    fn decide_one(&mut self, request: &ControllerRequest) -> Result<Decision, Reject> {
+        let topic_ids: Vec<TopicId> = (0..request.topic_ids_needed())
+            .map(|_| {
+                self.topics_count += 1;
+                Uuid([self.topics_count; 16])
+            })
+            .collect();
+        let image = self.newest();
+        let cluster_id = cluster_id();
+        let inputs = Inputs {
+            cluster_id: &cluster_id,
+            now: Timestamp(0),
+            next_index: image.index() + 1,
+            topic_ids: &topic_ids,
+            seed: 0,
+            moves_are_known: true,
+            awaited_brokers: 0,
+            defaults: &Defaults::default(),
+            rules: &self.rules,
+        };
+        decide(image, request, &inputs)
+    }
+}
+
+pub fn cluster_id() -> ClusterId {
+    ClusterId("simulated".into())
+}
+
+/// A heartbeat that fences its broker.
+pub fn fence(id: BrokerId, epoch: BrokerEpoch) -> BrokerHeartbeat {
+    BrokerHeartbeat { id, epoch, metadata_index: 0, want_fence: true, want_shutdown: false, online_directories: None }
+}

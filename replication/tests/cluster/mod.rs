@@ -1,0 +1,564 @@
+//! A cluster in a simulated world: three nodes, a controller, a network and a clock in one thread. A seed chooses what is
+//! done, how long everything takes, what is lost and when the power goes.
+//!
+//! The deciders are the real ones, the logs and journals too, on simulated disks; [`node`] is the carrier, [`oracle`]
+//! knows the truth. After every event the invariants of KIP-966's specification hold; in the end everything heals, and
+//! the cluster has to come together again.
+
+#![allow(unreachable_pub, reason = "each part is used by its neighbours")]
+
+pub mod faults;
+mod metadata_log;
+mod network;
+mod node;
+mod options;
+mod oracle;
+mod part;
+mod steps;
+
+#[path = "../../../storage/tests/world/coverage.rs"]
+pub mod coverage;
+#[path = "../../../storage/tests/world/process.rs"]
+#[allow(dead_code, reason = "each test target uses its part")]
+pub mod process;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::time::{Duration, Instant};
+
+use stonelog_protocol::batch::BatchHeader;
+use stonelog_protocol::{BrokerId, LeaderEpoch, PartitionIndex, TopicPartition};
+use stonelog_replication::controller::{
+    ConfigEdit, ConfigOperation, ControllerRequest, CreateTopics, IncrementalAlterConfigs, NewTopic,
+};
+use stonelog_replication::metadata::ConfigResource;
+use stonelog_replication::partition::{Acks, Receipt};
+
+use crate::support::{Batch, Random, new_disk};
+pub(crate) use crate::support::{NOW, ROOT};
+use coverage::Coverage;
+use metadata_log::{Answer, Asked, MetadataLog};
+use network::{CONTROLLER, Flight, Network, Sent};
+use node::{Env, Node, Out, Role, Waiting};
+use options::Options;
+use oracle::Oracle;
+use steps::{asked, check_superset};
+
+const NODES: i32 = 3;
+
+/// Something that will happen.
+enum Event {
+    Tick(BrokerId, u64),
+    Journal(BrokerId, u64),
+    Upkeep(BrokerId, u64),
+    Read(BrokerId, u64),
+    Arrive(Flight),
+    Reset(BrokerId, BrokerId, Option<u64>),
+    Asked(Asked),
+    Commit(u64),
+    Answer(Answer),
+    Images(BrokerId, u64, u64),
+    Sessions,
+    Append,
+    Fault,
+    Start(BrokerId, bool),
+}
+
+/// See the module's comment.
+pub struct Cluster {
+    pub seed: u64,
+    pub coverage: Coverage,
+    pub appends_count: u64,
+    pub faults_count: u64,
+    /// Microseconds since the beginning.
+    pub now: u64,
+    options: Options,
+    random: Random,
+    beginning: Instant,
+    events: BinaryHeap<Reverse<(u64, u64)>>,
+    planned: BTreeMap<u64, Event>,
+    events_count: u64,
+    nodes: Vec<Node>,
+    log: MetadataLog,
+    network: Network,
+    oracle: Oracle,
+    journals: BTreeMap<BrokerId, u64>,
+    tokens: u64,
+    trace: u64,
+    healing: bool,
+    probe: u64,
+}
+
+impl Cluster {
+    pub fn new(seed: u64) -> Cluster {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0xc105_7e12);
+        let options = Options::of(&mut random);
+        let node = |id| Node {
+            id: BrokerId(id),
+            disk: new_disk(),
+            lives: 0,
+            recorded: Default::default(),
+            up: None,
+            stuck_until: 0,
+        };
+        let mut cluster = Cluster {
+            seed,
+            coverage: Coverage::default(),
+            appends_count: 0,
+            faults_count: 0,
+            now: 0,
+            options,
+            random,
+            beginning: stonelog_replication::runtime::clock::Clock.mono(),
+            events: BinaryHeap::new(),
+            planned: BTreeMap::new(),
+            events_count: 0,
+            nodes: (1..=NODES).map(node).collect(),
+            log: MetadataLog::new(),
+            network: Network::default(),
+            oracle: Oracle::default(),
+            journals: BTreeMap::new(),
+            tokens: 0,
+            trace: 0xcbf2_9ce4_8422_2325,
+            healing: false,
+            probe: 0,
+        };
+        for id in 1..=NODES {
+            cluster.plan(0, Event::Start(BrokerId(id), true));
+        }
+        cluster.plan(500_000, Event::Sessions);
+        cluster.run_until(3_000_000);
+        cluster.create_topic();
+        cluster.run_until(4_000_000);
+        cluster.plan(0, Event::Append);
+        cluster.plan(1_000_000, Event::Fault);
+        cluster
+    }
+
+    /// What has happened so far, as a number.
+    pub fn trace(&self) -> u64 {
+        self.trace
+    }
+
+    pub fn run_until(&mut self, end: u64) {
+        while let Some(Reverse((at, _))) = self.events.peek().copied()
+            && at <= end
+        {
+            let Some(Reverse((at, number))) = self.events.pop() else { return };
+            self.now = at;
+            let event = self.planned.remove(&number).expect("planned");
+            self.handle(event);
+        }
+        self.now = end;
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.random.below(limit)
+    }
+
+    fn note(&mut self, values: &[u64]) {
+        for value in values {
+            self.trace = (self.trace ^ value).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
+        }
+    }
+
+    fn plan(&mut self, after: u64, event: Event) {
+        self.events_count += 1;
+        self.events.push(Reverse((self.now + after, self.events_count)));
+        self.planned.insert(self.events_count, event);
+    }
+
+    fn place(id: BrokerId) -> usize {
+        usize::try_from(id.0 - 1).expect("a node")
+    }
+
+    fn node(&mut self, id: BrokerId) -> &mut Node {
+        &mut self.nodes[Cluster::place(id)]
+    }
+
+    fn is_life(&self, id: BrokerId, life: u64) -> bool {
+        self.nodes[Cluster::place(id)].up.as_ref().is_some_and(|up| up.life == life)
+    }
+
+    /// Runs a step of one node and carries out what it wants.
+    fn with<T>(&mut self, id: BrokerId, step: impl FnOnce(&mut Node, &mut Env<'_>) -> T) -> T {
+        let mut env = Env {
+            oracle: &mut self.oracle,
+            out: Vec::new(),
+            now: self.now,
+            moment: self.beginning + Duration::from_micros(self.now),
+            rules: &self.log.rules,
+            options: &self.options,
+            probe: self.probe,
+        };
+        let node = &mut self.nodes[Cluster::place(id)];
+        let done = step(node, &mut env);
+        let out = env.out;
+        let life = node.lives;
+        check_superset(node, &self.log);
+        for out in out {
+            match out {
+                Out::Mark(mark) => self.coverage.hit(mark),
+                Out::Die => faults::crash(self, id, false),
+                Out::Send(to, bytes) => {
+                    self.note(&[u64::from(crc32c::crc32c(&bytes)), to.0 as u64]);
+                    self.send(id, to, bytes);
+                }
+                Out::Ask(request, number) => {
+                    let asked = asked(&self.nodes[Cluster::place(id)], request, number);
+                    self.ask(asked);
+                }
+                Out::Read => {
+                    let after = 100 + self.below(20_000);
+                    self.plan(after, Event::Read(id, life));
+                }
+            }
+        }
+        self.kick_journal(id);
+        done
+    }
+
+    fn send(&mut self, from: BrokerId, to: BrokerId, bytes: bytes::Bytes) {
+        let now = self.now;
+        match self.network.send(from, to, bytes, now, &mut self.random) {
+            Sent::At(at, flight) => {
+                if self.below(200) == 0 {
+                    // Once more, when its connection may be gone.
+                    let after = at - now + self.below(2_000_000);
+                    self.plan(after, Event::Arrive(flight.clone()));
+                }
+                self.plan(at - now, Event::Arrive(flight));
+            }
+            Sent::LostUntilReset(at, number) => self.plan(at - now, Event::Reset(from, to, Some(number))),
+            Sent::Lost => {}
+        }
+    }
+
+    /// A request to the controller: it may be late, lost, or there twice.
+    fn ask(&mut self, asked: Asked) {
+        if self.network.is_cut(asked.from, CONTROLLER, self.now) {
+            return;
+        }
+        let delay = match self.below(20) {
+            0 => self.below(4_000_000),
+            _ => 200 + self.below(5_000),
+        };
+        if self.below(30) == 0 {
+            let again = delay + self.below(6_000_000);
+            self.plan(again, Event::Asked(asked.clone()));
+            self.coverage.hit_if(asked.number > 0, "ISR request there twice");
+        }
+        self.plan(delay, Event::Asked(asked));
+    }
+
+    fn kick_journal(&mut self, id: BrokerId) {
+        let node = &self.nodes[Cluster::place(id)];
+        let Some(up) = &node.up else { return };
+        let is_idle = up.process.queued_count() == 0 && !up.process.has_untold() && !up.unsynced && !up.unheard;
+        if is_idle || self.journals.get(&id) == Some(&up.life) {
+            return;
+        }
+        let (life, stuck) = (up.life, node.stuck_until.saturating_sub(self.now));
+        self.journals.insert(id, life);
+        let after = stuck + 50 + self.below(1_500);
+        self.plan(after, Event::Journal(id, life));
+    }
+
+    /// One step of a journal's threads: write, tell, sync, or a lane hears.
+    fn journal(&mut self, id: BrokerId) {
+        let choice = self.below(4);
+        let count = 1 + self.below(20) as usize;
+        let up = self.node(id).up.as_mut().expect("it lives");
+        if choice == 0 && up.unheard {
+            (0..process::LANES_COUNT).for_each(|lane| {
+                up.process.hear(lane);
+            });
+            up.unheard = false;
+        } else if up.process.has_untold() {
+            up.process.tell();
+            (up.unsynced, up.unheard) = (true, true);
+        } else if up.process.queued_count() > 0 && (choice < 3 || !up.unsynced) {
+            up.process.write(count).expect("the disk is whole");
+        } else if up.unsynced {
+            up.process.sync().expect("the disk is whole");
+            (up.unsynced, up.unheard) = (false, true);
+        } else if up.unheard {
+            (0..process::LANES_COUNT).for_each(|lane| {
+                up.process.hear(lane);
+            });
+            up.unheard = false;
+        }
+        self.with(id, |node, env| {
+            let me = node.id;
+            if let Some(up) = &mut node.up {
+                up.after(me, env);
+            }
+        });
+    }
+
+    fn upkeep(&mut self, id: BrokerId) {
+        let checkpoints = self.below(3) == 0;
+        let steps = self.below(40);
+        let mut coverage = std::mem::take(&mut self.coverage);
+        let up = self.node(id).up.as_mut().expect("it lives");
+        for partition in up.process.ids() {
+            for _ in 0..3 {
+                up.process.step_flush(partition, &mut coverage).expect("the disk is whole");
+            }
+        }
+        if checkpoints || up.process.is_checkpointing() {
+            for _ in 0..steps {
+                up.process.step_checkpoint(&mut coverage).expect("the disk is whole");
+            }
+        }
+        if steps == 0 {
+            for partition in up.process.ids() {
+                up.process.hosted(partition).log.evict(500);
+            }
+        }
+        self.coverage = coverage;
+        self.with(id, |node, env| {
+            let me = node.id;
+            if let Some(up) = &mut node.up {
+                up.after(me, env);
+            }
+        });
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Tick(id, life) if self.is_life(id, life) => {
+                self.probe += 1;
+                self.with(id, Node::tick);
+                let has_news = self.nodes[Cluster::place(id)].up.as_ref().map(|up| up.image.index());
+                if has_news.is_some_and(|index| index < self.log.newest().index()) {
+                    let after = self.below(30_000);
+                    self.plan(after, Event::Images(id, life, self.log.newest().index()));
+                }
+                let after = 40_000 + self.below(60_000);
+                self.plan(after, Event::Tick(id, life));
+            }
+            Event::Journal(id, life) if self.is_life(id, life) => {
+                self.journals.remove(&id);
+                self.journal(id);
+            }
+            Event::Upkeep(id, life) if self.is_life(id, life) => {
+                self.upkeep(id);
+                let after = 200_000 + self.below(800_000);
+                self.plan(after, Event::Upkeep(id, life));
+            }
+            Event::Read(id, life) if self.is_life(id, life) => self.with(id, |node, env| {
+                let me = node.id;
+                if let Some(up) = &mut node.up {
+                    up.run_read(me, env);
+                }
+            }),
+            Event::Arrive(flight) => {
+                if !self.network.is_current(&flight) {
+                    if self.below(2) == 0 {
+                        return;
+                    }
+                    self.coverage.hit("message of an earlier connection");
+                }
+                self.note(&[flight.to.0 as u64, self.now]);
+                self.with(flight.to, |node, env| node.on_message(flight.from, flight.bytes, env));
+            }
+            Event::Reset(one, other, number) => self.reset(one, other, number),
+            Event::Asked(asked) => {
+                self.log.ask(asked, self.now);
+                self.decide();
+            }
+            Event::Commit(term) => {
+                let answer = self.log.commit(term);
+                self.publish();
+                answer.into_iter().for_each(|answer| self.answer(answer));
+                self.decide();
+            }
+            Event::Answer(answer) => {
+                let to = answer.to;
+                self.with(to, |node, env| node.on_answer(&answer, env));
+            }
+            Event::Images(id, life, index) if self.is_life(id, life) => self.images(id, index),
+            Event::Sessions => {
+                if let Some(request) = self.log.expired(self.now) {
+                    self.coverage.hit("session expired");
+                    self.log.ask(Asked { from: CONTROLLER, life: 0, number: 0, request }, self.now);
+                    self.decide();
+                }
+                self.plan(500_000, Event::Sessions);
+            }
+            Event::Append => {
+                self.append();
+                let after = self.options.append_every / 2 + self.below(self.options.append_every);
+                self.plan(after, Event::Append);
+            }
+            Event::Fault if self.healing => {}
+            Event::Fault => {
+                faults::inject(self);
+                let after = self.options.fault_every / 2 + self.below(self.options.fault_every);
+                self.plan(after, Event::Fault);
+            }
+            Event::Start(id, survived) => self.start(id, survived),
+            // Of a process that is gone.
+            Event::Tick(..) | Event::Journal(..) | Event::Upkeep(..) | Event::Read(..) | Event::Images(..) => {}
+        }
+    }
+
+    fn reset(&mut self, one: BrokerId, other: BrokerId, number: Option<u64>) {
+        if self.network.reset(one, other, number) {
+            self.with(one, |node, env| node.on_disconnected(other, env));
+            self.with(other, |node, env| node.on_disconnected(one, env));
+        }
+    }
+
+    fn decide(&mut self) {
+        let (answers, commits) = self.log.decide();
+        answers.into_iter().for_each(|answer| self.answer(answer));
+        if commits {
+            let after = 500 + self.below(20_000);
+            self.plan(after, Event::Commit(self.log.term));
+        }
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        if answer.to == CONTROLLER || self.network.is_cut(CONTROLLER, answer.to, self.now) {
+            return;
+        }
+        let after = match self.below(20) {
+            0 => self.below(7_000_000),
+            _ => 200 + self.below(5_000),
+        };
+        self.plan(after, Event::Answer(answer));
+    }
+
+    /// The newest image is on its way to everybody.
+    fn publish(&mut self) {
+        let index = self.log.newest().index();
+        if let [.., before, after] = &self.log.images[..] {
+            let is_from_elr = after.partitions().any(|(topic, index, now)| {
+                let was = before.partition(TopicPartition { topic_id: topic.id, partition: index });
+                let leader = now.leader.filter(|leader| was.is_some_and(|was| was.leader != Some(*leader)));
+                leader.is_some_and(|leader| was.is_some_and(|was| was.elr.contains(&leader)))
+            });
+            self.coverage.hit_if(is_from_elr, "elected from the ELR");
+        }
+        for id in (1..=NODES).map(BrokerId) {
+            let Some(life) = self.node(id).up.as_ref().map(|up| up.life) else { continue };
+            let after = match self.below(15) {
+                0 => self.below(1_500_000),
+                _ => 200 + self.below(10_000),
+            };
+            self.plan(after, Event::Images(id, life, index));
+        }
+    }
+
+    fn images(&mut self, id: BrokerId, index: u64) {
+        if self.network.is_cut(CONTROLLER, id, self.now) {
+            return;
+        }
+        loop {
+            let known = self.nodes[Cluster::place(id)].up.as_ref().map_or(u64::MAX, |up| up.image.index());
+            let Some(next) = self.log.next_after(known).filter(|next| next.index() <= index).cloned() else { return };
+            self.note(&[next.index()]);
+            self.with(id, |node, env| node.on_image(&next, env));
+        }
+    }
+
+    fn start(&mut self, id: BrokerId, survived: bool) {
+        let image = std::sync::Arc::clone(&self.log.images[0]);
+        self.with(id, |node, env| node.start(image, survived, env));
+        let life = self.nodes[Cluster::place(id)].lives;
+        let after = 1 + self.below(50_000);
+        self.plan(after, Event::Tick(id, life));
+        self.plan(after + 300_000, Event::Upkeep(id, life));
+    }
+
+    fn request(&mut self, request: ControllerRequest) {
+        self.log.ask(Asked { from: CONTROLLER, life: 0, number: 0, request }, self.now);
+        self.decide();
+    }
+
+    fn create_topic(&mut self) {
+        let name = format!("t{}", self.tokens);
+        let configs = self.options.min_isr.map(|min| ("min.insync.replicas".to_owned(), Some(min.to_string())));
+        let topic = NewTopic {
+            name,
+            partitions: self.options.partitions,
+            replication_factor: 3,
+            assignments: Vec::new(),
+            configs: configs.into_iter().collect(),
+        };
+        self.request(ControllerRequest::CreateTopics(CreateTopics { topics: vec![topic], validate_only: false }));
+    }
+
+    fn set(&mut self, topic: &str, key: &str, value: &str) {
+        let edit = ConfigEdit { key: key.to_owned(), operation: ConfigOperation::Set, value: Some(value.to_owned()) };
+        let resources = vec![(ConfigResource::Topic(topic.into()), vec![edit])];
+        self.request(ControllerRequest::IncrementalAlterConfigs(IncrementalAlterConfigs {
+            resources,
+            validate_only: false,
+        }));
+    }
+
+    fn partitions(&self) -> Vec<TopicPartition> {
+        let all = self.log.newest().partitions();
+        all.map(|(topic, index, _)| TopicPartition { topic_id: topic.id, partition: PartitionIndex(index.0) }).collect()
+    }
+
+    /// A producer appends to whoever believes to lead.
+    fn append(&mut self) {
+        let partitions = self.partitions();
+        if partitions.is_empty() {
+            // The request was lost with its controller.
+            return self.create_topic();
+        }
+        let id = partitions[self.below(partitions.len() as u64) as usize];
+        let leads = |node: &&Node| {
+            let part = node.up.as_ref().and_then(|up| up.parts.get(&id));
+            part.is_some_and(|part| matches!(part.role, Role::Leader(_)))
+        };
+        let leaders: Vec<BrokerId> = self.nodes.iter().filter(leads).map(|node| node.id).collect();
+        if leaders.is_empty() {
+            return;
+        }
+        self.coverage.hit_if(leaders.len() > 1, "two believe to lead");
+        let to = leaders[self.below(leaders.len() as u64) as usize];
+        self.tokens += 1;
+        let records = 1 + self.below(3) as i32;
+        let filler_bytes = 10 + self.below(300) as usize;
+        let batch = Batch { seed: self.tokens, filler_bytes, ..Batch::of(records) };
+        let appended = self.with(to, |node, env| append_to(node, id, &batch, env));
+        self.appends_count += u64::from(appended);
+        self.coverage.hit_if(!appended, "append refused for want of replicas");
+    }
+}
+
+fn append_to(node: &mut Node, id: TopicPartition, batch: &Batch, env: &mut Env<'_>) -> bool {
+    let me = node.id;
+    let up = node.up.as_mut().expect("it leads");
+    let part = up.parts.get_mut(&id).expect("it leads");
+    let Role::Leader(leader) = &part.role else { return false };
+    if !leader.has_enough_replicas() {
+        return false;
+    }
+    let epoch: LeaderEpoch = leader.leadership().leader_epoch;
+    let ticket = up.process.ticket(id);
+    let bytes = batch.bytes();
+    let header = BatchHeader::read(&bytes).expect("a batch");
+    let log = &mut up.process.hosted(id).log;
+    let done = log.append_as_leader(bytes, &header, epoch, NOW, ticket).expect("a leader's log takes it");
+    let receipt = Receipt {
+        partition: id,
+        generation: log.key().generation,
+        leader_epoch: epoch,
+        end: done.last_offset.next(),
+        acks: Acks::All,
+    };
+    let entry = oracle::Entry { base: done.base_offset.0, end: receipt.end.0, epoch, crc: header.crc };
+    env.oracle.on_appended(id, entry).unwrap_or_else(|broken| panic!("{broken}"));
+    part.shadow.insert(entry.base, entry);
+    up.waiting.push(Waiting { receipt, base: entry.base, crc: entry.crc });
+    up.process.enqueue(done.entry.expect("no producer, no duplicate"));
+    up.after(me, env);
+    true
+}

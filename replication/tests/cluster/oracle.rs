@@ -1,0 +1,88 @@
+//! What has happened in truth, as no node can know it: every batch ever appended, and everything that was committed
+//! (the true high watermark of KIP-966's specification).
+
+use std::collections::BTreeMap;
+
+use stonelog_protocol::{LeaderEpoch, TopicPartition};
+
+/// One batch, wherever it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub base: i64,
+    pub end: i64,
+    pub epoch: LeaderEpoch,
+    pub crc: u32,
+}
+
+/// What one replica's log holds, by base offset.
+pub type Shadow = BTreeMap<i64, Entry>;
+
+/// A batch below some leader's high watermark.
+#[derive(Clone, Copy, Debug)]
+pub struct Committed {
+    pub entry: Entry,
+    /// The epoch of the leader that committed it first.
+    pub by: LeaderEpoch,
+}
+
+#[derive(Default)]
+pub struct Oracle {
+    /// Every batch that was in any log: base and epoch say which it is (LogMatching).
+    appended: BTreeMap<(TopicPartition, i64, LeaderEpoch), Entry>,
+    committed: BTreeMap<TopicPartition, BTreeMap<i64, Committed>>,
+    pub acknowledged_count: u64,
+    pub committed_count: u64,
+}
+
+impl Oracle {
+    /// LogMatching: an offset and an epoch name one batch, in whichever log.
+    pub fn on_appended(&mut self, id: TopicPartition, entry: Entry) -> Result<(), String> {
+        let known = *self.appended.entry((id, entry.base, entry.epoch)).or_insert(entry);
+        if known == entry { Ok(()) } else { Err(format!("LogMatching: {id} holds {entry:?} and {known:?}")) }
+    }
+
+    /// A leader's high watermark has passed these batches: whoever read them before read the same (ConsistentRead).
+    pub fn on_committed(&mut self, id: TopicPartition, by: LeaderEpoch, entries: &[Entry]) -> Result<(), String> {
+        let committed = self.committed.entry(id).or_default();
+        for entry in entries {
+            if let Some(known) = committed.get(&entry.base) {
+                if known.entry != *entry {
+                    return Err(format!("ConsistentRead: {id} committed {:?} and then {entry:?}", known.entry));
+                }
+                continue;
+            }
+            let overlaps = committed.range(..entry.end).next_back().filter(|(_, known)| known.entry.end > entry.base);
+            if let Some((_, known)) = overlaps {
+                return Err(format!("ConsistentRead: {id} committed {:?} and then {entry:?}", known.entry));
+            }
+            committed.insert(entry.base, Committed { entry: *entry, by });
+            self.committed_count += 1;
+        }
+        Ok(())
+    }
+
+    /// A client was told that its batch is safe.
+    pub fn on_acknowledged(&mut self, id: TopicPartition, base: i64, crc: u32) -> Result<(), String> {
+        self.acknowledged_count += 1;
+        match self.committed.get(&id).and_then(|committed| committed.get(&base)) {
+            Some(known) if known.entry.crc == crc => Ok(()),
+            found => Err(format!("acknowledged and not committed: {id} at {base}, there is {found:?}")),
+        }
+    }
+
+    /// What `shadow` lacks of what was committed before `epoch` (LeaderCompleteness), from the log's start on.
+    pub fn missing(&self, id: TopicPartition, shadow: &Shadow, start: i64, epoch: LeaderEpoch) -> Option<Entry> {
+        let committed = self.committed.get(&id)?;
+        let of_before = committed.values().filter(|one| one.by < epoch && one.entry.base >= start);
+        of_before.map(|one| one.entry).find(|entry| shadow.get(&entry.base) != Some(entry))
+    }
+
+    /// Whether one batch is committed.
+    pub fn is_committed(&self, id: TopicPartition, entry: &Entry) -> bool {
+        self.committed.get(&id).and_then(|known| known.get(&entry.base)).is_some_and(|known| known.entry == *entry)
+    }
+
+    pub fn committed_of(&self, id: TopicPartition) -> usize {
+        self.committed.get(&id).map_or(0, BTreeMap::len)
+    }
+}
