@@ -3,9 +3,10 @@
 #![allow(dead_code, reason = "each test target uses its part")]
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use stonelog_protocol::batch::BatchHeader;
@@ -226,14 +227,45 @@ pub(crate) async fn eventually(mut is_so: impl FnMut() -> bool) {
     tokio::time::timeout(Duration::from_secs(120), waiting).await.expect("it never came to be");
 }
 
+/// Copies a directory at a moment at which nothing changes in it: what a process that is killed then leaves.
 pub(crate) fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to.join(entry.file_name()));
+    loop {
+        let before = files(from);
+        if let Some(before) = before
+            && copy_once(from, to).is_ok()
+            && files(from) == Some(before)
+        {
+            return;
+        }
+        // It may not be there yet.
+        let _ = std::fs::remove_dir_all(to);
+    }
+}
+
+fn copy_once(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            copy_once(&entry.path(), &to.join(entry.file_name()))?;
         } else {
-            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
         }
     }
+    Ok(())
+}
+
+/// Every file with its length and the moment it was written last; `None` when one went meanwhile.
+fn files(directory: &Path) -> Option<BTreeMap<PathBuf, (u64, SystemTime)>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(directory).ok()? {
+        let entry = entry.ok()?;
+        let about = entry.metadata().ok()?;
+        if about.is_dir() {
+            found.extend(files(&entry.path())?);
+        } else {
+            found.insert(entry.path(), (about.len(), about.modified().ok()?));
+        }
+    }
+    Some(found)
 }
