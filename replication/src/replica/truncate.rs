@@ -47,3 +47,27 @@ pub(super) fn plan_cut_to(log: &Log, high_watermark: Offset, to: Offset) -> Resu
     }
     Ok(if to < log.log_start() { Cut::Reset(to) } else { Cut::To(to) })
 }
+
+#[cfg(test)]
+mod tests {
+    use stonelog_protocol::{PartitionIndex, TopicPartition, Uuid};
+    use stonelog_storage::log::LogConfig;
+    use stonelog_storage::{LogGeneration, ReplicaKey};
+
+    use super::*;
+
+    fn log(strict: bool) -> Log {
+        let partition = TopicPartition { topic_id: Uuid([1; 16]), partition: PartitionIndex(0) };
+        let key = ReplicaKey { partition, generation: LogGeneration::default() };
+        Log::create(key, LogConfig::default(), strict, Offset(2), 1 << 41).0
+    }
+
+    #[test]
+    fn only_a_relaxed_log_is_cut_below_the_high_watermark() {
+        let stopped = Stopped::BelowWatermark { to: Offset(3), high_watermark: Offset(5) };
+        assert_eq!(plan_cut_to(&log(true), Offset(5), Offset(3)), Err(stopped));
+        assert_eq!(plan_cut_to(&log(true), Offset(5), Offset(5)), Ok(Cut::To(Offset(5))));
+        assert_eq!(plan_cut_to(&log(false), Offset(5), Offset(3)), Ok(Cut::To(Offset(3))));
+        assert_eq!(plan_cut_to(&log(false), Offset(5), Offset(1)), Ok(Cut::Reset(Offset(1))));
+    }
+}
