@@ -116,7 +116,7 @@ pub struct Inputs<'a> {
     /// the soft state of liveness.
     pub moves_are_known: bool,
     /// Listed brokers that are still waited for: see [`awaited_brokers`].
-    pub awaited_brokers: usize,
+    pub brokers_to_come: usize,
     /// What a request may leave unset.
     pub defaults: &'a Defaults,
     /// The rules of settings.

@@ -35,7 +35,7 @@ fn partitions_in(started: &Started, topic: TopicId, path: &Path) -> Vec<i32> {
 }
 
 #[tokio::test]
-async fn an_old_copy_put_back_serves_nothing_and_the_newest_one_put_back_serves_all() {
+async fn an_old_copy_put_back_serves_nothing_and_the_other_directory_serves_all() {
     let root = tempfile::tempdir().unwrap();
     let [a, b, aside, newest] = ["a", "b", "aside", "newest"].map(|name| root.path().join(name));
     let first = start_for_real(&[&a, &b], 1).await;

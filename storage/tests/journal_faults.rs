@@ -421,6 +421,22 @@ fn what_was_written_beyond_the_limit_is_recovered_and_freed_like_the_rest() {
 }
 
 #[test]
+fn spares_that_somebody_removed_are_made_anew() {
+    let disk = SimDisk::new();
+    let (mut journal, _) = open(&disk, from_start()).unwrap();
+    while journal.maintenance.prepare_spare().unwrap() {}
+    for entry in disk.list(Path::new(DIRECTORY)).unwrap().iter().filter(|entry| entry.name.ends_with(".spare")) {
+        disk.remove_file(&Path::new(DIRECTORY).join(&entry.name)).unwrap();
+    }
+    let entries: Vec<_> = (0..6).map(|n| append(0, n, 15_000)).collect();
+    for entry in &entries {
+        journal.writer.write(std::slice::from_ref(entry)).unwrap();
+        journal.flusher.sync().unwrap();
+    }
+    assert_eq!(reopen(&disk).0, entries);
+}
+
+#[test]
 fn a_full_disk_still_recovers_with_the_spare() {
     let disk = SimDisk::new();
     let (mut journal, _) = open(&disk, from_start()).unwrap();

@@ -70,6 +70,8 @@ pub fn start(context: RequestContext, request: ProduceRequest) -> Started {
         return append(context, acks, timeout, topics);
     }
     Started::Preparing(Box::pin(async move {
+        // Before anything is opened: what waits is as small as it came, and paid for.
+        context.lane.room_for(&partitions).await;
         if !large.is_empty() && prepare_large(&context, large, &mut topics).await.is_none() {
             // The broker is stopping.
             return Started::Alone(Box::pin(std::future::ready(Answer::Close)));

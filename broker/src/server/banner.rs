@@ -65,7 +65,10 @@ pub(super) fn print(broker: &Broker, report: &StartReport, endpoints: &[Endpoint
     }
     for old in report.directories.iter().filter(|directory| directory.is_old_copy) {
         let path = old.path.display();
-        writeln!(out, "OLD COPY  {path}: newer data has been served from this log directory; put the newest back")?;
+        writeln!(
+            out,
+            "OLD COPY  {path}: newer data has been served from this log directory; what only it holds here stays offline"
+        )?;
     }
     for partition in &report.registered.offline {
         writeln!(out, "OFFLINE   {partition}: its only replica may lack acknowledged records")?;

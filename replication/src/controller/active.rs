@@ -333,7 +333,7 @@ impl Active {
             // A lone controller's broker has nobody to hand over to.
             moves_are_known: true,
             // It is the only voter, and its broker registered before anybody could ask.
-            awaited_brokers: 0,
+            brokers_to_come: 0,
             defaults: &self.defaults,
             rules: &*self.rules,
         };

@@ -53,7 +53,7 @@ fn decided(image: &MetadataImage, request: ControllerRequest) -> Result<Decision
         topic_ids: &topic_ids,
         seed: 0,
         moves_are_known: true,
-        awaited_brokers: 0,
+        brokers_to_come: 0,
         defaults: &Defaults::default(),
         rules: &rules,
     };

@@ -162,7 +162,7 @@ fn automatic_assignments(
     let partitions = if topic.partitions == -1 { inputs.defaults.partitions } else { topic.partitions };
     let partitions = usize::try_from(partitions).expect("num.partitions is at least 1");
     let replication_factor = match topic.replication_factor {
-        -1 => waiting::default_factor(image, inputs.defaults, inputs.awaited_brokers),
+        -1 => waiting::default_factor(image, inputs.defaults, inputs.brokers_to_come),
         asked => usize::try_from(asked).expect("checked above"),
     };
     let spread = u64::from_be_bytes(id.0[8..].try_into().expect("half of 16 bytes"));

@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 
 use super::abort::AbortOnPanic;
 use super::priority::{self, Granted};
-use super::space::{Room, Space};
+use super::space::Space;
 
 /// After this long without entries an empty commit names the last one durable (rule 6), so that a later failure of its
 /// check is seen as damage and not as a torn tail.
@@ -409,8 +409,7 @@ impl Shared {
             drop(operation);
             match written {
                 Err(fault) if fault.is_temporary() && !lock(&self.queue).stopping && !self.has_failed() => {
-                    if !self.maintenance.is_at_limit() || self.space.room() >= Room::Full {
-                        // Segments wait for space too, so no checkpoint will free a file of it.
+                    if !self.maintenance.is_at_limit() {
                         self.space.on_journal_waits(&fault);
                     } else if !said {
                         tracing::warn!("the journal is full; producers wait for segments: {fault}");

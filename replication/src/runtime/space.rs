@@ -78,7 +78,9 @@ impl Space {
     pub fn admits(&self, is_internal: bool) -> bool {
         match self.room() {
             Room::Ample => true,
-            Room::Low | Room::Full => is_internal,
+            Room::Low => is_internal,
+            // Segments wait for space: what the journal cannot take either would stay in memory.
+            Room::Full => is_internal && !self.journal_waits(),
             Room::Exhausted => false,
         }
     }
@@ -95,7 +97,8 @@ impl Space {
         }
     }
 
-    /// The journal waits for a file that cannot be allocated.
+    /// The journal waits for a file that cannot be allocated. Only that: a journal at its own limit is freed by a
+    /// checkpoint, not by an allocation, and must not keep the level when there is space again.
     pub(super) fn on_journal_waits(&self, fault: &Fault) {
         self.on_allocation_failed(fault);
         self.room.fetch_max(Room::Exhausted as u8, Ordering::Relaxed);
@@ -136,7 +139,7 @@ impl Space {
     }
 
     /// So many bytes are free; `is_allocatable` says whether an allocation was tried and worked.
-    fn on_measured(&self, path: &Path, free_bytes: u64, is_allocatable: bool) {
+    pub(super) fn on_measured(&self, path: &Path, free_bytes: u64, is_allocatable: bool) {
         let next = match self.room() {
             Room::Ample | Room::Low if free_bytes < self.free_bytes_min => Room::Low,
             Room::Ample => return,

@@ -293,7 +293,11 @@ pub async fn start(options: StartOptions) -> Result<Started, StartError> {
     });
     let (lane_threads, lanes) = Lanes::start(Arc::clone(&node))?;
     let strays = adopt(&lanes, &metadata, logs).await;
-    let strays = strays::put_aside(&node, strays);
+    let keep = match reports.iter().any(|directory| directory.is_old_copy) {
+        true => strays::Kept::ForGood,
+        false => strays::Kept::ForADay,
+    };
+    let strays = strays::put_aside(&node, strays, keep);
     unfence(&options.node_id, registered.epoch, &metadata, &lanes).await?;
     for (directory, (version, dropped)) in node.directories.iter().zip(checkpoints) {
         keep_checkpoints(&node, directory, &lanes, version, dropped).await;

@@ -163,7 +163,7 @@ impl MetadataLog {
             topic_ids: &topic_ids,
             seed: 0,
             moves_are_known: true,
-            awaited_brokers: 0,
+            brokers_to_come: 0,
             defaults: &Defaults::default(),
             rules: &self.rules,
         };

@@ -170,6 +170,8 @@ impl JournalWriter {
                 taken.extend(state.spares.pop());
             }
         }
+        // Somebody may have removed one: another is made, and what the journal holds goes on.
+        taken.retain(|spare| self.shared.disk.exists(&spare.path).unwrap_or(false));
         while taken.len() < count {
             match make_numbered(&self.shared) {
                 Ok(spare) => taken.push(spare),

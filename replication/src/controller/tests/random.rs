@@ -98,7 +98,7 @@ impl World {
             topic_ids: &ids,
             seed: random.next(),
             moves_are_known: random.one_in(2),
-            awaited_brokers: 0,
+            brokers_to_come: 0,
             defaults: &defaults,
             rules: &rules,
         };

@@ -23,16 +23,26 @@ const LOOK_EVERY: Duration = Duration::from_secs(3600);
 /// Ends the name of a stray's directory, behind the time in ms at which it was put aside.
 const SUFFIX: &str = ".stray";
 
+/// How long strays are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// A day.
+    ForADay,
+    /// Until a person decides: an old copy of a directory has been put back, the metadata may be older than the logs, and
+    /// these may be of topics that it has forgotten.
+    ForGood,
+}
+
 /// Puts each log aside in its directory, which its place names. Returns where they are now. A directory that fails
 /// meanwhile goes offline.
-pub(super) fn put_aside(node: &Node, strays: Vec<(Log, usize)>) -> Vec<PathBuf> {
+pub(super) fn put_aside(node: &Node, strays: Vec<(Log, usize)>, keep: Kept) -> Vec<PathBuf> {
     let mut kept = Vec::new();
     for (mut log, place) in strays {
         let directory = &node.directories[place];
         if directory.is_offline() {
             continue;
         }
-        match put_aside_one(&mut log, directory, node.clock.wall()) {
+        match put_aside_one(&mut log, directory, node.clock.wall(), keep) {
             Ok(moved) => kept.extend(moved),
             Err(fault) => node.take_offline(directory, &fault),
         }
@@ -40,7 +50,7 @@ pub(super) fn put_aside(node: &Node, strays: Vec<(Log, usize)>) -> Vec<PathBuf> 
     kept
 }
 
-fn put_aside_one(log: &mut Log, directory: &Directory, now: Timestamp) -> Result<Option<PathBuf>, Fault> {
+fn put_aside_one(log: &mut Log, directory: &Directory, now: Timestamp, keep: Kept) -> Result<Option<PathBuf>, Fault> {
     let disk = &*directory.disk;
     let from = directory.path.join(log.key().partition.to_string());
     let is_there = || disk.exists(&from).map_err(|e| Fault::io("stat", &from, e));
@@ -57,10 +67,15 @@ fn put_aside_one(log: &mut Log, directory: &Directory, now: Timestamp) -> Result
     if !is_there()? {
         return Ok(None);
     }
-    let to = from.with_extension(format!("{}{SUFFIX}", now.0));
+    let to = match keep {
+        Kept::ForADay => from.with_extension(format!("{}{SUFFIX}", now.0)),
+        // Not a time, so nothing ever takes it for old.
+        Kept::ForGood => from.with_extension(format!("{}.kept{SUFFIX}", now.0)),
+    };
     disk.rename(&from, &to).map_err(|e| Fault::io("rename", &from, e))?;
     disk.sync_dir(&directory.path).map_err(|e| Fault::io("fsync directory", &directory.path, e))?;
-    tracing::warn!("no topic claims {}: it is kept for a day as {}", from.display(), to.display());
+    let long = if keep == Kept::ForADay { "for a day" } else { "until you remove it" };
+    tracing::warn!("no topic claims {}: it is kept {long} as {}", from.display(), to.display());
     Ok(Some(to))
 }
 
@@ -131,7 +146,7 @@ mod tests {
     #[test]
     fn a_stray_goes_after_a_day_and_nothing_else_does() {
         let disk = SimDisk::new();
-        let names = ["a-0.1000.stray", "a-1.2000.stray", "a-2", "a-3.stray", "x.y.stray"];
+        let names = ["a-0.1000.stray", "a-1.2000.stray", "a-2", "a-3.500.kept.stray", "x.y.stray"];
         for name in names {
             let path = Path::new("/").join(name);
             disk.create_dir(&path).unwrap();
