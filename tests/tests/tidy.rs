@@ -95,6 +95,8 @@ fn deciders_and_keepers_stay_pure() {
         "storage/src/segment",
         "storage/src/journal",
         "replication/src/partition",
+        "replication/src/replica",
+        "replication/src/isr_proposal",
         "replication/src/metadata",
         "replication/src/controller",
         "replication/src/settings",
