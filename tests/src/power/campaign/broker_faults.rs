@@ -16,7 +16,7 @@ use super::faults::{Effect, FaultKind, fill};
 use crate::broker::{Broker, Spec};
 use crate::clock;
 use crate::power::device::{Operation, Trap};
-use crate::power::extents::{Extents, FileClass};
+use crate::power::extents::Extents;
 use crate::power::image::Image;
 use crate::random::Random;
 
@@ -26,6 +26,8 @@ const BATCHES: u64 = 20;
 const SPRUNG_WITHIN: Duration = Duration::from_secs(20);
 /// A broker whose only directory has failed has ended in this time.
 const ENDED_WITHIN: Duration = Duration::from_secs(30);
+/// A fault waits for so long in one place before it is armed anew.
+const ARMED_FOR: Duration = Duration::from_secs(1);
 /// Nothing is acknowledged for this long: the disk is full.
 const FULL_FOR: Duration = Duration::from_secs(1);
 /// A full disk is noticed in this time.
@@ -43,7 +45,7 @@ pub fn run(place: &Place<'_>, plan: &Plan, kind: FaultKind) -> Result<Effect> {
     std::thread::sleep(random.millis_below(300));
     let effect = match kind {
         FaultKind::EioFlush | FaultKind::EioWrite => {
-            fail_io(kind, &mut image, &spec, &mut random, &mut broker)?;
+            fail_io(kind, &mut image, &spec, &mut broker)?;
             broker.end()?;
             image.device().cut();
             image.unmount()?;
@@ -75,27 +77,44 @@ pub fn run(place: &Place<'_>, plan: &Plan, kind: FaultKind) -> Result<Effect> {
 }
 
 /// Lets a flush, or a write to the journal, fail, and waits until the broker has ended for it.
-fn fail_io(kind: FaultKind, image: &mut Image, spec: &Spec, random: &mut Random, broker: &mut Broker) -> Result<()> {
-    let (operation, blocks) = if kind == FaultKind::EioFlush {
-        (Operation::Flush, None)
-    } else {
-        let path = FileClass::Journal.pick(&journal_of(&spec.data_dir), random)?.context("no journal file")?;
-        (Operation::Write, Extents::of(&path)?.longest())
-    };
+fn fail_io(kind: FaultKind, image: &mut Image, spec: &Spec, broker: &mut Broker) -> Result<()> {
     let before = image.device().sprung();
-    image.device().arm(Trap::Fail(operation), blocks);
     let deadline = clock::now() + SPRUNG_WITHIN;
     while image.device().sprung() == before {
         if clock::now() > deadline {
             bail!("nothing met the armed fault");
         }
-        std::thread::sleep(Duration::from_millis(1));
+        // Again and again: the journal may go on in another file, or in another extent of it.
+        if kind == FaultKind::EioFlush {
+            image.device().arm(Trap::Fail(Operation::Flush), None);
+        } else {
+            let blocks = Extents::of(&written_last(&journal_of(&spec.data_dir))?)?.longest();
+            image.device().arm(Trap::Fail(Operation::Write), blocks);
+        }
+        let again = clock::now() + ARMED_FOR;
+        while image.device().sprung() == before && clock::now() < again {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
     let status = broker.wait_ended(ENDED_WITHIN).context("its only directory has failed")?;
     if status.success() {
         bail!("the broker ended as if nothing had happened");
     }
     Ok(())
+}
+
+/// The journal's file that was written last: others may be kept and not be written for long.
+fn written_last(journal: &Path) -> Result<std::path::PathBuf> {
+    let mut newest = None;
+    for entry in std::fs::read_dir(journal)? {
+        let entry = entry?;
+        // A file may go between the listing and the look at it.
+        let Ok(written) = entry.metadata().and_then(|about| about.modified()) else { continue };
+        if entry.path().extension().is_some_and(|extension| extension == "journal") {
+            newest = newest.max(Some((written, entry.path())));
+        }
+    }
+    Ok(newest.context("no journal file")?.1)
 }
 
 /// The journal of records, not that of the metadata log, whose failure is another matter.
