@@ -16,7 +16,10 @@ const VALUE_BYTES: usize = 1000;
 
 async fn start_on(disk: &SimDisk, start_number: u8) -> Started {
     // Nothing goes to segments by itself: all there is lies in the journal.
-    let options = options(Arc::new(disk.clone()), vec![PathBuf::from(D)], Upkeep::OnlyForRoom, start_number);
+    let mut options = options(Arc::new(disk.clone()), vec![PathBuf::from(D)], Upkeep::OnlyForRoom, start_number);
+    // So much that room is never wanted: no checkpoint comes by itself.
+    options.journal.bytes_max = 64 << 20;
+    options.node.unflushed_bytes_max = 64 << 20;
     start::start(options).await.unwrap()
 }
 
@@ -44,7 +47,7 @@ async fn what_only_a_removed_journal_file_held_is_saved_and_the_directory_goes_o
             // Also what comes before anybody has noticed.
             produce_all(&started, topic, 20..30, VALUE_BYTES).await;
         }
-        // Until a checkpoint has what they held. It may have come by itself before anybody noticed.
+        // Until a checkpoint has what they held.
         let maintenance = directory.journal.maintenance();
         eventually(|| maintenance.check_names().unwrap().is_none() && !directory.lacks_journal_files()).await;
         assert!(!directory.is_offline());
