@@ -30,6 +30,7 @@ mod retention;
 pub(crate) mod tail;
 #[cfg(test)]
 pub(crate) mod test_batches;
+mod unsynced;
 
 use std::sync::Arc;
 
@@ -56,6 +57,7 @@ use crate::segment::{Segment, SegmentName};
 use crate::{LogGeneration, ReplicaKey};
 use covered::CoveredState;
 use tail::{FirstUncovered, Tail};
+use unsynced::Unsynced;
 
 /// One replica's log. See the module's comment.
 #[derive(Debug)]
@@ -97,10 +99,8 @@ struct Segments {
     learn_first: bool,
     /// Up to where the last one's file has space reserved; 0 when that is not known.
     reserved: u64,
-    /// Segments written since they were synced last.
-    dirty: Vec<SegmentName>,
-    /// Files were made since the directory was synced last.
-    new_names: bool,
+    /// What a checkpoint must sync before it may name it.
+    unsynced: Unsynced,
     /// Files whose removal waits for a checkpoint that no longer names them.
     doomed: Vec<SegmentName>,
     /// Files that no checkpoint names any more.
@@ -305,7 +305,7 @@ impl Log {
         let segments = &self.segments;
         let count = segments.list.len().saturating_sub(1);
         let is_kept = |segment: &&Segment| {
-            let is_covered = segment.end <= segments.checkpointed_end && !segments.dirty.contains(&segment.name());
+            let is_covered = segment.end <= segments.checkpointed_end && !segments.unsynced.has(segment.name());
             is_covered && segment.end > self.log_start
         };
         segments.list[..count].iter().filter(is_kept)

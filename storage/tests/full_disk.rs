@@ -6,13 +6,15 @@
 
 mod support;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use stonelog_protocol::Offset;
-use stonelog_storage::disk::{SimFault, SimOperation};
+use stonelog_storage::disk::{Disk, SimFault, SimOperation};
 use stonelog_storage::log::LogConfig;
+use stonelog_storage::segment::SegmentFile;
 
-use support::{Batch, Lane, NOW, new_disk};
+use support::{Batch, Lane, NOW, ROOT, new_disk, partition};
 
 #[test]
 fn no_room_for_a_new_name_is_tried_again() {
@@ -46,5 +48,36 @@ fn no_room_for_a_new_name_is_tried_again() {
         disk.crash(1, stonelog_storage::disk::Tearing::Blocks);
         let lane = Lane::start(Arc::new(disk), LogConfig::default()).unwrap();
         assert_eq!(lane.read_all(0, Offset::ZERO, 10_000).unwrap(), written, "{name}");
+    }
+}
+
+/// Whoever carries a log need remember nothing of a checkpoint that failed: the next plan names the same files again.
+#[test]
+fn checksums_that_had_no_room_are_durable_before_the_next_checkpoint_names_their_segment() {
+    for operation in [SimOperation::Create, SimOperation::Allocate] {
+        let disk = new_disk();
+        let config = LogConfig { segment_bytes: 80 << 10, ..LogConfig::default() };
+        let mut lane = Lane::start(Arc::new(disk.clone()), config.clone()).unwrap();
+        lane.create(0);
+        let mut written = Vec::new();
+        for _ in 0..3 {
+            written.extend_from_slice(&lane.append(0, &Batch { filler_bytes: 70_000, ..Batch::of(3) }, 0));
+            lane.commit().unwrap();
+        }
+        while lane.flush(0).unwrap() {}
+        disk.fail(operation, ".sum", 1, SimFault::StorageFull);
+        let fault = lane.checkpoint().unwrap_err();
+        assert!(fault.is_out_of_space(), "{operation:?}: {fault}");
+        lane.checkpoint().unwrap();
+        let sums: Vec<_> = lane.logs[0].segments().iter().map(|segment| segment.name()).collect();
+        assert_eq!(sums.len(), 3);
+        drop(lane);
+        disk.crash(1, stonelog_storage::disk::Tearing::Blocks);
+        for name in sums {
+            let path = Path::new(ROOT).join(name.of(partition(0)).path(SegmentFile::Sums));
+            assert!(disk.exists(&path).unwrap(), "{operation:?}: {}", path.display());
+        }
+        let lane = Lane::start(Arc::new(disk), config).unwrap();
+        assert_eq!(lane.read_all(0, Offset::ZERO, 1 << 20).unwrap(), written, "{operation:?}");
     }
 }

@@ -37,10 +37,6 @@ pub struct Checkpointer {
     reported: JournalPosition,
     /// What the last checkpoint said, replica by replica.
     replicas: BTreeMap<TopicPartition, ReplicaCheckpoint>,
-    /// Syncs of a round that ran out of space: they come before the next checkpoint.
-    unsynced: Vec<SyncJob>,
-    /// Replicas whose lanes are told when the next checkpoint is written: also those of rounds that failed.
-    planned: BTreeMap<TopicPartition, LogGeneration>,
     /// Files that no checkpoint names any more.
     deletes: Vec<DeleteJob>,
     /// Replicas that were dropped, whose files go after the next checkpoint that is written.
@@ -56,6 +52,7 @@ struct Contribution {
     left: Vec<TopicPartition>,
     /// Those whose files may go after it.
     gone: Vec<TopicPartition>,
+    /// Those whose lanes are told when it is written.
     planned: Vec<(TopicPartition, LogGeneration)>,
 }
 
@@ -77,8 +74,6 @@ impl Checkpointer {
             version,
             reported,
             replicas: BTreeMap::new(),
-            unsynced: Vec::new(),
-            planned: BTreeMap::new(),
             deletes: Vec::new(),
             dropped,
         }
@@ -128,7 +123,7 @@ impl Checkpointer {
             all.syncs.extend(one.syncs);
             all.left.extend(one.left);
             all.gone.extend(one.gone);
-            self.planned.extend(one.planned);
+            all.planned.extend(one.planned);
         }
         all.gone.append(&mut self.dropped);
         for partition in &all.left {
@@ -145,10 +140,9 @@ impl Checkpointer {
             replicas: self.replicas.values().cloned().collect(),
         };
         self.version += 1;
-        self.unsynced.extend(all.syncs);
-        self.sync().await?;
+        self.sync(all.syncs).await?;
         self.write(checkpoint).await?;
-        let planned: Arc<[_]> = std::mem::take(&mut self.planned).into_iter().collect();
+        let planned: Arc<[_]> = all.planned.into();
         for lane in 0..self.lanes.count() {
             let planned = Arc::clone(&planned);
             let jobs = self.lanes.call(lane, move |lane| std::future::ready(lane.checkpointed(&planned))).await;
@@ -176,14 +170,13 @@ impl Checkpointer {
     }
 
     /// Syncs segment files, several at a time: the device takes independent flushes together. All that was begun has
-    /// ended when this returns; after a failure everything is to be synced again, for a checkpoint names it all.
-    async fn sync(&mut self) -> Result<(), Fault> {
-        if self.unsynced.is_empty() {
+    /// ended when this returns; after a failure the logs name everything to the next round again.
+    async fn sync(&self, syncs: Vec<SyncJob>) -> Result<(), Fault> {
+        if syncs.is_empty() {
             return Ok(());
         }
-        let each = self.unsynced.len().div_ceil(SYNCS_AT_ONCE);
-        let running: Vec<_> = self
-            .unsynced
+        let each = syncs.len().div_ceil(SYNCS_AT_ONCE);
+        let running: Vec<_> = syncs
             .chunks(each)
             .map(|part| {
                 let (directory, part) = (Arc::clone(&self.directory), part.to_vec());
@@ -201,11 +194,6 @@ impl Checkpointer {
         if done.is_ok() {
             let directory = Arc::clone(&self.directory);
             done = self.on_writer(move || sync_names(&directory.access)).await;
-        }
-        match done {
-            Ok(()) => self.unsynced.clear(),
-            // A directory may have got names before the failure, and none of them counts before all are durable.
-            Err(_) => self.unsynced.iter_mut().for_each(|sync| sync.new_names = true),
         }
         done
     }
@@ -254,7 +242,7 @@ impl Lane {
                 continue;
             }
             let log = &mut partition.replica_mut().log;
-            if !partition.uncheckpointed.get() {
+            if !partition.uncheckpointed.get() && !log.is_checkpoint_open() {
                 log.on_passed_over(reported);
                 continue;
             }

@@ -26,7 +26,7 @@ pub(super) struct Checkpointing {
 
 impl Log {
     /// What a checkpoint says of this log, and the files to make durable before it may be written; `None` for a log
-    /// that does not exist at that point. `reported` is the checkpoint's `covered_default`: where a durable commit ends
+    /// that does not exist at that point. Until [`Log::on_checkpointed`] every plan names the same files again. `reported` is the checkpoint's `covered_default`: where a durable commit ends
     /// (`journal::Durable::position`), up to which every lane has been told of every write and sync.
     pub fn plan_checkpoint(&mut self, reported: JournalPosition) -> Option<(ReplicaCheckpoint, Option<SyncJob>)> {
         if self.is_gone() {
@@ -47,18 +47,23 @@ impl Log {
             generation: self.key.generation,
             doomed: if self.settling.is_some() { Vec::new() } else { self.segments.doomed.clone() },
         });
-        let mut segments = std::mem::take(&mut self.segments.dirty);
-        segments.sort_unstable();
-        segments.dedup();
-        let new_names = std::mem::take(&mut self.segments.new_names);
-        let sync = (!segments.is_empty()).then_some(SyncJob { replica: self.key, segments, new_names });
+        let sync = self.segments.unsynced.plan();
+        let sync = sync.map(|(segments, new_names)| SyncJob { replica: self.key, segments, new_names });
         Some((state, sync))
+    }
+
+    /// Whether a checkpoint was planned that is not durable, as far as the log knows: it may have failed before its syncs
+    /// were done. The log must be planned anew before any other checkpoint is written, also one that says nothing else
+    /// of it.
+    pub fn is_checkpoint_open(&self) -> bool {
+        self.segments.checkpointing.is_some()
     }
 
     /// A checkpoint whose default position is `reported` says of this log what the one before it said, since nothing
     /// of the log was queued in between. What it says next must not go back behind that: the journal may be gone.
     pub fn on_passed_over(&mut self, reported: JournalPosition) {
         assert!(self.tail.first_uncovered().is_none(), "a log with something uncovered is planned anew");
+        assert!(!self.is_checkpoint_open(), "a log whose last checkpoint did not come about is planned anew");
         self.covered.position = self.covered.position.max(reported);
     }
 
@@ -67,6 +72,7 @@ impl Log {
         let Some(done) = self.segments.checkpointing.take_if(|planned| planned.generation == generation) else {
             return false;
         };
+        self.segments.unsynced.on_synced();
         if generation != self.key.generation {
             return false;
         }

@@ -96,7 +96,7 @@ impl Log {
         }
         assert_eq!((done.segment.base, done.segment.end), (list[start].base, list[end - 1].end), "no offset moves");
         list.splice(start..end, [done.segment]);
-        self.segments.dirty.retain(|name| !done.sources.contains(name));
+        self.segments.unsynced.forget(&done.sources);
         #[cfg(feature = "mutants")]
         if crate::mutants::Guard::CompactionCheckpoint.is_off() {
             self.segments.deletable.extend_from_slice(&done.sources);

@@ -132,7 +132,7 @@ impl Log {
             return false;
         }
         if let Some(name) = done.sealed_first {
-            self.segments.dirty.push(name);
+            self.segments.unsynced.add(name, false);
         }
         for part in done.parts {
             self.segments.on_part_flushed(part, self.config.index_interval_bytes);
@@ -194,8 +194,7 @@ impl Segments {
         }
         (self.last_closed, self.cut_first, self.learn_first) = (false, false, false);
         self.reserved = reserved;
-        self.new_names |= created;
-        self.dirty.push(segment.name());
+        self.unsynced.add(segment.name(), created);
         let Some(first) = batches.first() else { return };
         let before = if created { Timestamp::NONE } else { segment.max_timestamp };
         let index = self
@@ -218,7 +217,7 @@ impl Segments {
         if let Sweep::UnderWay { is_cut } = &mut self.sweep {
             *is_cut = true;
         }
-        // What is dirty stays so: until the cut is durable the checkpoint names segments as they were.
+        // What is unsynced stays so: until the cut is durable the checkpoint names segments as they were.
         self.list = kept;
         self.last_closed = true;
         self.active_index = None;

@@ -50,7 +50,7 @@ impl Log {
             false => segments.list[..last].iter().take_while(|segment| segment.end <= checkpointed).count(),
         };
         let mut gone: Vec<SegmentName> = segments.list.drain(..count).map(|segment| segment.name()).collect();
-        segments.dirty.retain(|name| !gone.contains(name));
+        segments.unsynced.forget(&gone);
         gone.extend(segments.deletable.drain(..).filter(|name| segments.list.iter().all(|kept| kept.name() != *name)));
         // A cut log may come to the same bases again.
         segments.deleting.extend(gone.iter().filter(|name| name.base >= self.covered.end));

@@ -29,7 +29,8 @@ impl SyncJob {
 
     /// Writes the checksums that are pending, syncs `.log` and `.sum` of each, and the names that are new. The
     /// directory's own name is synced by [`sync_names`], once for all logs of a checkpoint. After a
-    /// [`Fault::is_out_of_space`] it is to be run again before any checkpoint that follows.
+    /// [`Fault::is_out_of_space`] no checkpoint may follow that the logs were not planned anew for, which names the same
+    /// files again.
     pub fn run(&self, access: &FileAccess) -> Result<(), Fault> {
         let mut new_names = self.new_names;
         for name in &self.segments {

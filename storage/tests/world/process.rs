@@ -131,8 +131,6 @@ pub struct Process {
     version: u64,
     replicas: BTreeMap<TopicPartition, ReplicaCheckpoint>,
     dropped: Vec<TopicPartition>,
-    /// Syncs of a round that ran out of space too.
-    unsynced: Vec<SyncJob>,
     round: Round,
 }
 
@@ -183,7 +181,6 @@ impl Process {
             version: found.checkpoint_version,
             replicas: BTreeMap::new(),
             dropped,
-            unsynced: Vec::new(),
             round: Round::None,
         })
     }
@@ -381,22 +378,17 @@ impl Process {
                     for replica in std::mem::take(&mut all.replicas) {
                         self.replicas.insert(replica.replica.partition, replica);
                     }
-                    self.unsynced.append(&mut all.syncs);
                     Round::Syncing(all, 0)
                 }
             }
-            Round::Syncing(all, at) => match self.unsynced.get(at) {
+            Round::Syncing(all, at) => match all.syncs.get(at) {
                 Some(job) => {
-                    if let Err(fault) = job.start(&self.access).and_then(|()| job.run(&self.access)) {
-                        // A directory may have got names before the failure.
-                        self.unsynced.iter_mut().for_each(|sync| sync.new_names = true);
-                        return Err(fault);
-                    }
+                    job.start(&self.access)?;
+                    job.run(&self.access)?;
                     Round::Syncing(all, at + 1)
                 }
                 None => {
-                    if !self.unsynced.is_empty() {
-                        self.unsynced.clear();
+                    if !all.syncs.is_empty() {
                         sync_names(&self.access)?;
                     }
                     Round::Writing(all)
@@ -456,7 +448,7 @@ impl Process {
     fn contribute(&mut self, lane: usize, all: &mut Contribution) {
         let lane = &mut self.lanes[lane];
         for hosted in lane.logs.values_mut().chain(&mut lane.dropped) {
-            if !hosted.uncheckpointed {
+            if !hosted.uncheckpointed && !hosted.log.is_checkpoint_open() {
                 hosted.log.on_passed_over(all.reported);
                 continue;
             }
