@@ -92,11 +92,14 @@ pub struct Decision {
     pub records: Vec<MetadataRecord>,
     /// The answer.
     pub response: ControllerResponse,
+    /// The facts did not fit one entry: once these are applied the same request is to be decided again, before any other,
+    /// and answered only when nothing is left.
+    pub goes_on: bool,
 }
 
 impl Decision {
     fn new(records: Vec<MetadataRecord>, response: ControllerResponse) -> Decision {
-        Decision { records, response }
+        Decision { records, response, goes_on: false }
     }
 }
 
@@ -115,6 +118,11 @@ pub struct Inputs<'a> {
     /// Whether every active broker has applied the entry in which the broker that asks to stop handed over; known to
     /// the soft state of liveness.
     pub moves_are_known: bool,
+    /// Whether the registered incarnation of the broker that registers is known to be gone ([`Liveness::is_gone`]):
+    /// until then no other takes its place.
+    ///
+    /// [`Liveness::is_gone`]: liveness::Liveness::is_gone
+    pub previous_is_gone: bool,
     /// Listed brokers that are still waited for: see [`awaited_brokers`].
     pub brokers_to_come: usize,
     /// What a request may leave unset.

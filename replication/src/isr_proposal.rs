@@ -167,7 +167,9 @@ mod tests {
             leader_epoch: LeaderEpoch(3),
             partition_epoch: PartitionEpoch(7),
             isr: Vec::new(),
+            damaged: Vec::new(),
             recovering: RecoveryState::Recovered,
+            hand_over: false,
         }
     }
 

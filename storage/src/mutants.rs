@@ -59,6 +59,12 @@ pub enum Guard {
     JoinAtWatermark,
     /// `join-broker-epoch`: a follower joins only under its present registration (rule 5).
     JoinBrokerEpoch,
+    /// `join-directory`: a follower joins only from the directory its replica belongs into, while that is online (rule 12).
+    JoinDirectory,
+    /// `late-registration`: an incarnation takes the place only of the registration it has seen.
+    LateRegistration,
+    /// `previous-is-gone`: an incarnation takes the place of one that is not fenced only when that one is gone.
+    PreviousIsGone,
     /// `leader-lifetime`: a new incarnation raises the leader epoch of what it led (rule 4).
     LeaderLifetime,
     /// `isr-compare-and-set`: an in-sync set changes only from the partition epoch it was decided on (rule 5).
@@ -100,6 +106,9 @@ impl Guard {
             Guard::FrozenBelowMinIsr => "frozen-below-min-isr",
             Guard::JoinAtWatermark => "join-at-watermark",
             Guard::JoinBrokerEpoch => "join-broker-epoch",
+            Guard::JoinDirectory => "join-directory",
+            Guard::LateRegistration => "late-registration",
+            Guard::PreviousIsGone => "previous-is-gone",
             Guard::LeaderLifetime => "leader-lifetime",
             Guard::IsrCompareAndSet => "isr-compare-and-set",
             Guard::StreamNumber => "stream-number",

@@ -303,6 +303,11 @@ impl Active {
                         apply_all(&mut scratch, image.index() + 1, &decision.records)
                             .expect("a decision fits the image it was made on");
                         records.extend(decision.records);
+                        if decision.goes_on {
+                            // The rest comes in entries of its own, and the answer with the last of them.
+                            next = Some(submission);
+                            break;
+                        }
                         Ok(decision.response)
                     }
                 }
@@ -332,6 +337,8 @@ impl Active {
             seed: u64::from_be_bytes(seed),
             // A lone controller's broker has nobody to hand over to.
             moves_are_known: true,
+            // The locks of the directories are this process's, so the incarnation before is no more.
+            previous_is_gone: true,
             // It is the only voter, and its broker registered before anybody could ask.
             brokers_to_come: 0,
             defaults: &self.defaults,

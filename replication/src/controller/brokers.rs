@@ -125,11 +125,19 @@ fn check_registration(
         let message = format!("Expected cluster ID {}, but got cluster ID {}", inputs.cluster_id, request.cluster_id);
         return Err(Reject::new(ErrorCode::InconsistentClusterId, message));
     }
-    if let Some(old) = image.broker(request.id)
-        && old.incarnation != request.incarnation
-        && !old.fenced
-        && !request.previous_is_gone
-    {
+    let old = image.broker(request.id);
+    let is_retry = old.is_some_and(|old| old.incarnation == request.incarnation);
+    if !is_retry && old.map(|old| old.epoch) != request.replaces && !off!(LateRegistration) {
+        let message = match old {
+            Some(old) => format!(
+                "broker {} is registered with epoch {} by an incarnation that this one had not seen when it asked",
+                old.id, old.epoch
+            ),
+            None => format!("broker {} is not registered any more", request.id),
+        };
+        return Err(Reject::new(ErrorCode::StaleBrokerEpoch, message));
+    }
+    if !is_retry && old.is_some_and(|old| !old.fenced) && !inputs.previous_is_gone && !off!(PreviousIsGone) {
         let message = "Another broker is registered with that broker id.";
         return Err(Reject::new(ErrorCode::DuplicateBrokerRegistration, message));
     }

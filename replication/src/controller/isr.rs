@@ -101,15 +101,19 @@ fn check_wish(
             return invalid("a recovered leader does not recover again".to_owned());
         }
     }
-    let ineligible: Vec<String> = wish.isr.iter().filter_map(|member| why_ineligible(image, member)).collect();
+    let ineligible: Vec<String> =
+        wish.isr.iter().filter_map(|member| why_ineligible(image, partition, member)).collect();
     if !ineligible.is_empty() {
         return Err(Reject::new(ErrorCode::IneligibleReplica, ineligible.join("; ")));
     }
     Ok(())
 }
 
-fn why_ineligible(image: &MetadataImage, member: &InSyncReplica) -> Option<String> {
+/// Membership means (broker, directory): what another directory of the broker holds, or held, counts for nothing (rule
+/// 12).
+fn why_ineligible(image: &MetadataImage, partition: &PartitionRegistration, member: &InSyncReplica) -> Option<String> {
     let id = member.broker;
+    let home = partition.directory_of(id).expect("a checked member is a replica");
     let Some(broker) = image.broker(id) else { return Some(format!("broker {id} is not registered")) };
     if broker.fenced {
         Some(format!("broker {id} is fenced"))
@@ -117,6 +121,10 @@ fn why_ineligible(image: &MetadataImage, member: &InSyncReplica) -> Option<Strin
         Some(format!("broker {id} is in controlled shutdown"))
     } else if member.epoch.is_some_and(|epoch| epoch != broker.epoch) {
         Some(format!("broker {id} fetched under another registration"))
+    } else if member.directory != home && !off!(JoinDirectory) {
+        Some(format!("broker {id} fetched into directory {}, and the replica belongs into {home}", member.directory))
+    } else if !broker.has_directory(home) && !off!(JoinDirectory) {
+        Some(format!("directory {home} of broker {id} is offline"))
     } else {
         None
     }

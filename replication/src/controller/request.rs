@@ -79,8 +79,9 @@ pub struct RegisterBrokerRequest {
     pub directories: Vec<ReportedDirectory>,
     /// The replicas that differ from their directory.
     pub differing: Vec<ReplicaReport>,
-    /// Whether the connection of the registered incarnation is known to be closed, so that this one may replace it.
-    pub previous_is_gone: bool,
+    /// The registration of this broker that the sender has seen in its image, and replaces; `None` when it has seen
+    /// none. A compare-and-set: a request that was under way while a later incarnation registered changes nothing.
+    pub replaces: Option<BrokerEpoch>,
 }
 
 /// A log directory as its broker found it.
@@ -291,10 +292,15 @@ pub struct PartitionIsr {
     pub leader_epoch: LeaderEpoch,
     /// The partition epoch the change is based on.
     pub partition_epoch: PartitionEpoch,
-    /// The wished set.
+    /// The wished set, the leader included.
     pub isr: Vec<InSyncReplica>,
+    /// Followers, all outside the wished set, that have holes below their end: they keep no place in the ELR (rule 9).
+    pub damaged: Vec<BrokerId>,
     /// Whether the leader has recovered.
     pub recovering: RecoveryState,
+    /// The leader should not go on leading: its journal completes nothing, or its own log has holes. Another member of
+    /// the wished set leads, if one can; then the leader leaves the set.
+    pub hand_over: bool,
 }
 
 /// One member of a wished in-sync set.
@@ -302,8 +308,13 @@ pub struct PartitionIsr {
 pub struct InSyncReplica {
     /// Which broker.
     pub broker: BrokerId,
-    /// The registration it fetched under (KIP-903); `None` skips the check.
+    /// The registration it fetched under (KIP-903); `None` for a member that the leader has not heard in this epoch.
     pub epoch: Option<BrokerEpoch>,
+    /// The directory its log lies in, by its stream; by the leader's image for a member it has not heard.
+    pub directory: DirectoryId,
+    /// Whether its log has no hole below its end and nothing in it is doubtful: what makes a replica that registered as
+    /// damaged or lost a member again (rule 9).
+    pub is_whole: bool,
 }
 
 /// See [`ControllerRequest::ElectLeaders`].

@@ -42,8 +42,20 @@ fn topic_id(n: usize) -> TopicId {
     Uuid([200 + u8::try_from(n).unwrap(); 16])
 }
 
-/// One decision with the real tables of keys, fixed ids and no spread.
-fn decided(image: &MetadataImage, request: ControllerRequest) -> Result<Decision, Reject> {
+/// One decision with the real tables of keys, fixed ids and no spread; who registers has seen this image, and whoever was
+/// registered before is gone.
+fn decided(image: &MetadataImage, mut request: ControllerRequest) -> Result<Decision, Reject> {
+    if let ControllerRequest::RegisterBroker(register) = &mut request {
+        register.replaces = image.broker(register.id).map(|registered| registered.epoch);
+    }
+    decided_as_sent(image, request, true)
+}
+
+fn decided_as_sent(
+    image: &MetadataImage,
+    request: ControllerRequest,
+    previous_is_gone: bool,
+) -> Result<Decision, Reject> {
     let rules = SettingsRules { static_broker: Default::default(), broker_key: |_| None, group_key: |_| None };
     let topic_ids: Vec<_> = (0..request.topic_ids_needed()).map(topic_id).collect();
     let inputs = Inputs {
@@ -53,6 +65,7 @@ fn decided(image: &MetadataImage, request: ControllerRequest) -> Result<Decision
         topic_ids: &topic_ids,
         seed: 0,
         moves_are_known: true,
+        previous_is_gone,
         brokers_to_come: 0,
         defaults: &Defaults::default(),
         rules: &rules,
@@ -91,7 +104,7 @@ fn registration(broker: i32, incarnation: u8, verdict: Verdict) -> RegisterBroke
         rack: None,
         directories: vec![reported(directory(broker), verdict, (incarnation > 1).then(|| first_epoch(broker)))],
         differing: Vec::new(),
-        previous_is_gone: true,
+        replaces: None,
     }
 }
 
@@ -265,7 +278,7 @@ fn validating_only_answers_as_the_real_thing_and_writes_nothing() {
     let image = brokers(1);
     let dry = decided(&image, request(true)).unwrap();
     let real = decided(&image, request(false)).unwrap();
-    assert_eq!(dry, Decision { records: Vec::new(), response: real.response });
+    assert_eq!(dry, Decision::new(Vec::new(), real.response));
 }
 
 #[test]
@@ -444,7 +457,7 @@ fn producer_ids_are_handed_out_in_blocks_to_the_registered_broker() {
     let record = MetadataRecord::ProducerIds(ProducerIdsRecord { broker: BrokerId(1), broker_epoch, next });
     let block = ProducerIdBlock { first: ProducerId(0), len: 1000 };
     let response = ControllerResponse::AllocateProducerIds(block);
-    assert_eq!(decision, Decision { records: vec![record], response });
+    assert_eq!(decision, Decision::new(vec![record], response));
     let stale = AllocateProducerIds { broker_epoch: BrokerEpoch(1), ..request };
     let reject = decided(&image, ControllerRequest::AllocateProducerIds(stale)).unwrap_err();
     assert_eq!(reject.code, ErrorCode::StaleBrokerEpoch);
@@ -458,12 +471,22 @@ fn alter(image: &MetadataImage, sender: i32, wish: PartitionIsr) -> Result<Parti
     results.remove(0).result.map_err(|reject| reject.code)
 }
 
+/// A whole replica that follows under its present registration, in the directory it belongs into.
+fn in_sync(image: &MetadataImage, id: i32) -> InSyncReplica {
+    let broker = BrokerId(id);
+    let directory = p0(image).directory_of(broker).unwrap_or(DirectoryId::ZERO);
+    let epoch = image.broker(broker).map(|registered| registered.epoch);
+    InSyncReplica { broker, epoch, directory, is_whole: true }
+}
+
 fn wish(image: &MetadataImage, isr: &[i32]) -> PartitionIsr {
     PartitionIsr {
         partition: TopicPartition { topic_id: topic_id(0), partition: PartitionIndex(0) },
         leader_epoch: p0(image).leader_epoch,
         partition_epoch: p0(image).partition_epoch,
-        isr: isr.iter().map(|id| InSyncReplica { broker: BrokerId(*id), epoch: None }).collect(),
+        isr: isr.iter().map(|id| in_sync(image, *id)).collect(),
+        damaged: Vec::new(),
         recovering: RecoveryState::Recovered,
+        hand_over: false,
     }
 }

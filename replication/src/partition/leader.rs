@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use stonelog_protocol::peer::stream::{Refusal, Stamps, StreamId, StreamReport};
-use stonelog_protocol::{BrokerId, LeaderEpoch, Offset, TopicPartition};
+use stonelog_protocol::{BrokerId, DirectoryId, LeaderEpoch, Offset, TopicPartition};
 
 pub use super::followers::Positions;
 use super::followers::{Followers, Session};
@@ -185,7 +185,9 @@ impl Leader {
             leader_epoch: self.leadership.leader_epoch,
             partition_epoch: self.leadership.partition_epoch,
             isr: isr.into_iter().map(|broker| self.in_sync(broker)).collect(),
+            damaged: Vec::new(),
             recovering: RecoveryState::Recovered,
+            hand_over: false,
         })
     }
 
@@ -247,10 +249,13 @@ impl Leader {
     /// A member of a wished set. Its broker epoch is that of the session that made it a member: if it has registered
     /// anew since, the controller refuses (KIP-903).
     fn in_sync(&self, broker: BrokerId) -> InSyncReplica {
-        let registered = self.leadership.members.get(&broker).map(|member| member.broker_epoch);
+        let member = self.leadership.members.get(&broker);
+        let registered = member.map(|member| member.broker_epoch);
         let fetched = self.followers.get(broker).map(|session| session.stamps.follower_broker_epoch);
         let epoch = if off!(JoinBrokerEpoch) { None } else { fetched.or(registered) };
-        InSyncReplica { broker, epoch }
+        let directory = member.map_or(DirectoryId::ZERO, |member| member.directory);
+        // Streams do not name holes: who has caught up on one is taken for whole.
+        InSyncReplica { broker, epoch, directory, is_whole: true }
     }
 
     fn is_gray(&mut self, own_end: Offset, lag_max: Duration, now: Instant) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use stonelog_protocol::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, TopicPartition};
+use stonelog_protocol::{BrokerEpoch, BrokerId, DirectoryId, LeaderEpoch, PartitionEpoch, TopicPartition};
 
 use crate::metadata::{MetadataImage, PartitionRegistration};
 
@@ -34,6 +34,8 @@ pub struct Member {
     pub is_active: bool,
     /// A reassignment is adding it: it counts neither for min ISR nor for its default.
     pub is_adding: bool,
+    /// The directory its replica belongs into.
+    pub directory: DirectoryId,
 }
 
 impl Leadership {
@@ -48,11 +50,12 @@ impl Leadership {
         debug_assert!(image.partition(partition).is_some(), "of this image");
         let member = |broker: &BrokerId| {
             let registered = image.broker(*broker)?;
-            let is_online = registration.directory_of(*broker).is_some_and(|id| registered.has_directory(id));
+            let directory = registration.directory_of(*broker)?;
             let member = Member {
                 broker_epoch: registered.epoch,
-                is_active: registered.is_active() && is_online,
+                is_active: registered.is_active() && registered.has_directory(directory),
                 is_adding: registration.adding.contains(broker),
+                directory,
             };
             Some((*broker, member))
         };

@@ -38,6 +38,7 @@ struct Outstanding {
     records: Vec<MetadataRecord>,
     asked: Asked,
     response: ControllerResponse,
+    goes_on: bool,
 }
 
 /// See the module's comment.
@@ -92,8 +93,8 @@ impl MetadataLog {
             && let Some(asked) = self.queue.pop_front()
         {
             match self.decide_one(&asked.request) {
-                Ok(Decision { records, response }) if !records.is_empty() => {
-                    self.outstanding = Some(Outstanding { records, asked, response });
+                Ok(Decision { records, response, goes_on }) if !records.is_empty() => {
+                    self.outstanding = Some(Outstanding { records, asked, response, goes_on });
                     return (answers, true);
                 }
                 Ok(Decision { response, .. }) => answers.push(self.answer(&asked, Ok(response))),
@@ -108,8 +109,12 @@ impl MetadataLog {
         if term != self.term {
             return None;
         }
-        let Outstanding { records, asked, response } = self.outstanding.take()?;
+        let Outstanding { records, asked, response, goes_on } = self.outstanding.take()?;
         self.append(records);
+        if goes_on {
+            self.queue.push_front(asked);
+            return None;
+        }
         Some(self.answer(&asked, Ok(response)))
     }
 
@@ -163,6 +168,7 @@ impl MetadataLog {
             topic_ids: &topic_ids,
             seed: 0,
             moves_are_known: true,
+            previous_is_gone: true,
             brokers_to_come: 0,
             defaults: &Defaults::default(),
             rules: &self.rules,

@@ -140,7 +140,7 @@ impl Node {
                     rack: None,
                     directories: vec![ReportedDirectory { id: directory, verdict: up.verdict, recorded }],
                     differing: up.survived.clone(),
-                    previous_is_gone: true,
+                    replaces: up.image.broker(id).map(|registered| registered.epoch),
                 };
                 env.out.push(Out::Ask(ControllerRequest::RegisterBroker(request), 0));
             }

@@ -34,7 +34,8 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn register(handle: &MetadataHandle, incarnation: u8) -> ControllerRequest {
-    let recorded = RecordedEpochs { last: handle.image().broker(NODE).map(|broker| broker.epoch), follows: None };
+    let replaces = handle.image().broker(NODE).map(|broker| broker.epoch);
+    let recorded = RecordedEpochs { last: replaces, follows: None };
     ControllerRequest::RegisterBroker(RegisterBrokerRequest {
         id: NODE,
         cluster_id: cluster(),
@@ -43,7 +44,7 @@ fn register(handle: &MetadataHandle, incarnation: u8) -> ControllerRequest {
         rack: None,
         directories: vec![ReportedDirectory { id: DIRECTORY, verdict: Verdict::Proved, recorded }],
         differing: Vec::new(),
-        previous_is_gone: true,
+        replaces,
     })
 }
 

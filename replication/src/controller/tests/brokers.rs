@@ -20,7 +20,7 @@ fn broker_registers_fenced_and_is_unfenced_only_when_it_has_seen_its_registratio
     let early = BrokerHeartbeat { metadata_index: 100, ..heartbeat(&image, 1) };
     let decision = decided(&image, ControllerRequest::Heartbeat(early)).unwrap();
     let state = HeartbeatState { is_caught_up: false, is_fenced: true, should_shut_down: false };
-    assert_eq!(decision, Decision { records: Vec::new(), response: ControllerResponse::Heartbeat(state) });
+    assert_eq!(decision, Decision::new(Vec::new(), ControllerResponse::Heartbeat(state)));
 
     let decision = decided(&image, ControllerRequest::Heartbeat(heartbeat(&image, 1))).unwrap();
     let unfence = MetadataRecord::BrokerRegistrationChange(BrokerRegistrationChange {
@@ -40,8 +40,6 @@ fn registrations_that_cannot_be_right_are_refused() {
     let other_cluster =
         RegisterBrokerRequest { cluster_id: ClusterId("x".into()), ..registration(1, 2, Verdict::Proved) };
     assert_eq!(code(other_cluster), ErrorCode::InconsistentClusterId);
-    let alive = RegisterBrokerRequest { previous_is_gone: false, ..registration(1, 2, Verdict::Proved) };
-    assert_eq!(code(alive), ErrorCode::DuplicateBrokerRegistration);
     let stolen = RegisterBrokerRequest {
         directories: vec![reported(directory(2), Verdict::Proved, None)],
         ..registration(1, 2, Verdict::Proved)
@@ -49,6 +47,31 @@ fn registrations_that_cannot_be_right_are_refused() {
     assert_eq!(code(stolen), ErrorCode::InvalidRegistration);
     let stale = BrokerHeartbeat { epoch: BrokerEpoch(1), ..heartbeat(&image, 1) };
     assert_eq!(decided(&image, ControllerRequest::Heartbeat(stale)).unwrap_err().code, ErrorCode::StaleBrokerEpoch);
+}
+
+#[test]
+fn a_new_incarnation_takes_the_place_only_of_one_that_it_has_seen_and_that_is_gone() {
+    let image = brokers(1);
+    let epoch = image.broker(BrokerId(1)).unwrap().epoch;
+    let register = |image: &MetadataImage, incarnation, replaces, previous_is_gone| {
+        let request = RegisterBrokerRequest { replaces, ..registration(1, incarnation, Verdict::Proved) };
+        let decision = decided_as_sent(image, ControllerRequest::RegisterBroker(request), previous_is_gone);
+        decision.map(|_| ()).map_err(|reject| reject.code)
+    };
+    assert_eq!(register(&image, 2, Some(epoch), false), Err(ErrorCode::DuplicateBrokerRegistration));
+    assert_eq!(register(&image, 2, Some(epoch), true), Ok(()));
+    assert_eq!(register(&image, 1, None, false), Ok(()), "a retry of the present incarnation replaces nobody");
+    // The second try of incarnation 3 comes late: 2 has registered meanwhile.
+    let (later, _) = run(&image, ControllerRequest::RegisterBroker(registration(1, 2, Verdict::Proved)));
+    assert_eq!(register(&later, 3, Some(epoch), true), Err(ErrorCode::StaleBrokerEpoch));
+    assert_eq!(register(&later, 3, None, true), Err(ErrorCode::StaleBrokerEpoch));
+    // Fenced means that nobody relies on it.
+    let seen = later.broker(BrokerId(1)).map(|broker| broker.epoch);
+    assert_eq!(register(&later, 3, seen, false), Ok(()));
+    let forgotten = ControllerRequest::UnregisterBroker(UnregisterBrokerRequest { id: BrokerId(1) });
+    let forgotten = run(&later, forgotten).0;
+    assert_eq!(register(&forgotten, 3, seen, true), Err(ErrorCode::StaleBrokerEpoch));
+    assert_eq!(register(&forgotten, 3, None, true), Ok(()));
 }
 
 #[test]
@@ -153,7 +176,7 @@ fn lone_broker_may_stop_at_once_and_stays_as_it_is() {
     let request = BrokerHeartbeat { want_shutdown: true, ..heartbeat(&image, 1) };
     let decision = decided(&image, ControllerRequest::Heartbeat(request)).unwrap();
     let state = HeartbeatState { is_caught_up: true, is_fenced: false, should_shut_down: true };
-    assert_eq!(decision, Decision { records: Vec::new(), response: ControllerResponse::Heartbeat(state) });
+    assert_eq!(decision, Decision::new(Vec::new(), ControllerResponse::Heartbeat(state)));
 }
 
 #[test]

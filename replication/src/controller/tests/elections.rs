@@ -34,6 +34,29 @@ fn isr_changes_are_checked_in_kafkas_order() {
     assert_eq!(alter(&image, 1, unknown), Err(ErrorCode::UnknownTopicId));
 }
 
+#[test]
+fn a_replica_joins_only_from_the_directory_it_belongs_into_while_that_is_online() {
+    let join = |image: &MetadataImage, directory| {
+        let mut wish = wish(image, &[1, 2]);
+        wish.isr[1].directory = directory;
+        alter(image, 1, wish).map(|state| state.isr)
+    };
+    let image = unfence(&fenced(&with_topic(2, &[1, 2], &[]), 2), 2);
+    assert_eq!(p0(&image).isr, ids(&[1]));
+    assert_eq!(join(&image, directory(9)), Err(ErrorCode::IneligibleReplica));
+    assert_eq!(join(&image, directory(2)), Ok(ids(&[1, 2])));
+    let offline = BrokerHeartbeat { online_directories: Some(vec![directory(9)]), ..heartbeat(&image, 2) };
+    let image = run(&image, ControllerRequest::Heartbeat(offline)).0;
+    assert_eq!(join(&image, directory(2)), Err(ErrorCode::IneligibleReplica), "it is offline");
+    assert_eq!(join(&image, directory(9)), Err(ErrorCode::IneligibleReplica), "online, and not the replica's");
+}
+
+/// A broker that has fenced itself.
+fn fenced(image: &MetadataImage, broker: i32) -> MetadataImage {
+    let fence = BrokerHeartbeat { want_fence: true, ..heartbeat(image, broker) };
+    run(image, ControllerRequest::Heartbeat(fence)).0
+}
+
 fn elect(image: &MetadataImage, election: ElectionType) -> (Vec<MetadataRecord>, Result<(), ErrorCode>) {
     let partitions = Some(vec![("t".to_owned(), PartitionIndex(0))]);
     let decision = decided(image, ControllerRequest::ElectLeaders(ElectLeaders { election, partitions })).unwrap();

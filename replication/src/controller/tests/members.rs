@@ -118,7 +118,7 @@ fn a_loss_is_accepted_for_one_partition_and_stays_on_record() {
         ..change()
     };
     let records = vec![MetadataRecord::LossAccepted(accepted.clone()), MetadataRecord::PartitionChange(expected)];
-    assert_eq!(decision, Decision { records, response: ControllerResponse::AcceptLoss(accepted.clone()) });
+    assert_eq!(decision, Decision::new(records, ControllerResponse::AcceptLoss(accepted.clone())));
     let request = AcceptLoss { topic: "t".to_owned(), partition: PartitionIndex(0), replica: BrokerId(1) };
     let image = run(&image, ControllerRequest::AcceptLoss(request)).0;
     assert_eq!(image.loss_accepted(key), Some(&accepted));

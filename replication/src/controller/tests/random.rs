@@ -98,11 +98,12 @@ impl World {
             topic_ids: &ids,
             seed: random.next(),
             moves_are_known: random.one_in(2),
+            previous_is_gone: true,
             brokers_to_come: 0,
             defaults: &defaults,
             rules: &rules,
         };
-        let Decision { records, response } = decide(&self.image, &request, &inputs).ok()?;
+        let Decision { records, response, .. } = decide(&self.image, &request, &inputs).ok()?;
         if records.is_empty() {
             return Some(response);
         }
@@ -212,6 +213,7 @@ impl World {
             }
             directories.push(ReportedDirectory { id, verdict, recorded });
         }
+        let replaces = self.image.broker(BrokerId(broker)).map(|registered| registered.epoch);
         machine.incarnations += 1;
         let incarnation = machine.incarnations;
         let mut differing = Vec::new();
@@ -233,8 +235,12 @@ impl World {
                 differing.push(report);
             }
         }
-        let request =
-            RegisterBrokerRequest { directories, differing, ..registration(broker, incarnation, Verdict::Proved) };
+        let request = RegisterBrokerRequest {
+            directories,
+            differing,
+            replaces,
+            ..registration(broker, incarnation, Verdict::Proved)
+        };
         let answer = self.ask(ControllerRequest::RegisterBroker(request), random);
         let Some(ControllerResponse::RegisterBroker(answer)) = answer else { panic!("no registration: {answer:?}") };
         let machine = self.machines.get_mut(&broker).unwrap();
@@ -277,6 +283,13 @@ impl World {
         }
     }
 
+    /// A replica as its leader knows it.
+    fn in_sync(&self, partition: &PartitionRegistration, broker: BrokerId) -> InSyncReplica {
+        let epoch = self.image.broker(broker).map(|registered| registered.epoch);
+        let directory = partition.directory_of(broker).unwrap();
+        InSyncReplica { broker, epoch, directory, is_whole: true }
+    }
+
     fn lead(&mut self, random: &mut Random) {
         let led: Vec<_> = self
             .image
@@ -302,8 +315,10 @@ impl World {
             partition: TopicPartition { topic_id, partition: index },
             leader_epoch: partition.leader_epoch,
             partition_epoch: partition.partition_epoch,
-            isr: isr.iter().map(|broker| InSyncReplica { broker: *broker, epoch: None }).collect(),
+            isr: isr.iter().map(|broker| self.in_sync(&partition, *broker)).collect(),
+            damaged: Vec::new(),
             recovering: RecoveryState::Recovered,
+            hand_over: false,
         };
         let broker_epoch = self.image.broker(leader).unwrap().epoch;
         let request = AlterPartition { broker: leader, broker_epoch, partitions: vec![wish] };

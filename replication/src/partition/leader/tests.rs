@@ -18,8 +18,17 @@ fn id() -> TopicPartition {
     TopicPartition { topic_id: Uuid([7; 16]), partition: PartitionIndex(0) }
 }
 
+fn directory(broker: i32) -> Uuid {
+    Uuid([u8::try_from(broker).unwrap(); 16])
+}
+
 fn member(broker: i32) -> Member {
-    Member { broker_epoch: BrokerEpoch(100 + i64::from(broker)), is_active: true, is_adding: false }
+    Member {
+        broker_epoch: BrokerEpoch(100 + i64::from(broker)),
+        is_active: true,
+        is_adding: false,
+        directory: directory(broker),
+    }
 }
 
 fn leadership(isr: &[i32], min_isr: usize, strict: bool) -> Leadership {
@@ -248,13 +257,17 @@ fn a_fenced_or_re_registered_broker_does_not_join() {
 }
 
 #[test]
-fn a_proposal_names_the_registration_each_member_followed_under() {
+fn a_proposal_names_the_registration_and_the_directory_each_member_followed_under() {
     let now = start();
     let mut leader = begin(leadership(&[1], 1, true), at(20, 20), 3, now);
     follow(&mut leader, 2, 20, 20, now);
     let Wish::Isr(wish) = leader.wish(id(), Offset(20), LAG, now) else { panic!("a wish") };
-    let members = [(1, 101), (2, 102)]
-        .map(|(broker, epoch)| InSyncReplica { broker: BrokerId(broker), epoch: Some(BrokerEpoch(epoch)) });
+    let members = [(1, 101), (2, 102)].map(|(broker, epoch)| InSyncReplica {
+        broker: BrokerId(broker),
+        epoch: Some(BrokerEpoch(epoch)),
+        directory: directory(broker),
+        is_whole: true,
+    });
     assert_eq!(wish.isr, members);
     assert_eq!((wish.leader_epoch, wish.partition_epoch), (LeaderEpoch(5), PartitionEpoch(9)));
 }

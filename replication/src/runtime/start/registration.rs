@@ -49,8 +49,7 @@ pub(super) async fn register(
         rack: options.rack.clone(),
         directories: registrations,
         differing,
-        // The directories' locks are ours, so the incarnation before is no more.
-        previous_is_gone: true,
+        replaces: image.broker(options.node_id).map(|registered| registered.epoch),
     };
     match metadata.submit(ControllerRequest::RegisterBroker(request)).await? {
         ControllerResponse::RegisterBroker(registered) => Ok(registered),
