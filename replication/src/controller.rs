@@ -30,6 +30,7 @@ pub mod settings_rules;
 mod topic_name;
 mod topics;
 mod waiting;
+pub mod wire;
 
 use stonelog_protocol::{ClusterId, Timestamp, TopicId};
 
@@ -48,7 +49,7 @@ pub use request::{
 };
 pub use response::{
     AssignedReplica, Balanced, ConfigResult, ControllerResponse, CreatedTopic, DeletedTopic, ElectionResult,
-    HeartbeatState, IsrResult, PartitionsResult, ProducerIdBlock, ReassignmentResult, RegisteredBroker,
+    HeartbeatState, IsrResult, PartitionState, PartitionsResult, ProducerIdBlock, ReassignmentResult, RegisteredBroker,
     RegisteredDirectory, TopicResult,
 };
 pub use rules::{ConfigRules, Defaults, ListEdit};

@@ -130,11 +130,13 @@ impl Writer {
         }
     }
 
-    fn brokers(&mut self, brokers: &[BrokerId]) {
+    /// A count, then the ids.
+    pub fn brokers(&mut self, brokers: &[BrokerId]) {
         self.list(brokers, |out, broker| out.i32(broker.0));
     }
 
-    fn uuid(&mut self, uuid: Uuid) {
+    /// The sixteen bytes of an identifier.
+    pub fn uuid(&mut self, uuid: Uuid) {
         self.raw(&uuid.0);
     }
 }
@@ -210,16 +212,19 @@ impl<'a> Reader<'a> {
         (0..count).map(|_| read(self)).collect()
     }
 
-    fn brokers(&mut self) -> Result<Vec<BrokerId>, DecodeError> {
+    /// A count, then the ids.
+    pub fn brokers(&mut self) -> Result<Vec<BrokerId>, DecodeError> {
         self.list(4, |input| input.i32().map(BrokerId))
     }
 
-    fn uuid(&mut self) -> Result<Uuid, DecodeError> {
+    /// The sixteen bytes of an identifier.
+    pub fn uuid(&mut self) -> Result<Uuid, DecodeError> {
         let bytes = self.take(16)?;
         Ok(Uuid(bytes.try_into().expect("take returned the length asked for")))
     }
 
-    fn uuids(&mut self) -> Result<Vec<DirectoryId>, DecodeError> {
+    /// A count, then the identifiers.
+    pub fn uuids(&mut self) -> Result<Vec<DirectoryId>, DecodeError> {
         self.list(16, Self::uuid)
     }
 
