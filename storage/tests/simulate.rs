@@ -1,191 +1,35 @@
-//! Many seeds of the simulated world (`world/`), in parallel, resuming from a ledger. `tests/simulate` calls it.
-//!
-//! Without arguments, as `cargo test` runs it, a small dose: some seeds, and a few of them twice for the same trace.
-//! A failure prints its seed, and `--from SEED --seeds 1` repeats it.
+//! Many seeds of the simulated world (`world/`): see `seeds/` for the command line.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod seeds;
 mod support;
 mod world;
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::io::Write as _;
-use std::panic::catch_unwind;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
+use seeds::Simulation;
 use world::coverage::Coverage;
 use world::faults;
-
-/// Seeds that are one line of the ledger.
-const CHUNK: u64 = 50;
-/// From so many seeds on, each mark must have come up.
-const MARKED_SEEDS_MIN: u64 = 1_000;
-
-struct Arguments {
-    seeds: u64,
-    from: u64,
-    jobs: usize,
-    /// How many of the seeds are lived twice.
-    twice: u64,
-    ledger: Option<String>,
-    /// What the code under test is called in the ledger.
-    code: String,
-}
-
-impl Arguments {
-    /// `None` when a filter of `cargo test` means other tests.
-    fn read() -> Option<Arguments> {
-        let mut read = Arguments { seeds: 40, from: 0, jobs: 1, twice: 4, ledger: None, code: "unknown".to_owned() };
-        let mut arguments = std::env::args().skip(1);
-        let number = |value: Option<String>, name: &str| {
-            value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} takes a number"))
-        };
-        while let Some(argument) = arguments.next() {
-            match &*argument {
-                "--seeds" => read.seeds = number(arguments.next(), "--seeds"),
-                "--from" => read.from = number(arguments.next(), "--from"),
-                "--jobs" => read.jobs = number(arguments.next(), "--jobs") as usize,
-                "--twice" => read.twice = number(arguments.next(), "--twice"),
-                "--ledger" => read.ledger = arguments.next(),
-                "--code" => read.code = arguments.next().expect("--code takes a name"),
-                "--list" => return None,
-                flag if flag.starts_with('-') => {}
-                filter => {
-                    if !"simulate".contains(filter) {
-                        return None;
-                    }
-                }
-            }
-        }
-        Some(read)
-    }
-}
-
-/// Chunks of seeds that passed, with what came up in them.
-struct Ledger {
-    path: Option<String>,
-    code: String,
-    passed: BTreeMap<u64, Coverage>,
-}
-
-impl Ledger {
-    fn open(arguments: &Arguments) -> Ledger {
-        let mut ledger =
-            Ledger { path: arguments.ledger.clone(), code: arguments.code.clone(), passed: BTreeMap::new() };
-        let text = arguments.ledger.as_ref().and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
-        for line in text.lines() {
-            // code, first seed, seed behind the last, "passed", then mark=count with tabs between.
-            let fields: Vec<&str> = line.split('\t').collect();
-            let [code, from, to, "passed", marks @ ..] = &fields[..] else { continue };
-            let (Ok(from), Ok(to)) = (from.parse::<u64>(), to.parse::<u64>()) else { continue };
-            if *code != ledger.code || to != from + CHUNK {
-                continue;
-            }
-            let mut coverage = Coverage::default();
-            for mark in marks.iter().filter_map(|mark| mark.split_once('=')) {
-                let known = all_marks().find(|known| *known == mark.0);
-                if let (Some(known), Ok(count)) = (known, mark.1.parse()) {
-                    coverage.add(known, count);
-                }
-            }
-            ledger.passed.insert(from, coverage);
-        }
-        ledger
-    }
-
-    fn note(&mut self, from: u64, coverage: Coverage) {
-        if let Some(path) = &self.path {
-            let mut line = format!("{}\t{from}\t{}\tpassed", self.code, from + CHUNK);
-            coverage.iter().for_each(|(mark, count)| line.push_str(&format!("\t{mark}={count}")));
-            line.push('\n');
-            let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-            file.write_all(line.as_bytes()).unwrap();
-        }
-        self.passed.insert(from, coverage);
-    }
-}
 
 const APPENDS: &str = "batches appended";
 const FAULTS: &str = "faults";
 
-fn all_marks() -> impl Iterator<Item = &'static str> {
-    faults::marks().chain([APPENDS, FAULTS])
-}
-
-/// Lives a seed, or says that it failed.
-fn live(seed: u64, twice: bool) -> Option<Coverage> {
-    let lived = catch_unwind(|| {
-        let world = faults::live(seed);
-        if twice {
-            assert_eq!(faults::live(seed).trace(), world.trace(), "seed {seed}: the same seed did something else");
-        }
-        let mut coverage = world.coverage.clone();
-        coverage.add(APPENDS, world.appends_count);
-        coverage.add(FAULTS, world.faults_count);
-        coverage
-    });
-    if lived.is_err() {
-        eprintln!("seed {seed} failed; again: tests/simulate --from {seed} --seeds 1");
-    }
-    lived.ok()
+fn live(seed: u64) -> (u64, Coverage) {
+    let world = faults::live(seed);
+    let mut coverage = world.coverage.clone();
+    coverage.add(APPENDS, world.appends_count);
+    coverage.add(FAULTS, world.faults_count);
+    (world.trace(), coverage)
 }
 
 fn main() {
-    let Some(arguments) = Arguments::read() else { return };
-    let ledger = Mutex::new(Ledger::open(&arguments));
-    let next = AtomicU64::new(arguments.from);
-    let failed = AtomicBool::new(false);
-    let end = arguments.from + arguments.seeds;
-    std::thread::scope(|scope| {
-        for _ in 0..arguments.jobs.max(1) {
-            scope.spawn(|| {
-                while !failed.load(Ordering::Relaxed) {
-                    let from = next.fetch_add(CHUNK, Ordering::Relaxed);
-                    if from >= end {
-                        return;
-                    }
-                    if ledger.lock().unwrap().passed.contains_key(&from) {
-                        continue;
-                    }
-                    let mut coverage = Coverage::default();
-                    for seed in from..end.min(from + CHUNK) {
-                        match live(seed, seed - arguments.from < arguments.twice) {
-                            Some(one) => coverage.merge(&one),
-                            None => {
-                                failed.store(true, Ordering::Relaxed);
-                                return;
-                            }
-                        }
-                    }
-                    let mut ledger = ledger.lock().unwrap();
-                    match end >= from + CHUNK {
-                        true => ledger.note(from, coverage),
-                        false => drop(ledger.passed.insert(from, coverage)),
-                    }
-                }
-            });
-        }
-    });
-    if failed.into_inner() {
-        std::process::exit(1);
-    }
-    let ledger = ledger.into_inner().unwrap();
-    let mut all = Coverage::default();
-    for (from, coverage) in &ledger.passed {
-        if *from >= arguments.from && *from < end {
-            all.merge(coverage);
-        }
-    }
-    for mark in all_marks() {
-        println!("{:>10}  {mark}", all.count(mark));
-    }
-    let (seeds, from) = (arguments.seeds, arguments.from);
-    println!("{seeds} seeds from {from} on passed");
-    let missed: Vec<&str> = all_marks().filter(|mark| all.count(mark) == 0).collect();
-    if seeds >= MARKED_SEEDS_MIN && !missed.is_empty() {
-        eprintln!("never came up: {missed:?}");
-        std::process::exit(1);
-    }
+    let simulation = Simulation {
+        name: "simulate",
+        command: "tests/simulate",
+        dose: (40, 4),
+        chunk: 50,
+        marked_seeds_min: 1_000,
+        marks: faults::marks().chain([APPENDS, FAULTS]).collect(),
+        live,
+    };
+    simulation.run();
 }

@@ -140,6 +140,11 @@ impl Cluster {
         self.trace
     }
 
+    /// How many batches a producer was told are safe.
+    pub fn acknowledged_count(&self) -> u64 {
+        self.oracle.acknowledged_count
+    }
+
     pub fn run_until(&mut self, end: u64) {
         while let Some(Reverse((at, _))) = self.events.peek().copied()
             && at <= end
