@@ -180,7 +180,7 @@ fn registration(samples: &mut Samples) -> RegisterBrokerRequest {
             last_epoch: LeaderEpoch(samples.int()),
             log_end_offset: Offset(samples.number()),
         }),
-        previous_is_gone: samples.flag(),
+        replaces: samples.option(Samples::epoch),
     }
 }
 
@@ -199,8 +199,15 @@ fn wish(samples: &mut Samples) -> PartitionIsr {
         partition: samples.partition(),
         leader_epoch: LeaderEpoch(samples.int()),
         partition_epoch: PartitionEpoch(samples.int()),
-        isr: samples.list(|samples| InSyncReplica { broker: samples.broker(), epoch: samples.option(Samples::epoch) }),
+        isr: samples.list(|samples| InSyncReplica {
+            broker: samples.broker(),
+            epoch: samples.option(Samples::epoch),
+            directory: samples.uuid(),
+            is_whole: samples.flag(),
+        }),
+        damaged: samples.brokers(),
         recovering: samples.recovering(),
+        hand_over: samples.flag(),
     }
 }
 

@@ -158,7 +158,7 @@ pub(super) fn decode(kind: Kind, input: &mut Reader<'_>) -> Decoded<ControllerRe
         Kind::AlterPartition => ControllerRequest::AlterPartition(AlterPartition {
             broker: BrokerId(input.i32()?),
             broker_epoch: BrokerEpoch(input.i64()?),
-            partitions: input.list(PARTITION_LEN + 13, decode_isr)?,
+            partitions: input.list(PARTITION_LEN + 18, decode_isr)?,
         }),
         Kind::ElectLeaders => ControllerRequest::ElectLeaders(ElectLeaders {
             election: match input.u8()? {
@@ -198,16 +198,8 @@ pub(super) fn decode(kind: Kind, input: &mut Reader<'_>) -> Decoded<ControllerRe
 }
 
 fn encode_register(request: &RegisterBrokerRequest, out: &mut Writer) {
-    let RegisterBrokerRequest {
-        id,
-        cluster_id,
-        incarnation,
-        endpoints,
-        rack,
-        directories,
-        differing,
-        previous_is_gone,
-    } = request;
+    let RegisterBrokerRequest { id, cluster_id, incarnation, endpoints, rack, directories, differing, replaces } =
+        request;
     out.i32(id.0);
     out.text(&cluster_id.0);
     out.uuid(*incarnation);
@@ -231,7 +223,7 @@ fn encode_register(request: &RegisterBrokerRequest, out: &mut Writer) {
         out.i32(last_epoch.0);
         out.i64(log_end_offset.0);
     });
-    out.flag(*previous_is_gone);
+    write_epoch(out, replaces);
 }
 
 fn decode_register(input: &mut Reader<'_>) -> Decoded<RegisterBrokerRequest> {
@@ -263,7 +255,7 @@ fn decode_register(input: &mut Reader<'_>) -> Decoded<RegisterBrokerRequest> {
                 log_end_offset: Offset(input.i64()?),
             })
         })?,
-        previous_is_gone: input.flag()?,
+        replaces: read_epoch(input)?,
     })
 }
 
@@ -340,15 +332,19 @@ fn decode_edit(input: &mut Reader<'_>) -> Decoded<ConfigEdit> {
 }
 
 fn encode_isr(out: &mut Writer, wish: &PartitionIsr) {
-    let PartitionIsr { partition, leader_epoch, partition_epoch, isr, recovering } = wish;
+    let PartitionIsr { partition, leader_epoch, partition_epoch, isr, damaged, recovering, hand_over } = wish;
     write_partition(out, partition);
     out.i32(leader_epoch.0);
     out.i32(partition_epoch.0);
-    out.list(isr, |out, InSyncReplica { broker, epoch }| {
+    out.list(isr, |out, InSyncReplica { broker, epoch, directory, is_whole }| {
         out.i32(broker.0);
         write_epoch(out, epoch);
+        out.uuid(*directory);
+        out.flag(*is_whole);
     });
+    out.brokers(damaged);
     write_recovering(out, *recovering);
+    out.flag(*hand_over);
 }
 
 fn decode_isr(input: &mut Reader<'_>) -> Decoded<PartitionIsr> {
@@ -356,9 +352,16 @@ fn decode_isr(input: &mut Reader<'_>) -> Decoded<PartitionIsr> {
         partition: read_partition(input)?,
         leader_epoch: LeaderEpoch(input.i32()?),
         partition_epoch: PartitionEpoch(input.i32()?),
-        isr: read_list(input, 5, |input| {
-            Ok(InSyncReplica { broker: BrokerId(input.i32()?), epoch: read_epoch(input)? })
+        isr: read_list(input, 22, |input| {
+            Ok(InSyncReplica {
+                broker: BrokerId(input.i32()?),
+                epoch: read_epoch(input)?,
+                directory: input.uuid()?,
+                is_whole: input.flag()?,
+            })
         })?,
+        damaged: input.brokers()?,
         recovering: read_recovering(input)?,
+        hand_over: input.flag()?,
     })
 }
