@@ -5,6 +5,8 @@
 
 pub mod follow;
 pub mod lead;
+#[cfg(test)]
+mod test_log;
 pub mod truncate;
 
 pub use follow::{Effect, Follower, Following};

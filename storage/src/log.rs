@@ -290,6 +290,11 @@ impl Log {
         self.changing.is_some() || self.dropped
     }
 
+    /// Whether its creation is in the journal, at least in the page cache: before that it can be reset by nothing.
+    pub fn is_created(&self) -> bool {
+        self.covered.exists || self.tail.first_uncovered() != Some(FirstUncovered::NotWritten)
+    }
+
     /// Whether [`Log::drop_log`] was called and its entry is durable: the log may go out of the checkpoint.
     pub fn is_gone(&self) -> bool {
         self.dropped && self.changing.is_none()

@@ -65,6 +65,10 @@ pub enum Guard {
     LateRegistration,
     /// `previous-is-gone`: an incarnation takes the place of one that is not fenced only when that one is gone.
     PreviousIsGone,
+    /// `member-directory`: a follower counts only with the directory assigned to it (rule 12).
+    MemberDirectory,
+    /// `whole-joins`: a replica that knows of damage in its log neither joins the in-sync set nor stays in it (rule 9).
+    WholeJoins,
     /// `leader-lifetime`: a new incarnation raises the leader epoch of what it led (rule 4).
     LeaderLifetime,
     /// `isr-compare-and-set`: an in-sync set changes only from the partition epoch it was decided on (rule 5).
@@ -109,6 +113,8 @@ impl Guard {
             Guard::JoinDirectory => "join-directory",
             Guard::LateRegistration => "late-registration",
             Guard::PreviousIsGone => "previous-is-gone",
+            Guard::MemberDirectory => "member-directory",
+            Guard::WholeJoins => "whole-joins",
             Guard::LeaderLifetime => "leader-lifetime",
             Guard::IsrCompareAndSet => "isr-compare-and-set",
             Guard::StreamNumber => "stream-number",

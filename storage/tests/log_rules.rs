@@ -187,14 +187,37 @@ fn a_follower_takes_batches_exactly_at_its_end_and_checks_them_again() {
     let mut take = |bytes: Bytes, epoch: i32, ticket: u64| {
         log.append_as_follower(bytes, LeaderEpoch(epoch), NOW, (1 << 41) + ticket).map(|_| log.log_end())
     };
-    assert_eq!(take(second.clone(), 4, 1), Err(FollowerReject::NotAtEnd { log_end: Offset(0) }));
     assert_eq!(take(both.clone(), 3, 2), Err(FollowerReject::LaterEpoch { epoch: LeaderEpoch(4) }));
     assert_eq!(take(both.slice(..both.len() - 1), 4, 3), Err(FollowerReject::Malformed { at: first.len() }));
     let mut damaged = both.to_vec();
     damaged[first.len() + 70] ^= 1;
     assert_eq!(take(damaged.into(), 4, 4), Err(FollowerReject::Corrupt { base_offset: Offset(2) }));
     assert_eq!(take(both, 4, 5), Ok(Offset(3)));
+    assert_eq!(take(second.clone(), 4, 6), Err(FollowerReject::NotAtEnd { log_end: Offset(3) }), "it is there");
     assert_eq!(lane.logs[0].epochs(), leader.logs[0].epochs());
+}
+
+#[test]
+fn a_follower_takes_what_compaction_left_and_has_it_after_a_crash() {
+    let (disk, mut lane) = lane();
+    let (_, mut leader) = self::lane();
+    let batches: Vec<_> = (0..6).map(|_| leader.append(0, &Batch::of(1), 3)).collect();
+    // The leader's log holds only these any more.
+    let left = Bytes::from([&batches[1][..], &batches[4][..], &batches[5][..]].concat());
+    let ticket = lane.next_ticket();
+    let entry = lane.logs[0].append_as_follower(left.clone(), LeaderEpoch(3), NOW, ticket).unwrap();
+    lane.push(ticket, entry);
+    lane.commit().unwrap();
+    assert_eq!((lane.logs[0].log_end(), lane.logs[0].durable()), (Offset(6), Offset(6)));
+    drop(lane);
+    disk.crash(4, Tearing::Blocks);
+    let mut again = lane_on(&disk, LogConfig::default());
+    assert_eq!((again.verdicts[0], again.logs[0].log_end()), (Verdict::Proved, Offset(6)));
+    assert_eq!(again.read_all(0, Offset(0), 1 << 20).unwrap(), left);
+    // And in segments.
+    assert!(again.flush(0).unwrap());
+    again.checkpoint().unwrap();
+    assert_eq!(again.read_all(0, Offset(2), 1 << 20).unwrap(), left.slice(batches[1].len()..));
 }
 
 #[test]

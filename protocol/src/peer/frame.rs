@@ -145,6 +145,21 @@ pub fn frame_length(prefix: [u8; LENGTH_BYTES], limit: usize) -> Result<usize, F
     }
 }
 
+/// What stands in front of a body that lies in pieces, length included.
+pub fn head(kind: Kind, exchange: u32, begins: &[u8], goes_on: &[Bytes]) -> [u8; LENGTH_BYTES + HEAD_BYTES] {
+    let body = begins.len() + goes_on.iter().map(Bytes::len).sum::<usize>();
+    let mut head = [0; LENGTH_BYTES + HEAD_BYTES];
+    let mut put = |at: usize, value: &[u8]| head[at..at + value.len()].copy_from_slice(value);
+    let length = u32::try_from(HEAD_BYTES + body).expect("a frame is shorter than 4 GiB");
+    put(0, &length.to_be_bytes());
+    put(8, &[kind.code(), VERSION]);
+    put(10, &exchange.to_be_bytes());
+    let of_head = crc32c::crc32c_append(crc32c::crc32c(&head[8..]), begins);
+    let checksum = goes_on.iter().fold(of_head, |sum, piece| crc32c::crc32c_append(sum, piece));
+    head[4..8].copy_from_slice(&checksum.to_be_bytes());
+    head
+}
+
 impl Frame {
     /// The bytes on the wire, length included.
     pub fn encode(&self) -> Bytes {
@@ -199,6 +214,13 @@ mod tests {
         assert_eq!(bytes, golden);
         assert_eq!(frame_length([0, 0, 0, 12], 12), Ok(12));
         assert_eq!(Frame::decode(bytes.slice(4..)), Ok(pull(7, b"ab")));
+    }
+
+    #[test]
+    fn a_body_in_pieces_has_the_head_of_the_whole() {
+        let whole = pull(7, b"a body in pieces").encode();
+        let pieces = [Bytes::from_static(b"body "), Bytes::new(), Bytes::from_static(b"in pieces")];
+        assert_eq!(head(Kind::Pull, 7, b"a ", &pieces), whole[..LENGTH_BYTES + HEAD_BYTES]);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! changes with every change of the in-sync set, which ends no stream; it fences those changes instead.
 //!
 //! ```text
-//! version u8 · kind u8 · stream u64 · stamps (60 bytes) · the kind's fields, big-endian
+//! version u8 · kind u8 · stream u64 · stamps (72 bytes) · the kind's fields, big-endian
 //! ```
 //!
 //! Nothing follows the fields, but in a push, whose batches reach to the end. Nothing read here sizes an allocation: the
@@ -14,14 +14,14 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionIndex, TopicPartition, Uuid};
+use crate::{BrokerEpoch, BrokerId, DirectoryId, LeaderEpoch, Offset, PartitionIndex, TopicPartition, Uuid};
 
 /// The version of these messages.
 pub const STREAM_VERSION: u8 = 1;
 /// Bytes in front of a message's fields.
 pub const STREAM_HEAD_BYTES: usize = 2 + 8 + STAMPS_BYTES;
 
-const STAMPS_BYTES: usize = 16 + 4 + 4 + 4 + 8 + 4 + 8 + 4 + 4 + 4;
+const STAMPS_BYTES: usize = 16 + 4 + 4 + 4 + 8 + 4 + 8 + 16 + 4 + 4;
 
 /// Which stream: chosen by the follower, and rising through the life of its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -51,6 +51,8 @@ pub struct Stamps {
     pub follower: BrokerId,
     /// The follower's incarnation.
     pub follower_broker_epoch: BrokerEpoch,
+    /// The directory the follower's log lies in: a replica is a broker and a directory (rule 12).
+    pub follower_directory: DirectoryId,
     /// The follower's log, which a truncation makes another.
     pub generation: StreamGeneration,
 }
@@ -111,6 +113,8 @@ pub struct StreamReport {
     pub durable: Offset,
     /// The newest [`StreamNews::probe`] it had heard when it said so.
     pub probe: u64,
+    /// Whether it knows of no damage below its end: only who is whole joins the in-sync set (rule 9).
+    pub is_whole: bool,
 }
 
 /// Where the leader stands.
@@ -157,6 +161,8 @@ pub enum Refusal {
     Offline,
     /// The leader's log is damaged there.
     Damaged,
+    /// The follower's log lies in another directory than the one assigned to it.
+    OtherDirectory,
 }
 
 /// See [`StreamBody::Push`].
@@ -351,16 +357,16 @@ impl Put<'_> {
         self.i64(stamps.leader_broker_epoch.0);
         self.i32(stamps.follower.0);
         self.i64(stamps.follower_broker_epoch.0);
+        self.0.extend_from_slice(&stamps.follower_directory.0);
         self.u32(stamps.generation.recovery_epoch);
         self.u32(stamps.generation.counter);
-        // Kept for later stamps; zero.
-        self.u32(0);
     }
 
     fn report(&mut self, report: &StreamReport) {
         self.offset(report.written);
         self.offset(report.durable);
         self.u64(report.probe);
+        self.u8(u8::from(report.is_whole));
     }
 
     fn news(&mut self, news: &StreamNews) {
@@ -389,6 +395,7 @@ impl Put<'_> {
             }
             Refusal::Offline => self.u8(6),
             Refusal::Damaged => self.u8(7),
+            Refusal::OtherDirectory => self.u8(8),
         }
     }
 }
@@ -411,19 +418,16 @@ impl Take<'_> {
     fn stamps(&mut self) -> Result<Stamps, StreamDecodeError> {
         let topic_id = Uuid(self.array()?);
         let partition = TopicPartition { topic_id, partition: PartitionIndex(self.i32()?) };
-        let stamps = Stamps {
+        Ok(Stamps {
             partition,
             leader_epoch: LeaderEpoch(self.i32()?),
             leader: BrokerId(self.i32()?),
             leader_broker_epoch: BrokerEpoch(self.i64()?),
             follower: BrokerId(self.i32()?),
             follower_broker_epoch: BrokerEpoch(self.i64()?),
+            follower_directory: Uuid(self.array()?),
             generation: StreamGeneration { recovery_epoch: self.u32()?, counter: self.u32()? },
-        };
-        match self.u32()? {
-            0 => Ok(stamps),
-            _ => Err(StreamDecodeError::Invalid("a stamp kept for later")),
-        }
+        })
     }
 
     fn open(&mut self) -> Result<OpenStream, StreamDecodeError> {
@@ -442,7 +446,13 @@ impl Take<'_> {
         if durable > written {
             return Err(StreamDecodeError::Invalid("a durable position above the written one"));
         }
-        Ok(StreamReport { written, durable, probe: self.u64()? })
+        let probe = self.u64()?;
+        let is_whole = match self.u8()? {
+            0 => false,
+            1 => true,
+            _ => return Err(StreamDecodeError::Invalid("whether a log is whole")),
+        };
+        Ok(StreamReport { written, durable, probe, is_whole })
     }
 
     fn news(&mut self) -> Result<StreamNews, StreamDecodeError> {
@@ -464,6 +474,7 @@ impl Take<'_> {
             5 => Refusal::OutOfRange { log_start: self.offset("a log start")?, log_end: self.offset("a log end")? },
             6 => Refusal::Offline,
             7 => Refusal::Damaged,
+            8 => Refusal::OtherDirectory,
             _ => return Err(StreamDecodeError::Invalid("a refusal")),
         })
     }

@@ -33,6 +33,8 @@ pub(super) struct Session {
     pub(super) stamps: Stamps,
     pub(super) stream: StreamId,
     pub(super) positions: Positions,
+    /// Whether it knows of no damage in its log, by what it said last.
+    pub(super) is_whole: bool,
     /// Whether its stream is open.
     pub(super) is_open: bool,
     /// End of what was pushed to it: it cannot have more.
@@ -71,11 +73,13 @@ impl Followers {
         self.began = now;
     }
 
-    /// Forgets who is no replica any more, or has registered anew.
+    /// Forgets who is no replica any more, has registered anew, or was given another directory.
     pub(super) fn on_members(&mut self, members: &BTreeMap<BrokerId, Member>) {
         self.sessions.retain(|broker, session| {
-            let epoch = members.get(broker).map(|member| member.broker_epoch);
-            epoch == Some(session.stamps.follower_broker_epoch)
+            members.get(broker).is_some_and(|member| {
+                member.broker_epoch == session.stamps.follower_broker_epoch
+                    && (member.directory == session.stamps.follower_directory || off!(MemberDirectory))
+            })
         });
     }
 
@@ -103,6 +107,7 @@ impl Followers {
             stamps,
             stream,
             positions,
+            is_whole: report.is_whole,
             is_open: true,
             pushed: fetch_offset,
             caught_up_at,
@@ -113,8 +118,8 @@ impl Followers {
     }
 
     /// Batches up to `end` were pushed on a stream.
-    pub(super) fn on_pushed(&mut self, follower: BrokerId, stream: StreamId, end: Offset) {
-        if let Some(session) = self.sessions.get_mut(&follower).filter(|session| session.stream == stream) {
+    pub(super) fn on_pushed(&mut self, stream: StreamId, stamps: &Stamps, end: Offset) {
+        if let Some(session) = self.of(stream, stamps) {
             session.pushed = session.pushed.max(end);
         }
     }
@@ -135,16 +140,23 @@ impl Followers {
         }
         session.positions.written = session.positions.written.max(report.written);
         session.positions.durable = session.positions.durable.max(report.durable);
+        session.is_whole = report.is_whole;
         session.probe = session.probe.max(report.probe);
         session.look(leader_at, strict, now);
         true
     }
 
     /// The stream is over. What was reported on it stays true.
-    pub(super) fn close(&mut self, follower: BrokerId, stream: StreamId) {
-        if let Some(session) = self.sessions.get_mut(&follower).filter(|session| session.stream == stream) {
+    pub(super) fn close(&mut self, stream: StreamId, stamps: &Stamps) {
+        if let Some(session) = self.of(stream, stamps) {
             session.is_open = false;
         }
+    }
+
+    /// The session that a stream belongs to. The stream's number alone names none: every incarnation begins anew.
+    fn of(&mut self, stream: StreamId, stamps: &Stamps) -> Option<&mut Session> {
+        let session = self.sessions.get_mut(&stamps.follower)?;
+        (session.stream == stream && session.stamps == *stamps).then_some(session)
     }
 
     /// Time has passed, or the leader's own position has moved.

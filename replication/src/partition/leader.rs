@@ -21,6 +21,9 @@ use crate::controller::{InSyncReplica, PartitionIsr};
 use crate::metadata::RecoveryState;
 use crate::progress::{Progress, Role};
 
+/// How soon it asks once more, where nobody else could lead, that another member lead; or `replica.lag.time.max.ms`.
+const HAND_OVER_AGAIN: Duration = Duration::from_secs(10);
+
 /// The leader of one partition in one leader epoch.
 #[derive(Clone, Debug)]
 pub struct Leader {
@@ -35,6 +38,8 @@ pub struct Leader {
     epoch_start: Offset,
     /// The own durable position when it last moved, or had nothing to move for.
     journal_moved: (Offset, Instant),
+    /// When it last asked that another member lead.
+    handed_over_at: Option<Instant>,
     fenced_count: u64,
 }
 
@@ -49,15 +54,29 @@ pub struct Beginning {
     pub epoch_start: Offset,
 }
 
+/// A follower's report that failed a fence: it changed nothing, and is answered with [`StreamBody::Close`].
+///
+/// [`StreamBody::Close`]: stonelog_protocol::peer::stream::StreamBody::Close
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fenced;
+
+/// The leader's own log, as far as its wishes depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnLog {
+    /// Its end.
+    pub end: Offset,
+    /// Whether nothing in it is known to be damaged.
+    pub is_whole: bool,
+}
+
 /// What a leader wants done about its partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wish {
     /// Nothing.
     Nothing,
-    /// The in-sync set should be this; the answer goes to [`Leader::on_isr_answer`].
+    /// The in-sync set should be this, and maybe another member should lead; the answer goes to
+    /// [`Leader::on_isr_answer`].
     Isr(PartitionIsr),
-    /// Its own journal completes nothing: another member should lead.
-    HandOver,
 }
 
 impl Leader {
@@ -73,6 +92,7 @@ impl Leader {
             high_watermark: at.high_watermark,
             epoch_start: at.epoch_start,
             journal_moved: (at.own.durable, now),
+            handed_over_at: None,
             fenced_count: 0,
         };
         leader.raise_high_watermark();
@@ -116,11 +136,15 @@ impl Leader {
         if stamps.leader != self.me || stamps.follower == self.me {
             return Err(Refusal::NotLeader);
         }
-        let registered = |broker: BrokerId| leadership.members.get(&broker).map(|member| member.broker_epoch);
-        let follower = registered(stamps.follower).ok_or(Refusal::NotReplica)?;
-        let is_present = registered(self.me) == Some(stamps.leader_broker_epoch);
-        if !is_present || follower != stamps.follower_broker_epoch || !self.followers.is_later(stamps, stream) {
+        let follower = leadership.members.get(&stamps.follower).ok_or(Refusal::NotReplica)?;
+        let own_epoch = leadership.members.get(&self.me).map(|member| member.broker_epoch);
+        let is_present =
+            own_epoch == Some(stamps.leader_broker_epoch) && follower.broker_epoch == stamps.follower_broker_epoch;
+        if !is_present || !self.followers.is_later(stamps, stream) {
             return Err(Refusal::StaleBroker);
+        }
+        if follower.directory != stamps.follower_directory && !off!(MemberDirectory) {
+            return Err(Refusal::OtherDirectory);
         }
         Ok(())
     }
@@ -142,52 +166,66 @@ impl Leader {
     }
 
     /// Batches up to `end` are on their way to a follower.
-    pub fn on_pushed(&mut self, follower: BrokerId, stream: StreamId, end: Offset) {
-        self.followers.on_pushed(follower, stream, end);
+    pub fn on_pushed(&mut self, stream: StreamId, stamps: &Stamps, end: Offset) {
+        self.followers.on_pushed(stream, stamps, end);
     }
 
     /// A follower's report. What fails a fence changes nothing and is counted. Returns whether the high watermark moved.
-    pub fn on_report(&mut self, stream: StreamId, stamps: &Stamps, report: &StreamReport, now: Instant) -> bool {
+    pub fn on_report(
+        &mut self,
+        stream: StreamId,
+        stamps: &Stamps,
+        report: &StreamReport,
+        now: Instant,
+    ) -> Result<bool, Fenced> {
         let at = self.own.deciding(self.leadership.strict);
         if !self.followers.on_report(stream, stamps, report, (at, self.leadership.strict), now) {
             self.fenced_count += 1;
-            return false;
+            return Err(Fenced);
         }
-        self.raise_high_watermark()
+        Ok(self.raise_high_watermark())
     }
 
     /// A follower's stream is over.
-    pub fn on_closed(&mut self, follower: BrokerId, stream: StreamId) {
-        self.followers.close(follower, stream);
+    pub fn on_closed(&mut self, stream: StreamId, stamps: &Stamps) {
+        self.followers.close(stream, stamps);
     }
 
-    /// What should be done, now that so much time has passed. `lag_max` is `replica.lag.time.max.ms`, `own_end` the
-    /// end of the own log. A wished set counts for the high watermark from here on.
-    pub fn wish(&mut self, partition: TopicPartition, own_end: Offset, lag_max: Duration, now: Instant) -> Wish {
+    /// What should be done, now that so much time has passed. `lag_max` is `replica.lag.time.max.ms`. A wished set counts
+    /// for the high watermark from here on.
+    pub fn wish(&mut self, partition: TopicPartition, own_log: OwnLog, lag_max: Duration, now: Instant) -> Wish {
         let strict = self.leadership.strict;
         let at = self.own.deciding(strict);
         self.followers.look(at, strict, now);
-        if self.is_gray(own_end, lag_max, now) {
-            return if self.leadership.isr.len() > 1 { Wish::HandOver } else { Wish::Nothing };
-        }
+        let is_gray = self.is_gray(own_log.end, lag_max, now);
         if !self.proposed.may_propose(self.leadership.image_index) {
             return Wish::Nothing;
         }
         let isr = self.wished_isr(at, lag_max, now);
+        let asked_lately = self
+            .handed_over_at
+            .is_some_and(|asked| now.saturating_duration_since(asked) <= lag_max.min(HAND_OVER_AGAIN));
+        // A set of one has nobody to hand over to: then it stays (rule 9).
+        let hand_over = (is_gray || !own_log.is_whole) && isr.len() > 1 && !asked_lately;
         // A set that was proposed and refused may yet be committed by a late duplicate. The same set once more, or the
         // committed one, raises the partition epoch, after which it cannot.
-        if isr == self.leadership.isr && !self.proposed.exceeds(&self.leadership.isr) {
+        if isr == self.leadership.isr && !self.proposed.exceeds(&self.leadership.isr) && !hand_over {
             return Wish::Nothing;
         }
+        if hand_over {
+            self.handed_over_at = Some(now);
+        }
+        let is_damaged = |(broker, session): &(BrokerId, &Session)| !session.is_whole && !isr.contains(broker);
+        let damaged = self.followers.iter().filter(is_damaged).map(|(broker, _)| broker).collect();
         self.proposed.on_proposed(isr.iter().copied());
         Wish::Isr(PartitionIsr {
             partition,
             leader_epoch: self.leadership.leader_epoch,
             partition_epoch: self.leadership.partition_epoch,
-            isr: isr.into_iter().map(|broker| self.in_sync(broker)).collect(),
-            damaged: Vec::new(),
+            isr: isr.into_iter().map(|broker| self.in_sync(broker, own_log)).collect(),
+            damaged,
             recovering: RecoveryState::Recovered,
-            hand_over: false,
+            hand_over,
         })
     }
 
@@ -233,8 +271,13 @@ impl Leader {
             let since = self.followers.behind_since(broker, at, strict);
             broker != self.me && since.is_some_and(|since| now.saturating_duration_since(since) > lag_max)
         };
-        let mut isr: BTreeSet<BrokerId> =
-            self.leadership.isr.iter().copied().filter(|broker| !is_behind(*broker)).collect();
+        // Who has found damage in its log must not be elected over those whose log is whole (rule 9).
+        let is_damaged = |broker: BrokerId| {
+            let session = self.followers.get(broker);
+            session.is_some_and(|session| !session.is_whole && !off!(WholeJoins))
+        };
+        let stays = |broker: &BrokerId| !is_behind(*broker) && !is_damaged(*broker);
+        let mut isr: BTreeSet<BrokerId> = self.leadership.isr.iter().copied().filter(stays).collect();
         isr.extend(self.followers.iter().filter(|(broker, session)| self.may_join(*broker, session)).map(|(id, _)| id));
         isr
     }
@@ -243,19 +286,27 @@ impl Leader {
         let Some(member) = self.leadership.members.get(&broker) else { return false };
         let at = session.positions.deciding(self.leadership.strict);
         let has_caught_up = (at >= self.high_watermark && at >= self.epoch_start) || off!(JoinAtWatermark);
-        session.is_open && member.is_active && has_caught_up && !self.leadership.isr.contains(&broker)
+        let is_whole = session.is_whole || off!(WholeJoins);
+        session.is_open && member.is_active && has_caught_up && is_whole && !self.leadership.isr.contains(&broker)
     }
 
-    /// A member of a wished set. Its broker epoch is that of the session that made it a member: if it has registered
-    /// anew since, the controller refuses (KIP-903).
-    fn in_sync(&self, broker: BrokerId) -> InSyncReplica {
-        let member = self.leadership.members.get(&broker);
-        let registered = member.map(|member| member.broker_epoch);
-        let fetched = self.followers.get(broker).map(|session| session.stamps.follower_broker_epoch);
-        let epoch = if off!(JoinBrokerEpoch) { None } else { fetched.or(registered) };
-        let directory = member.map_or(DirectoryId::ZERO, |member| member.directory);
-        // Streams do not name holes: who has caught up on one is taken for whole.
-        InSyncReplica { broker, epoch, directory, is_whole: true }
+    /// A member of a wished set. Its broker epoch and directory are those of the session that made it a member: if it has
+    /// registered anew or was given another directory since, the controller refuses (KIP-903).
+    fn in_sync(&self, broker: BrokerId, own_log: OwnLog) -> InSyncReplica {
+        let registered = self.leadership.members.get(&broker);
+        let session = self.followers.get(broker);
+        let fetched = session.map(|session| session.stamps.follower_broker_epoch);
+        let fetched_into = session.map(|session| session.stamps.follower_directory);
+        let epoch = match off!(JoinBrokerEpoch) {
+            true => None,
+            false => fetched.or(registered.map(|member| member.broker_epoch)),
+        };
+        let directory = fetched_into.or(registered.map(|member| member.directory)).unwrap_or(DirectoryId::ZERO);
+        let is_whole = match broker == self.me {
+            true => own_log.is_whole,
+            false => session.is_some_and(|session| session.is_whole),
+        };
+        InSyncReplica { broker, epoch, directory, is_whole }
     }
 
     fn is_gray(&mut self, own_end: Offset, lag_max: Duration, now: Instant) -> bool {

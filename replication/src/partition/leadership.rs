@@ -30,12 +30,12 @@ pub struct Leadership {
 pub struct Member {
     /// Its present registration; what an earlier incarnation says or said counts no more (KIP-903).
     pub broker_epoch: BrokerEpoch,
+    /// The directory assigned to its replica: a log in any other is not the replica (rule 12).
+    pub directory: DirectoryId,
     /// Unfenced, not leaving, and the replica's directory is online: it may join the in-sync set.
     pub is_active: bool,
     /// A reassignment is adding it: it counts neither for min ISR nor for its default.
     pub is_adding: bool,
-    /// The directory its replica belongs into.
-    pub directory: DirectoryId,
 }
 
 impl Leadership {

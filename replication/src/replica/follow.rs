@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use stonelog_protocol::peer::stream::{
     OpenStream, Push, Refusal, Stamps, StreamBody, StreamGeneration, StreamId, StreamMessage, StreamNews, StreamReport,
 };
-use stonelog_protocol::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicPartition};
+use stonelog_protocol::{BrokerEpoch, BrokerId, DirectoryId, LeaderEpoch, Offset, TopicPartition};
 use stonelog_storage::LogGeneration;
 use stonelog_storage::log::{FollowerReject, Log};
 
@@ -21,8 +21,10 @@ use super::truncate::{Cut, Stopped, plan_cut, plan_cut_to};
 
 /// How long an open may stay without an answer.
 pub const OPEN_TIME_MAX: Duration = Duration::from_secs(5);
-/// How long after a refusal it is tried again.
+/// How long after a refusal or an end it is tried again. Doubled each time until records come.
 pub const RETRY_AFTER: Duration = Duration::from_millis(50);
+/// The longest of these pauses.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(1);
 
 /// Whom a replica follows, by the metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub struct Following {
     pub me: BrokerId,
     /// This broker's registration.
     pub my_broker_epoch: BrokerEpoch,
+    /// The directory its log lies in.
+    pub my_directory: DirectoryId,
 }
 
 impl Following {
@@ -51,6 +55,7 @@ impl Following {
             leader_broker_epoch: self.leader_broker_epoch,
             follower: self.me,
             follower_broker_epoch: self.my_broker_epoch,
+            follower_directory: self.my_directory,
             generation: StreamGeneration { recovery_epoch: generation.recovery_epoch, counter: generation.counter },
         }
     }
@@ -95,6 +100,8 @@ pub struct Follower {
     /// Pushes that are not written yet: their ends and bytes, to be given back as credit.
     unwritten: VecDeque<(Offset, u32)>,
     credit: u32,
+    /// Streams that ended since records came last.
+    ended_count: u32,
     fenced_count: u64,
 }
 
@@ -109,6 +116,7 @@ impl Follower {
             said: None,
             unwritten: VecDeque::new(),
             credit,
+            ended_count: 0,
             fenced_count: 0,
         }
     }
@@ -118,6 +126,7 @@ impl Follower {
         if following != self.following {
             assert!(following.leader_epoch >= self.following.leader_epoch, "leader epochs never go back");
             self.following = following;
+            self.ended_count = 0;
             self.state = State::Idle { retry_at: now };
         }
     }
@@ -127,7 +136,8 @@ impl Follower {
         &self.following
     }
 
-    /// End of what is known to be committed. Never goes back on a strict topic.
+    /// End of what is known to be committed. Never goes back on a strict topic: nothing is cut below it, so a reader that
+    /// was told of it before this broker followed, or is told after it leads, is never contradicted.
     pub fn high_watermark(&self) -> Offset {
         self.high_watermark
     }
@@ -149,7 +159,8 @@ impl Follower {
             State::Opening { since, .. } if now.saturating_duration_since(since) > OPEN_TIME_MAX => {}
             _ => return None,
         }
-        if log.is_changing() && !off!(TruncateDurable) {
+        // A log whose creation is not in the journal could not be reset, should the leader's begin later.
+        if (log.is_changing() && !off!(TruncateDurable)) || !log.is_created() {
             return None;
         }
         let stamps = self.following.stamps(log.key().generation);
@@ -197,7 +208,7 @@ impl Follower {
             StreamBody::Push(push) if !is_opening => self.on_push(push, log, now),
             StreamBody::News(news) if !is_opening => self.on_news(news, log),
             StreamBody::Close => {
-                self.state = State::Idle { retry_at: now };
+                self.end(now);
                 Vec::new()
             }
             _ => self.fenced(),
@@ -207,13 +218,17 @@ impl Follower {
     /// What came of an [`Effect::Append`]; `log` has it appended. Anything but success ends the stream.
     pub fn on_appended(&mut self, appended: Result<u32, FollowerReject>, log: &Log, now: Instant) {
         match appended {
-            Ok(bytes) => self.unwritten.push_back((log.log_end(), bytes)),
-            Err(_) => self.state = State::Idle { retry_at: now + RETRY_AFTER },
+            Ok(bytes) => {
+                self.ended_count = 0;
+                self.unwritten.push_back((log.log_end(), bytes));
+            }
+            Err(_) => self.end(now),
         }
     }
 
-    /// What the leader should hear now: positions that moved, and credit for what is written.
-    pub fn say(&mut self, log: &Log) -> Vec<StreamMessage> {
+    /// What the leader should hear now: positions that moved, and credit for what is written unless it is withheld,
+    /// because there is no room for more.
+    pub fn say(&mut self, log: &Log, withhold_credit: bool) -> Vec<StreamMessage> {
         let State::Streaming { stream, stamps, .. } = self.state else { return Vec::new() };
         if stamps.generation != self.following.stamps(log.key().generation).generation {
             return Vec::new();
@@ -225,7 +240,7 @@ impl Follower {
             messages.push(StreamMessage { stream, stamps, body: StreamBody::Report(report) });
         }
         let mut credit = 0;
-        while let Some((_, bytes)) = self.unwritten.pop_front_if(|(end, _)| *end <= log.written()) {
+        while !withhold_credit && let Some((_, bytes)) = self.unwritten.pop_front_if(|(end, _)| *end <= log.written()) {
             credit += bytes;
         }
         if credit > 0 {
@@ -235,7 +250,12 @@ impl Follower {
     }
 
     fn positions(&self, log: &Log) -> StreamReport {
-        StreamReport { written: log.written(), durable: log.durable(), probe: self.probe }
+        StreamReport {
+            written: log.written(),
+            durable: log.durable(),
+            probe: self.probe,
+            is_whole: log.holes().is_empty(),
+        }
     }
 
     fn fenced(&mut self) -> Vec<Effect> {
@@ -248,7 +268,7 @@ impl Follower {
         let is_next = push.number == *next_number && push.base == log.log_end();
         if !is_next && !off!(StreamNumber) {
             // Something between was lost, or is there twice: the next open says what is missing.
-            self.state = State::Idle { retry_at: now };
+            self.end(now);
             return Vec::new();
         }
         *next_number += 1;
@@ -286,10 +306,17 @@ impl Follower {
                 self.cut(planned, now)
             }
             _ => {
-                self.state = State::Idle { retry_at: now + RETRY_AFTER };
+                self.end(now);
                 Vec::new()
             }
         }
+    }
+
+    /// The stream is over, and the next one is not opened at once: what ended this one may end it as well.
+    fn end(&mut self, now: Instant) {
+        let pause = RETRY_AFTER.saturating_mul(1 << self.ended_count.min(8)).min(RETRY_AFTER_MAX);
+        self.ended_count = self.ended_count.saturating_add(1);
+        self.state = State::Idle { retry_at: now + pause };
     }
 
     fn cut(&mut self, planned: Result<Cut, Stopped>, now: Instant) -> Vec<Effect> {
@@ -308,3 +335,6 @@ impl Follower {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

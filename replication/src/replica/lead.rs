@@ -12,25 +12,32 @@ use stonelog_protocol::peer::stream::{
 };
 use stonelog_protocol::{LeaderEpoch, Offset};
 use stonelog_storage::log::{EpochEnd, Log, Read};
-use stonelog_storage::segment::read::ReadJob;
+use stonelog_storage::segment::read::{ReadDone, ReadJob};
 
 use crate::partition::Leader;
 
 /// Bytes of one push, unless its first batch alone is larger.
 pub const PUSH_BYTES_MAX: usize = 1 << 20;
 
+/// A read that follows the log around for so long finds its files nowhere the log knows.
+const MOVES_COUNT_MAX: u32 = 16;
+
 /// One follower's stream, open.
 #[derive(Clone, Debug)]
 pub struct LeadStream {
     stream: StreamId,
     stamps: Stamps,
-    /// Where the next push begins.
+    /// Where the next push begins: the follower's log end.
     next: Offset,
+    /// Where its batches are looked for: not below `next`, for compaction leaves gaps, and whole segments empty.
+    from: Offset,
     next_number: u64,
     /// Bytes that may be pushed; below zero after a batch larger than what was left.
     credit: i64,
     /// A job reads the next push.
     reading: bool,
+    /// Reads that found their bytes elsewhere, since the last that did not.
+    moves_count: u32,
     said: StreamNews,
 }
 
@@ -88,9 +95,11 @@ pub fn open(
         stream,
         stamps,
         next: open.fetch_offset,
+        from: open.fetch_offset,
         next_number: 0,
         credit: i64::from(open.credit),
         reading: false,
+        moves_count: 0,
         said,
     };
     Opening { stream: Some(lead), watermark_moved, ..answer(StreamBody::Opened(said)) }
@@ -141,7 +150,7 @@ impl LeadStream {
         if self.reading || self.credit <= 0 {
             return PushPlan::Nothing;
         }
-        match log.read(self.next, log.log_end(), self.room(), true) {
+        match log.read(self.from, log.log_end(), self.room(), true) {
             Read::Ready(batches, _) => self.push(leader, log, batches, probe),
             Read::Job(job) => {
                 self.reading = true;
@@ -152,11 +161,28 @@ impl LeadStream {
         }
     }
 
-    /// The batches that the job read; none when their bytes have moved meanwhile, so that [`LeadStream::plan`] asks again.
-    pub fn on_read(&mut self, leader: &mut Leader, log: &Log, batches: Vec<Bytes>, probe: u64) -> PushPlan {
+    /// What the job read. When its bytes have moved meanwhile, or there were none, [`LeadStream::plan`] asks again.
+    pub fn on_read(&mut self, leader: &mut Leader, log: &Log, done: ReadDone, probe: u64) -> PushPlan {
         assert!(self.reading, "one read at a time, and this was it");
         self.reading = false;
-        if batches.iter().all(Bytes::is_empty) { PushPlan::Nothing } else { self.push(leader, log, batches, probe) }
+        match done {
+            ReadDone::Batches { batches, .. } if batches.iter().any(|piece| !piece.is_empty()) => {
+                self.moves_count = 0;
+                self.push(leader, log, batches, probe)
+            }
+            // The segment holds nothing from there on: the next one does.
+            ReadDone::Batches { next, .. } if next > self.from => {
+                self.from = next;
+                PushPlan::Nothing
+            }
+            ReadDone::Batches { .. } | ReadDone::Moved if self.moves_count < MOVES_COUNT_MAX => {
+                self.moves_count += 1;
+                PushPlan::Nothing
+            }
+            ReadDone::Batches { .. } | ReadDone::Moved | ReadDone::Damaged(_) => {
+                PushPlan::End(self.message(StreamBody::Close))
+            }
+        }
     }
 
     /// What the follower should hear although there is nothing to push.
@@ -180,8 +206,8 @@ impl LeadStream {
         let bytes: usize = batches.iter().map(Bytes::len).sum();
         self.said = news(leader, log, probe.max(self.said.probe));
         let push = Push { number: self.next_number, base: self.next, news: self.said, batches };
-        leader.on_pushed(self.stamps.follower, self.stream, end);
-        self.next = end;
+        leader.on_pushed(self.stream, &self.stamps, end);
+        (self.next, self.from) = (end, end);
         self.next_number += 1;
         self.credit -= i64::try_from(bytes).unwrap_or(i64::MAX);
         PushPlan::Push(self.message(StreamBody::Push(push)))
@@ -192,14 +218,14 @@ impl LeadStream {
     }
 }
 
-/// Where batches end that begin at `base` and follow each other without a gap.
+/// Where batches end that lie behind `base` one after the other; compaction leaves gaps.
 fn end_of(batches: &[Bytes], base: Offset) -> Option<Offset> {
     let mut end = base;
     for piece in batches {
         let mut at = 0;
         while at < piece.len() {
             let header = BatchHeader::read(&piece[at..]).ok()?;
-            if header.base_offset != end {
+            if header.base_offset < end {
                 return None;
             }
             end = header.next_offset();
@@ -208,3 +234,6 @@ fn end_of(batches: &[Bytes], base: Offset) -> Option<Offset> {
     }
     (end > base).then_some(end)
 }
+
+#[cfg(test)]
+mod tests;

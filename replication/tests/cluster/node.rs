@@ -17,7 +17,7 @@ use stonelog_replication::controller::{
 use stonelog_replication::isr_proposal::{IsrAnswer, IsrProposals};
 use stonelog_replication::metadata::broker::ReplicaReport;
 use stonelog_replication::metadata::{MetadataImage, Verdict};
-use stonelog_replication::partition::leader::{Beginning, Positions, Wish};
+use stonelog_replication::partition::leader::{Beginning, OwnLog, Positions, Wish};
 use stonelog_replication::partition::{Leader, Leadership};
 use stonelog_replication::replica::{Cut, Effect, Follower, Following, LeadStream, PushPlan, lead};
 use stonelog_storage::disk::SimDisk;
@@ -67,6 +67,11 @@ pub struct Up {
     verdict: Verdict,
     pub unsynced: bool,
     pub unheard: bool,
+}
+
+/// The one directory of a node.
+fn directory(id: BrokerId) -> Uuid {
+    Uuid([u8::try_from(id.0).expect("few nodes"); 16])
 }
 
 fn held<T>(result: Result<T, String>) -> T {
@@ -121,13 +126,9 @@ impl Node {
         });
     }
 
-    fn directory(&self) -> Uuid {
-        Uuid([u8::try_from(self.id.0).expect("few nodes"); 16])
-    }
-
     /// Time has passed.
     pub fn tick(&mut self, env: &mut Env<'_>) {
-        let (id, directory, recorded) = (self.id, self.directory(), self.recorded);
+        let (id, directory, recorded) = (self.id, directory(self.id), self.recorded);
         let Some(up) = &mut self.up else { return };
         let Some(epoch) = up.epoch else {
             if env.now >= up.next_register {
@@ -237,7 +238,7 @@ impl Node {
             match &mut part.role {
                 Role::Leader(leader) => {
                     if let Some(stream) = up.streams.remove(&(*id, peer)) {
-                        leader.on_closed(peer, stream.id());
+                        leader.on_closed(stream.id(), stream.stamps());
                     }
                 }
                 Role::Follower(follower) if follower.following().leader == peer => follower.on_disconnected(env.moment),
@@ -252,19 +253,21 @@ impl Up {
         let Some(part) = self.parts.get_mut(&id) else { return };
         let log = self.process.log(id);
         match &mut part.role {
-            Role::Leader(leader) => match leader.wish(id, log.log_end(), LAG_MAX, env.moment) {
-                Wish::Nothing => {}
-                Wish::Isr(wish) => {
-                    let grows = wish.isr.len() > leader.leadership().isr.len();
-                    env.out.push(Out::Mark(if grows { "join proposed" } else { "leave proposed" }));
-                    self.proposals.wish(wish);
+            Role::Leader(leader) => {
+                match leader.wish(id, OwnLog { end: log.log_end(), is_whole: true }, LAG_MAX, env.moment) {
+                    Wish::Nothing => {}
+                    Wish::Isr(wish) => {
+                        let grows = wish.isr.len() > leader.leadership().isr.len();
+                        env.out.push(Out::Mark(if grows { "join proposed" } else { "leave proposed" }));
+                        if wish.hand_over {
+                            env.out.push(Out::Mark("gray leader hands over"));
+                            let request = super::metadata_log::fence(me, epoch);
+                            env.out.push(Out::Ask(ControllerRequest::Heartbeat(request), 0));
+                        }
+                        self.proposals.wish(wish);
+                    }
                 }
-                Wish::HandOver => {
-                    env.out.push(Out::Mark("gray leader hands over"));
-                    let request = super::metadata_log::fence(me, epoch);
-                    env.out.push(Out::Ask(ControllerRequest::Heartbeat(request), 0));
-                }
-            },
+            }
             Role::Follower(follower) => {
                 if let Some(open) = follower.open(StreamId(self.next_stream), log, env.moment) {
                     self.next_stream += 1;
@@ -386,6 +389,7 @@ impl Up {
                     leader_broker_epoch: leader.epoch,
                     me,
                     my_broker_epoch: my_epoch,
+                    my_directory: directory(me),
                 };
                 match &mut part.role {
                     Role::Follower(follower) => follower.on_following(following, env.moment),
@@ -425,10 +429,10 @@ impl Up {
                 }
             }
             StreamBody::Report(report) => {
-                let before = leader.fenced_count();
-                leader.on_report(message.stream, &message.stamps, report, env.moment);
-                if leader.fenced_count() > before {
+                if leader.on_report(message.stream, &message.stamps, report, env.moment).is_err() {
                     env.out.push(Out::Mark("report fenced"));
+                    let close = StreamMessage { body: StreamBody::Close, ..message.clone() };
+                    env.out.push(Out::Send(from, close.encode()));
                 }
             }
             StreamBody::Credit(bytes) => {
@@ -492,13 +496,11 @@ impl Up {
         let done = job.run(&self.process.access).expect("the disk is whole");
         let Some(Part { role: Role::Leader(leader), .. }) = self.parts.get_mut(&id) else { return };
         let Some(lead) = self.streams.get_mut(&(id, follower)).filter(|lead| lead.id() == stream) else { return };
-        let batches = match done {
-            ReadDone::Batches { batches, .. } => batches,
-            ReadDone::Moved => Vec::new(),
-            ReadDone::Damaged(hole) => panic!("{hole:?}"),
-        };
+        if let ReadDone::Damaged(hole) = &done {
+            panic!("{hole:?}");
+        }
         env.out.push(Out::Mark("catch-up read from disk"));
-        if let PushPlan::Push(push) = lead.on_read(leader, self.process.log(id), batches, env.probe) {
+        if let PushPlan::Push(push) = lead.on_read(leader, self.process.log(id), done, env.probe) {
             env.out.push(Out::Send(follower, push.encode()));
         }
         self.after(me, env);
@@ -534,7 +536,7 @@ impl Up {
                     }
                 }
                 Role::Follower(follower) => {
-                    for message in follower.say(log) {
+                    for message in follower.say(log, false) {
                         env.out.push(Out::Send(follower.following().leader, message.encode()));
                     }
                     part.high_watermark = part.high_watermark.max(follower.high_watermark());

@@ -52,7 +52,7 @@ pub enum AppendReject {
 /// Why bytes from the leader were not appended. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FollowerReject {
-    /// They do not begin at the log's end.
+    /// They begin below the log's end.
     NotAtEnd {
         /// The log's end.
         log_end: Offset,
@@ -157,8 +157,9 @@ impl Log {
         })
     }
 
-    /// Appends whole batches as the leader of `epoch` sent them, exactly at the log's end. Checks them once more:
-    /// the leader did before, and the network lies between.
+    /// Appends whole batches as the leader of `epoch` sent them, at the log's end. Checks them once more: the leader did
+    /// before, and the network lies between. Between batches, and before the first, offsets may be missing: the leader's
+    /// log has been compacted there.
     pub fn append_as_follower(
         &mut self,
         batches: Bytes,
@@ -174,7 +175,7 @@ impl Log {
         let mut before = self.last_record_epoch();
         let mut walk = Batches::of(&batches);
         for (at, header) in walk.by_ref() {
-            if header.base_offset != end {
+            if header.base_offset < end {
                 return Err(match at {
                     0 => FollowerReject::NotAtEnd { log_end: end },
                     _ => FollowerReject::Malformed { at },

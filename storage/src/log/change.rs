@@ -6,7 +6,7 @@
 use stonelog_protocol::{LeaderEpoch, Offset};
 
 use super::covered::CoveredState;
-use super::tail::{FirstUncovered, Uncovered};
+use super::tail::Uncovered;
 use super::{Epochs, Log, Producers, Settling};
 use crate::journal::{Change, JournalEntry};
 use crate::segment::Segment;
@@ -151,8 +151,7 @@ impl Log {
         segments: Vec<Segment>,
         ticket: u64,
     ) -> JournalEntry {
-        let creation_is_known = self.covered.exists || self.tail.first_uncovered() != Some(FirstUncovered::NotWritten);
-        assert!(creation_is_known, "a log is reset when its creation is in the journal");
+        assert!(self.is_created(), "a log is reset when its creation is in the journal");
         let before = self.covered_checkpoint(None);
         self.key.generation = after.generation;
         self.producers = after.producers.clone();

@@ -10,12 +10,13 @@ fn stamps() -> Stamps {
         leader_broker_epoch: BrokerEpoch(70),
         follower: BrokerId(2),
         follower_broker_epoch: BrokerEpoch(71),
+        follower_directory: Uuid([0xcd; 16]),
         generation: StreamGeneration { recovery_epoch: 4, counter: 9 },
     }
 }
 
 fn report() -> StreamReport {
-    StreamReport { written: Offset(20), durable: Offset(18), probe: 6 }
+    StreamReport { written: Offset(20), durable: Offset(18), probe: 6, is_whole: true }
 }
 
 fn news() -> StreamNews {
@@ -36,6 +37,7 @@ fn bodies() -> Vec<StreamBody> {
         Refusal::OutOfRange { log_start: Offset(30), log_end: Offset(40) },
         Refusal::Offline,
         Refusal::Damaged,
+        Refusal::OtherDirectory,
     ];
     let mut bodies = vec![
         StreamBody::Open(open),
@@ -71,8 +73,8 @@ fn the_bytes_are_those_of_the_format() {
     let hex: String = report.iter().map(|byte| format!("{byte:02x}")).collect();
     let head = "0102000000000000000b";
     let stamps = "abababababababababababababababab0000000300000005000000010000000000000046\
-                  000000020000000000000047000000040000000900000000";
-    let fields = "000000000000001400000000000000120000000000000006";
+                  000000020000000000000047cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd0000000400000009";
+    let fields = "00000000000000140000000000000012000000000000000601";
     assert_eq!(hex, [head, stamps, fields].concat());
     assert_eq!(STREAM_HEAD_BYTES, (head.len() + stamps.len()) / 2);
     let push = messages().remove(6).encode();
@@ -116,6 +118,7 @@ fn hostile_bytes_are_refused_and_never_believed() {
     let negative = (-1i64).to_be_bytes();
     assert_eq!(with(fields, &negative), Err(StreamDecodeError::Invalid("a written position")));
     assert_eq!(with(fields + 8, &negative), Err(StreamDecodeError::Invalid("a durable position")));
+    assert_eq!(with(fields + 24, &[2]), Err(StreamDecodeError::Invalid("whether a log is whole")));
     let ahead = StreamDecodeError::Invalid("a durable position above the written one");
     assert_eq!(with(fields + 8, &21i64.to_be_bytes()), Err(ahead));
     // Every flipped bit of every message is another message or an error, and never a panic.

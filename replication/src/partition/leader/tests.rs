@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use stonelog_protocol::peer::stream::StreamGeneration;
-use stonelog_protocol::{BrokerEpoch, PartitionEpoch, PartitionIndex, Uuid};
+use stonelog_protocol::{BrokerEpoch, DirectoryId, PartitionEpoch, PartitionIndex, Uuid};
 
 use super::*;
 
@@ -18,17 +18,17 @@ fn id() -> TopicPartition {
     TopicPartition { topic_id: Uuid([7; 16]), partition: PartitionIndex(0) }
 }
 
-fn directory(broker: i32) -> Uuid {
-    Uuid([u8::try_from(broker).unwrap(); 16])
+fn directory(broker: i32) -> DirectoryId {
+    Uuid([u8::try_from(broker).expect("few brokers"); 16])
 }
 
 fn member(broker: i32) -> Member {
-    Member {
-        broker_epoch: BrokerEpoch(100 + i64::from(broker)),
-        is_active: true,
-        is_adding: false,
-        directory: directory(broker),
-    }
+    let broker_epoch = BrokerEpoch(100 + i64::from(broker));
+    Member { broker_epoch, directory: directory(broker), is_active: true, is_adding: false }
+}
+
+fn whole(end: i64) -> OwnLog {
+    OwnLog { end: Offset(end), is_whole: true }
 }
 
 fn leadership(isr: &[i32], min_isr: usize, strict: bool) -> Leadership {
@@ -65,12 +65,13 @@ fn stamps(follower: i32) -> Stamps {
         leader_broker_epoch: BrokerEpoch(101),
         follower: BrokerId(follower),
         follower_broker_epoch: BrokerEpoch(100 + i64::from(follower)),
+        follower_directory: directory(follower),
         generation: StreamGeneration { recovery_epoch: 1, counter: 0 },
     }
 }
 
 fn report(written: i64, durable: i64) -> StreamReport {
-    StreamReport { written: Offset(written), durable: Offset(durable), probe: 0 }
+    StreamReport { written: Offset(written), durable: Offset(durable), probe: 0, is_whole: true }
 }
 
 /// A follower whose log is as ours up to `end`, and to whom everything up to 1,000 was pushed.
@@ -78,13 +79,13 @@ fn follow(leader: &mut Leader, follower: i32, written: i64, durable: i64, now: I
     let stream = StreamId(u64::try_from(written).expect("positive") + 1);
     assert_eq!(leader.check_open(stream, &stamps(follower)), Ok(()));
     leader.on_opened(stream, stamps(follower), report(written, durable), Offset(written), now);
-    leader.on_pushed(BrokerId(follower), stream, Offset(1_000));
+    leader.on_pushed(stream, &stamps(follower), Offset(1_000));
 }
 
 fn wished(leader: &mut Leader, now: Instant) -> Option<BTreeSet<BrokerId>> {
-    match leader.wish(id(), leader.own.durable, LAG, now) {
+    match leader.wish(id(), whole(leader.own.durable.0), LAG, now) {
         Wish::Isr(wish) => Some(wish.isr.iter().map(|member| member.broker).collect()),
-        Wish::Nothing | Wish::HandOver => None,
+        Wish::Nothing => None,
     }
 }
 
@@ -135,8 +136,9 @@ fn the_slowest_member_of_the_set_decides_by_its_durable_position() {
     let mut leader = begin(leadership(&[1, 2], 2, true), at(20, 20), 3, now);
     follow(&mut leader, 2, 18, 5, now);
     assert_eq!(leader.high_watermark(), Offset(5));
-    assert!(!leader.on_report(StreamId(19), &stamps(2), &report(20, 5), now), "written is not durable");
-    assert!(leader.on_report(StreamId(19), &stamps(2), &report(20, 19), now));
+    let written = leader.on_report(StreamId(19), &stamps(2), &report(20, 5), now);
+    assert_eq!(written, Ok(false), "written is not durable");
+    assert_eq!(leader.on_report(StreamId(19), &stamps(2), &report(20, 19), now), Ok(true));
     assert_eq!(leader.high_watermark(), Offset(19));
 }
 
@@ -153,17 +155,18 @@ fn a_report_counts_only_with_every_stamp_of_its_session() {
         Stamps { leader: BrokerId(3), ..own },
         Stamps { leader_broker_epoch: BrokerEpoch(99), ..own },
         Stamps { follower_broker_epoch: BrokerEpoch(101), ..own },
+        Stamps { follower_directory: directory(3), ..own },
         Stamps { generation: StreamGeneration { recovery_epoch: 1, counter: 1 }, ..own },
         stamps(3),
     ];
     for (place, stamps) in wrong.iter().enumerate() {
-        assert!(!leader.on_report(StreamId(5), stamps, &report(9, 9), now), "{stamps:?}");
+        assert_eq!(leader.on_report(StreamId(5), stamps, &report(9, 9), now), Err(Fenced), "{stamps:?}");
         assert_eq!(leader.fenced_count(), place as u64 + 1);
     }
-    assert!(!leader.on_report(StreamId(4), &own, &report(9, 9), now), "an older stream");
-    assert!(!leader.on_report(StreamId(5), &own, &report(1_001, 9), now), "more than was pushed");
+    assert_eq!(leader.on_report(StreamId(4), &own, &report(9, 9), now), Err(Fenced), "an older stream");
+    assert_eq!(leader.on_report(StreamId(5), &own, &report(1_001, 9), now), Err(Fenced), "more than was pushed");
     assert_eq!(leader.high_watermark(), Offset(4));
-    assert!(leader.on_report(StreamId(5), &own, &report(9, 9), now));
+    assert_eq!(leader.on_report(StreamId(5), &own, &report(9, 9), now), Ok(true));
 }
 
 #[test]
@@ -184,6 +187,7 @@ fn a_stream_opens_only_with_present_stamps_and_never_behind_a_later_one() {
     assert_eq!(open(&leader, stamps(4)), Err(Refusal::NotReplica));
     assert_eq!(open(&leader, Stamps { leader_broker_epoch: BrokerEpoch(9), ..own }), Err(Refusal::StaleBroker));
     assert_eq!(open(&leader, Stamps { follower_broker_epoch: BrokerEpoch(9), ..own }), Err(Refusal::StaleBroker));
+    assert_eq!(open(&leader, Stamps { follower_directory: directory(9), ..own }), Err(Refusal::OtherDirectory));
     leader.on_opened(StreamId(8), own, report(4, 4), Offset(4), now);
     assert_eq!(open(&leader, own), Err(Refusal::StaleBroker), "it was sent before the one that is open");
 }
@@ -215,7 +219,7 @@ fn a_refused_set_is_settled_by_proposing_again() {
     follow(&mut leader, 2, 20, 20, now);
     assert_eq!(wished(&mut leader, now), Some(set(&[1, 2])));
     leader.on_isr_answer(Some(50));
-    leader.on_closed(BrokerId(2), StreamId(21));
+    leader.on_closed(StreamId(21), &stamps(2));
     assert_eq!(wished(&mut leader, now), Some(set(&[1])), "the committed set raises the partition epoch");
 }
 
@@ -257,11 +261,81 @@ fn a_fenced_or_re_registered_broker_does_not_join() {
 }
 
 #[test]
+fn a_follower_counts_only_with_the_directory_assigned_to_it() {
+    let now = start();
+    let mut leader = begin(leadership(&[1, 2], 1, true), at(20, 20), 3, now);
+    follow(&mut leader, 2, 10, 10, now);
+    assert_eq!(leader.high_watermark(), Offset(10));
+    // The controller gives the replica another directory of the same incarnation.
+    let moved = |isr: &[i32]| {
+        let mut moved = Leadership { partition_epoch: PartitionEpoch(10), image_index: 51, ..leadership(isr, 1, true) };
+        moved.members.insert(BrokerId(2), Member { directory: directory(9), ..member(2) });
+        moved
+    };
+    leader.on_leadership(moved(&[1, 2]), Offset(20), now);
+    assert_eq!(leader.on_report(StreamId(11), &stamps(2), &report(20, 20), now), Err(Fenced));
+    assert_eq!(leader.high_watermark(), Offset(10), "what the old directory holds is not the replica's");
+    assert_eq!(leader.check_open(StreamId(12), &stamps(2)), Err(Refusal::OtherDirectory));
+    let anew = Stamps { follower_directory: directory(9), ..stamps(2) };
+    assert_eq!(leader.check_open(StreamId(12), &anew), Ok(()));
+}
+
+#[test]
+fn only_a_whole_replica_joins_and_a_damaged_one_leaves() {
+    let now = start();
+    let mut leader = begin(leadership(&[1], 1, true), at(20, 20), 3, now);
+    follow(&mut leader, 2, 20, 20, now);
+    let damaged = StreamReport { is_whole: false, ..report(20, 20) };
+    assert_eq!(leader.on_report(StreamId(21), &stamps(2), &damaged, now), Ok(false));
+    assert_eq!(wished(&mut leader, now), None);
+    leader.on_report(StreamId(21), &stamps(2), &report(20, 20), now).expect("its own session");
+    assert_eq!(wished(&mut leader, now), Some(set(&[1, 2])));
+
+    let mut leader = begin(leadership(&[1, 2], 1, true), at(20, 20), 3, now);
+    follow(&mut leader, 2, 20, 20, now);
+    assert_eq!(wished(&mut leader, now), None);
+    leader.on_report(StreamId(21), &stamps(2), &damaged, now).expect("its own session");
+    let Wish::Isr(wish) = leader.wish(id(), OwnLog { end: Offset(20), is_whole: false }, LAG, now) else {
+        panic!("a wish")
+    };
+    assert_eq!(wish.isr.iter().map(|member| (member.broker, member.is_whole)).collect::<Vec<_>>(), [(ME, false)]);
+    assert_eq!((wish.damaged, wish.hand_over), (vec![BrokerId(2)], false), "nobody whole could take over");
+}
+
+#[test]
+fn a_damaged_leader_hands_over_to_a_member() {
+    let now = start();
+    let mut leader = begin(leadership(&[1, 2], 1, true), at(20, 20), 3, now);
+    follow(&mut leader, 2, 20, 20, now);
+    let Wish::Isr(wish) = leader.wish(id(), OwnLog { end: Offset(20), is_whole: false }, LAG, now) else {
+        panic!("a wish")
+    };
+    assert!(wish.hand_over);
+    assert_eq!(wish.isr.iter().map(|member| member.is_whole).collect::<Vec<_>>(), [false, true]);
+}
+
+#[test]
+fn an_earlier_incarnations_stream_of_the_same_number_closes_nothing() {
+    let now = start();
+    let mut leader = begin(leadership(&[1], 1, true), at(20, 20), 3, now);
+    let stream = StreamId(21);
+    leader.on_opened(stream, stamps(2), report(10, 10), Offset(10), now);
+    let earlier = Stamps { follower_broker_epoch: BrokerEpoch(9), ..stamps(2) };
+    leader.on_pushed(stream, &earlier, Offset(20));
+    assert_eq!(leader.on_report(stream, &stamps(2), &report(20, 20), now), Err(Fenced), "nothing was pushed to it");
+    leader.on_pushed(stream, &stamps(2), Offset(20));
+    leader.on_closed(stream, &earlier);
+    assert_eq!(leader.on_report(stream, &stamps(2), &report(20, 20), now), Ok(false), "its stream is open");
+    leader.on_closed(stream, &stamps(2));
+    assert_eq!(leader.on_report(stream, &stamps(2), &report(20, 20), now), Err(Fenced));
+}
+
+#[test]
 fn a_proposal_names_the_registration_and_the_directory_each_member_followed_under() {
     let now = start();
     let mut leader = begin(leadership(&[1], 1, true), at(20, 20), 3, now);
     follow(&mut leader, 2, 20, 20, now);
-    let Wish::Isr(wish) = leader.wish(id(), Offset(20), LAG, now) else { panic!("a wish") };
+    let Wish::Isr(wish) = leader.wish(id(), whole(20), LAG, now) else { panic!("a wish") };
     let members = [(1, 101), (2, 102)].map(|(broker, epoch)| InSyncReplica {
         broker: BrokerId(broker),
         epoch: Some(BrokerEpoch(epoch)),
@@ -279,9 +353,9 @@ fn a_member_leaves_when_it_was_behind_for_too_long() {
     follow(&mut leader, 2, 20, 20, now);
     follow(&mut leader, 3, 20, 20, now);
     let later = now + LAG;
-    leader.wish(id(), Offset(20), LAG, later);
+    leader.wish(id(), whole(20), LAG, later);
     leader.on_own_positions(at(30, 30));
-    leader.on_report(StreamId(21), &stamps(2), &report(25, 25), later);
+    leader.on_report(StreamId(21), &stamps(2), &report(25, 25), later).expect("its own session");
     assert_eq!(wished(&mut leader, later + LAG), None, "not longer than the limit");
     assert_eq!(wished(&mut leader, later + LAG + Duration::from_millis(1)), Some(set(&[1])));
 }
@@ -296,7 +370,7 @@ fn a_member_that_keeps_up_with_where_the_leader_was_stays() {
         let moment = now + step * Duration::from_secs(6);
         let end = 20 + 10 * i64::from(step);
         leader.on_own_positions(at(end, end));
-        leader.on_report(StreamId(21), &stamps(2), &report(end - 10, end - 10), moment);
+        leader.on_report(StreamId(21), &stamps(2), &report(end - 10, end - 10), moment).expect("its own session");
         assert_eq!(wished(&mut leader, moment), None, "step {step}");
     }
 }
@@ -315,13 +389,16 @@ fn a_leader_whose_journal_stands_still_hands_over() {
     let now = start();
     let mut leader = begin(leadership(&[1, 2], 1, true), at(20, 20), 3, now);
     follow(&mut leader, 2, 20, 20, now);
-    assert_eq!(leader.wish(id(), Offset(25), LAG, now + LAG), Wish::Nothing);
-    assert_eq!(leader.wish(id(), Offset(25), LAG, now + LAG + LAG), Wish::HandOver);
+    assert_eq!(leader.wish(id(), whole(25), LAG, now + LAG), Wish::Nothing);
+    let Wish::Isr(wish) = leader.wish(id(), whole(25), LAG, now + LAG + LAG) else { panic!("a wish") };
+    assert!(wish.hand_over && wish.isr.len() == 2);
+    leader.on_isr_answer(Some(50));
+    assert_eq!(leader.wish(id(), whole(25), LAG, now + LAG * 3), Wish::Nothing, "not over and over");
     leader.on_own_positions(at(25, 22));
-    assert_eq!(leader.wish(id(), Offset(25), LAG, now + LAG + LAG), Wish::Nothing);
+    assert_eq!(leader.wish(id(), whole(25), LAG, now + LAG + LAG), Wish::Nothing);
     let mut alone = begin(leadership(&[1], 1, true), at(20, 20), 3, now);
-    alone.wish(id(), Offset(25), LAG, now);
-    assert_eq!(alone.wish(id(), Offset(25), LAG, now + LAG + LAG), Wish::Nothing, "nobody else can lead");
+    alone.wish(id(), whole(25), LAG, now);
+    assert_eq!(alone.wish(id(), whole(25), LAG, now + LAG + LAG), Wish::Nothing, "nobody else can lead");
 }
 
 #[test]
@@ -336,7 +413,7 @@ fn reports_of_an_ended_epoch_count_no_more() {
         ..leadership(&[1, 2], 2, true)
     };
     leader.on_leadership(next, Offset(20), now);
-    assert!(!leader.on_report(StreamId(11), &stamps(2), &report(20, 20), now));
+    assert_eq!(leader.on_report(StreamId(11), &stamps(2), &report(20, 20), now), Err(Fenced));
     assert_eq!(leader.high_watermark(), Offset(10));
 }
 
@@ -347,9 +424,9 @@ fn a_probe_is_confirmed_by_members_that_reported_after_it() {
     follow(&mut leader, 2, 20, 20, now);
     follow(&mut leader, 3, 20, 20, now);
     let echo = |probe| StreamReport { probe, ..report(20, 20) };
-    leader.on_report(StreamId(21), &stamps(2), &echo(4), now);
-    leader.on_report(StreamId(21), &stamps(3), &echo(5), now);
+    assert!(leader.on_report(StreamId(21), &stamps(2), &echo(4), now).is_ok());
+    assert!(leader.on_report(StreamId(21), &stamps(3), &echo(5), now).is_ok());
     assert_eq!(leader.confirmed(5), 0, "3 is no member");
-    leader.on_report(StreamId(21), &stamps(2), &echo(5), now);
+    assert!(leader.on_report(StreamId(21), &stamps(2), &echo(5), now).is_ok());
     assert_eq!(leader.confirmed(5), 1);
 }

@@ -1,0 +1,289 @@
+//! The follower's end, message by message.
+
+use stonelog_protocol::peer::stream::Diverging;
+use stonelog_protocol::{BrokerEpoch, Uuid};
+
+use super::super::test_log::{TestLog, id};
+use super::*;
+
+const CREDIT: u32 = 1_000;
+
+fn start() -> Instant {
+    crate::runtime::clock::Clock.mono()
+}
+
+fn following(epoch: i32) -> Following {
+    Following {
+        partition: id(),
+        leader_epoch: LeaderEpoch(epoch),
+        leader: BrokerId(1),
+        leader_broker_epoch: BrokerEpoch(101),
+        me: BrokerId(2),
+        my_broker_epoch: BrokerEpoch(102),
+        my_directory: Uuid([2; 16]),
+    }
+}
+
+fn follower(epoch: i32, high_watermark: i64, now: Instant) -> Follower {
+    Follower::begin(following(epoch), Offset(high_watermark), CREDIT, now)
+}
+
+/// A leader's log of that many records in epoch 1, and another log with the first `held` of them, durable.
+fn logs(count: usize, held: i64) -> (TestLog, TestLog) {
+    let (mut leader, mut own) = (TestLog::new(true), TestLog::new(true));
+    leader.lead(1, count).sync();
+    if held > 0 {
+        own.follow(1, leader.bytes(0, held)).expect("it begins there");
+        own.sync();
+    }
+    (leader, own)
+}
+
+fn news(high_watermark: i64) -> StreamNews {
+    StreamNews { high_watermark: Offset(high_watermark), log_start: Offset(0), probe: 0 }
+}
+
+/// Opens stream 5 and has it answered.
+fn streaming(follower: &mut Follower, log: &Log, now: Instant) -> StreamMessage {
+    let open = follower.open(StreamId(5), log, now).expect("it is time");
+    let opened = StreamMessage { body: StreamBody::Opened(news(0)), ..open.clone() };
+    assert_eq!(follower.on_message(&opened, log, now), []);
+    assert!(follower.is_streaming());
+    opened
+}
+
+fn push(of: &StreamMessage, number: u64, base: i64, batches: Bytes, high_watermark: i64) -> StreamMessage {
+    let push = Push { number, base: Offset(base), news: news(high_watermark), batches: vec![batches] };
+    StreamMessage { body: StreamBody::Push(push), ..of.clone() }
+}
+
+fn with(of: &StreamMessage, body: StreamBody) -> StreamMessage {
+    StreamMessage { body, ..of.clone() }
+}
+
+#[test]
+fn a_stream_opens_where_the_log_ends_with_what_of_it_is_written_and_durable() {
+    let now = start();
+    let (leader, mut own) = logs(6, 2);
+    own.follow(1, leader.bytes(2, 4)).expect("at the end");
+    own.write();
+    own.follow(1, leader.bytes(4, 5)).expect("at the end");
+    let mut follower = follower(1, 0, now);
+    let open = follower.open(StreamId(5), &own.log, now).expect("it is time");
+    let report = StreamReport { written: Offset(4), durable: Offset(2), probe: 0, is_whole: true };
+    let expected = OpenStream { fetch_offset: Offset(5), last_fetched_epoch: LeaderEpoch(1), report, credit: CREDIT };
+    assert_eq!((open.stream, open.body), (StreamId(5), StreamBody::Open(expected)));
+    assert_eq!(open.stamps, following(1).stamps(own.log.key().generation));
+    assert_eq!(open.stamps.follower_directory, Uuid([2; 16]));
+}
+
+#[test]
+fn an_open_without_an_answer_is_repeated_after_its_time_only() {
+    let now = start();
+    let (_, own) = logs(1, 0);
+    let mut follower = follower(1, 0, now);
+    assert!(follower.open(StreamId(5), &own.log, now).is_some());
+    assert_eq!(follower.open(StreamId(6), &own.log, now + OPEN_TIME_MAX), None);
+    assert!(follower.open(StreamId(6), &own.log, now + OPEN_TIME_MAX + RETRY_AFTER).is_some());
+}
+
+#[test]
+fn nothing_is_opened_before_a_cut_or_the_creation_is_in_the_journal() {
+    let now = start();
+    let (_, mut own) = logs(4, 4);
+    own.cut(2);
+    let mut follower = follower(1, 0, now);
+    assert_eq!(follower.open(StreamId(5), &own.log, now), None, "the old end may come back");
+    own.sync();
+    assert!(follower.open(StreamId(5), &own.log, now).is_some());
+
+    let mut fresh = TestLog::just_made(true);
+    let mut another = Follower::begin(following(1), Offset(0), CREDIT, now);
+    assert_eq!(another.open(StreamId(6), &fresh.log, now), None, "nothing could reset it");
+    fresh.write();
+    assert!(another.open(StreamId(6), &fresh.log, now).is_some());
+}
+
+#[test]
+fn pushes_are_appended_in_their_order_and_a_missing_one_ends_the_stream() {
+    let now = start();
+    let (leader, mut own) = logs(6, 0);
+    let mut follower = follower(1, 0, now);
+    let stream = streaming(&mut follower, &own.log, now);
+    let batches = leader.bytes(0, 2);
+    let effects = follower.on_message(&push(&stream, 0, 0, batches.clone(), 1), &own.log, now);
+    assert_eq!(effects, [Effect::Append(batches.clone())]);
+    own.follow(1, batches).expect("at the end");
+    follower.on_appended(Ok(10), &own.log, now);
+    let third = push(&stream, 2, 2, leader.bytes(2, 4), 1);
+    assert_eq!(follower.on_message(&third, &own.log, now), [], "number 1 is missing");
+    assert!(!follower.is_streaming());
+    assert_eq!(follower.open(StreamId(6), &own.log, now), None);
+    assert!(follower.open(StreamId(6), &own.log, now + RETRY_AFTER).is_some());
+}
+
+#[test]
+fn a_push_that_does_not_begin_at_the_logs_end_ends_the_stream() {
+    let now = start();
+    let (leader, own) = logs(6, 2);
+    let mut follower = follower(1, 0, now);
+    let stream = streaming(&mut follower, &own.log, now);
+    assert_eq!(follower.on_message(&push(&stream, 0, 3, leader.bytes(3, 4), 0), &own.log, now), []);
+    assert!(!follower.is_streaming());
+}
+
+#[test]
+fn a_message_of_another_stream_or_with_another_stamp_changes_nothing_and_is_counted() {
+    let now = start();
+    let (leader, own) = logs(6, 2);
+    let mut follower = follower(1, 0, now);
+    let stream = streaming(&mut follower, &own.log, now);
+    let good = push(&stream, 0, 2, leader.bytes(2, 4), 2);
+    let stamps = good.stamps;
+    let other = |stamps| StreamMessage { stamps, ..good.clone() };
+    let wrong = [
+        StreamMessage { stream: StreamId(4), ..good.clone() },
+        other(Stamps { leader_epoch: LeaderEpoch(0), ..stamps }),
+        other(Stamps { leader_broker_epoch: BrokerEpoch(9), ..stamps }),
+        other(Stamps { follower_broker_epoch: BrokerEpoch(9), ..stamps }),
+        other(Stamps { follower_directory: Uuid([9; 16]), ..stamps }),
+        other(Stamps { generation: StreamGeneration { recovery_epoch: 1, counter: 9 }, ..stamps }),
+    ];
+    for (place, message) in wrong.iter().enumerate() {
+        assert_eq!(follower.on_message(message, &own.log, now), []);
+        assert_eq!(follower.fenced_count(), place as u64 + 1);
+    }
+    assert!(follower.is_streaming());
+    assert_eq!(follower.on_message(&good, &own.log, now).len(), 1);
+}
+
+#[test]
+fn a_new_epoch_of_the_leader_ends_the_stream_and_the_next_opens_at_once() {
+    let now = start();
+    let (leader, own) = logs(6, 2);
+    let mut follower = follower(1, 0, now);
+    let stream = streaming(&mut follower, &own.log, now);
+    follower.on_following(following(1), now);
+    assert!(follower.is_streaming(), "nothing new");
+    follower.on_following(following(2), now);
+    assert_eq!(follower.on_message(&push(&stream, 0, 2, leader.bytes(2, 4), 2), &own.log, now), []);
+    let open = follower.open(StreamId(6), &own.log, now).expect("it is time");
+    assert_eq!(open.stamps.leader_epoch, LeaderEpoch(2));
+}
+
+#[test]
+fn each_position_is_reported_once_and_credit_comes_back_for_what_is_written() {
+    let now = start();
+    let (leader, mut own) = logs(6, 0);
+    let mut follower = follower(1, 0, now);
+    let stream = streaming(&mut follower, &own.log, now);
+    let batches = leader.bytes(0, 3);
+    follower.on_message(&push(&stream, 0, 0, batches.clone(), 0), &own.log, now);
+    own.follow(1, batches).expect("at the end");
+    follower.on_appended(Ok(300), &own.log, now);
+    let say = |follower: &mut Follower, log: &Log, withhold: bool| -> Vec<StreamBody> {
+        follower.say(log, withhold).into_iter().map(|message| message.body).collect()
+    };
+    assert_eq!(say(&mut follower, &own.log, false), [], "nothing is written");
+    own.write();
+    let report = |durable: i64| StreamReport { written: Offset(3), durable: Offset(durable), probe: 0, is_whole: true };
+    assert_eq!(say(&mut follower, &own.log, true), [StreamBody::Report(report(0))], "no room for more");
+    assert_eq!(say(&mut follower, &own.log, false), [StreamBody::Credit(300)]);
+    own.sync();
+    assert_eq!(say(&mut follower, &own.log, false), [StreamBody::Report(report(3))]);
+    assert_eq!(say(&mut follower, &own.log, false), []);
+}
+
+#[test]
+fn a_log_that_parts_from_the_leaders_is_cut_where_both_agree() {
+    let now = start();
+    let (_, mut own) = logs(4, 2);
+    own.lead(2, 3).sync();
+    assert_eq!(own.log.log_end(), Offset(5));
+    let mut follower = follower(3, 2, now);
+    let open = follower.open(StreamId(5), &own.log, now).expect("it is time");
+    let diverging = Diverging { epoch: LeaderEpoch(1), end: Offset(4) };
+    let effects = follower.on_message(&with(&open, StreamBody::Diverging(diverging)), &own.log, now);
+    assert_eq!(effects, [Effect::Cut { cut: Cut::To(Offset(2)), lost: None }]);
+}
+
+#[test]
+fn a_strict_follower_stops_rather_than_cut_below_its_high_watermark_and_a_relaxed_one_reports() {
+    let now = start();
+    let cut_at_one = |strict: bool| {
+        let mut own = TestLog::new(strict);
+        own.lead(1, 4).sync();
+        let mut follower = follower(3, 3, now);
+        let open = follower.open(StreamId(5), &own.log, now).expect("it is time");
+        let diverging = StreamBody::Diverging(Diverging { epoch: LeaderEpoch(1), end: Offset(1) });
+        let effects = follower.on_message(&with(&open, diverging), &own.log, now);
+        let later = follower.open(StreamId(6), &own.log, now + OPEN_TIME_MAX * 10);
+        (effects, follower.high_watermark(), later.is_some())
+    };
+    let stopped = Stopped::BelowWatermark { to: Offset(1), high_watermark: Offset(3) };
+    assert_eq!(cut_at_one(true), (vec![Effect::Stop(stopped)], Offset(3), false));
+    let lost = Some((Offset(1), Offset(3)));
+    assert_eq!(cut_at_one(false), (vec![Effect::Cut { cut: Cut::To(Offset(1)), lost }], Offset(1), true));
+}
+
+#[test]
+fn what_the_leader_has_deleted_goes_and_a_log_wholly_below_begins_anew() {
+    let now = start();
+    let (_, own) = logs(4, 3);
+    let mut follower = follower(1, 1, now);
+    let stream = streaming(&mut follower, &own.log, now);
+    let moved = StreamNews { log_start: Offset(2), ..news(3) };
+    let effects = follower.on_message(&with(&stream, StreamBody::News(moved)), &own.log, now);
+    assert_eq!(effects, [Effect::AdvanceLogStart(Offset(2))]);
+    follower.on_disconnected(now);
+    let open = follower.open(StreamId(6), &own.log, now).expect("it is time");
+    let refused = StreamBody::Refused(Refusal::OutOfRange { log_start: Offset(9), log_end: Offset(12) });
+    let effects = follower.on_message(&with(&open, refused), &own.log, now);
+    assert_eq!(effects, [Effect::Cut { cut: Cut::Reset(Offset(9)), lost: None }]);
+    assert_eq!(follower.high_watermark(), Offset(9));
+}
+
+#[test]
+fn the_high_watermark_stays_within_the_log_and_never_goes_back() {
+    let now = start();
+    let (_, own) = logs(6, 3);
+    let mut follower = follower(1, 2, now);
+    let stream = streaming(&mut follower, &own.log, now);
+    assert_eq!(follower.high_watermark(), Offset(2), "the leader knew less");
+    follower.on_message(&with(&stream, StreamBody::News(news(5))), &own.log, now);
+    assert_eq!(follower.high_watermark(), Offset(3), "what is not here is not known to be the leader's");
+    follower.on_message(&with(&stream, StreamBody::News(news(1))), &own.log, now);
+    assert_eq!(follower.high_watermark(), Offset(3));
+}
+
+#[test]
+fn streams_that_end_again_and_again_are_opened_less_and_less_often_until_records_come() {
+    let now = start();
+    let (leader, mut own) = logs(6, 2);
+    let mut follower = follower(1, 0, now);
+    let mut at = now;
+    for pause in [50, 100, 200, 400, 800, 1_000, 1_000].map(Duration::from_millis) {
+        let stream = streaming(&mut follower, &own.log, at);
+        follower.on_message(&with(&stream, StreamBody::Close), &own.log, at);
+        assert_eq!(follower.open(StreamId(5), &own.log, at + pause - Duration::from_millis(1)), None, "{pause:?}");
+        at += pause;
+    }
+    let stream = streaming(&mut follower, &own.log, at);
+    let batches = leader.bytes(2, 3);
+    follower.on_message(&push(&stream, 0, 2, batches.clone(), 0), &own.log, at);
+    own.follow(1, batches).expect("at the end");
+    follower.on_appended(Ok(10), &own.log, at);
+    follower.on_message(&with(&stream, StreamBody::Close), &own.log, at);
+    assert!(follower.open(StreamId(5), &own.log, at + RETRY_AFTER).is_some());
+}
+
+#[test]
+fn batches_that_the_log_refuses_end_the_stream() {
+    let now = start();
+    let (_, own) = logs(6, 2);
+    let mut follower = follower(1, 0, now);
+    streaming(&mut follower, &own.log, now);
+    follower.on_appended(Err(FollowerReject::Malformed { at: 0 }), &own.log, now);
+    assert!(!follower.is_streaming());
+    assert_eq!(follower.open(StreamId(6), &own.log, now), None);
+}

@@ -1,0 +1,200 @@
+//! The leader's end, plan by plan.
+
+use std::collections::BTreeMap;
+
+use stonelog_protocol::peer::stream::{StreamGeneration, StreamReport};
+use stonelog_protocol::{BrokerEpoch, BrokerId, PartitionEpoch, Uuid};
+use stonelog_storage::holes::{Cause, Hole};
+
+use super::super::test_log::{TestLog, id};
+use super::*;
+use crate::partition::leader::{Beginning, Positions};
+use crate::partition::{Leadership, Member};
+
+fn start() -> Instant {
+    crate::runtime::clock::Clock.mono()
+}
+
+fn leader(log: &Log, epoch: i32) -> Leader {
+    let member = |broker: i32| Member {
+        broker_epoch: BrokerEpoch(100 + i64::from(broker)),
+        directory: Uuid([broker as u8; 16]),
+        is_active: true,
+        is_adding: false,
+    };
+    let members: BTreeMap<_, _> = [1, 2].map(|broker| (BrokerId(broker), member(broker))).into();
+    let leadership = Leadership {
+        leader_epoch: LeaderEpoch(epoch),
+        partition_epoch: PartitionEpoch(1),
+        isr: [BrokerId(1)].into(),
+        min_isr: 1,
+        strict: true,
+        image_index: 1,
+        members,
+    };
+    let own = Positions { written: log.written(), durable: log.durable() };
+    let at = Beginning { own, high_watermark: log.log_start(), epoch_start: log.log_end() };
+    Leader::begin(BrokerId(1), leadership, at, start())
+}
+
+fn stamps(epoch: i32) -> Stamps {
+    Stamps {
+        partition: id(),
+        leader_epoch: LeaderEpoch(epoch),
+        leader: BrokerId(1),
+        leader_broker_epoch: BrokerEpoch(101),
+        follower: BrokerId(2),
+        follower_broker_epoch: BrokerEpoch(102),
+        follower_directory: Uuid([2; 16]),
+        generation: StreamGeneration { recovery_epoch: 1, counter: 0 },
+    }
+}
+
+fn opens(fetch_offset: i64, last_epoch: i32, credit: u32) -> OpenStream {
+    let at = Offset(fetch_offset);
+    let report = StreamReport { written: at, durable: at, probe: 0, is_whole: true };
+    OpenStream { fetch_offset: at, last_fetched_epoch: LeaderEpoch(last_epoch), report, credit }
+}
+
+fn answer(leader: &mut Leader, log: &Log, epoch: i32, open: OpenStream) -> StreamBody {
+    super::open(leader, log, (StreamId(5), stamps(epoch)), &open, start()).answer.body
+}
+
+fn opened(leader: &mut Leader, log: &Log, epoch: i32, open: OpenStream) -> LeadStream {
+    let opening = super::open(leader, log, (StreamId(5), stamps(epoch)), &open, start());
+    assert!(matches!(opening.answer.body, StreamBody::Opened(_)), "{:?}", opening.answer);
+    opening.stream.expect("it was opened")
+}
+
+/// Number, base and bytes of a push.
+fn pushed(plan: PushPlan) -> (u64, i64, usize) {
+    match plan {
+        PushPlan::Push(StreamMessage { body: StreamBody::Push(push), .. }) => {
+            (push.number, push.base.0, push.batches.iter().map(Bytes::len).sum())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_appended_is_pushed_before_it_is_written_here() {
+    let mut log = TestLog::new(true);
+    log.lead(1, 2).sync();
+    let mut leader = leader(&log.log, 1);
+    let mut stream = opened(&mut leader, &log.log, 1, opens(0, -1, 10_000));
+    assert_eq!(pushed(stream.plan(&mut leader, &log.log, 0)), (0, 0, log.bytes(0, 2).len()));
+    assert!(matches!(stream.plan(&mut leader, &log.log, 0), PushPlan::Nothing));
+    log.lead(1, 1);
+    assert_eq!(log.log.written(), Offset(2));
+    assert_eq!(pushed(stream.plan(&mut leader, &log.log, 0)), (1, 2, log.bytes(2, 3).len()));
+}
+
+#[test]
+fn no_more_is_pushed_than_there_is_credit_but_for_a_first_batch() {
+    let mut log = TestLog::new(true);
+    log.lead(1, 4).sync();
+    let one = log.bytes(0, 1).len();
+    let credit = u32::try_from(one * 2).expect("small");
+    let mut leader = leader(&log.log, 1);
+    let mut stream = opened(&mut leader, &log.log, 1, opens(0, -1, credit));
+    assert_eq!(pushed(stream.plan(&mut leader, &log.log, 0)), (0, 0, one * 2));
+    assert!(matches!(stream.plan(&mut leader, &log.log, 0), PushPlan::Nothing));
+    stream.on_credit(1);
+    assert_eq!(pushed(stream.plan(&mut leader, &log.log, 0)), (1, 2, one), "a batch is never split");
+    stream.on_credit(credit);
+    assert_eq!(pushed(stream.plan(&mut leader, &log.log, 0)), (2, 3, one));
+}
+
+#[test]
+fn a_follower_whose_history_parts_is_told_where() {
+    let mut log = TestLog::new(true);
+    log.lead(1, 3).lead(4, 2).sync();
+    let mut leader = leader(&log.log, 4);
+    let told = |epoch, end| StreamBody::Diverging(Diverging { epoch: LeaderEpoch(epoch), end: Offset(end) });
+    assert_eq!(answer(&mut leader, &log.log, 4, opens(5, 1, 9)), told(1, 3), "more of an epoch than it had");
+    assert_eq!(answer(&mut leader, &log.log, 4, opens(2, 2, 9)), told(1, 3), "an epoch this log never had");
+    assert!(matches!(answer(&mut leader, &log.log, 4, opens(3, 1, 9)), StreamBody::Opened(_)));
+}
+
+#[test]
+fn a_follower_outside_the_log_is_told_its_range() {
+    let mut log = TestLog::new(true);
+    log.lead(1, 5).sync();
+    log.delete_below(2);
+    let mut leader = leader(&log.log, 1);
+    let range = StreamBody::Refused(Refusal::OutOfRange { log_start: Offset(2), log_end: Offset(5) });
+    assert_eq!(answer(&mut leader, &log.log, 1, opens(1, -1, 9)), range);
+    assert_eq!(answer(&mut leader, &log.log, 1, opens(6, -1, 9)), range);
+}
+
+#[test]
+fn stamps_are_judged_before_anything_else() {
+    let mut log = TestLog::new(true);
+    log.lead(1, 5).sync();
+    let mut leader = leader(&log.log, 1);
+    let opening = super::open(&mut leader, &log.log, (StreamId(5), stamps(3)), &opens(9, 1, 9), start());
+    assert_eq!(opening.answer.body, StreamBody::Refused(Refusal::UnknownEpoch(LeaderEpoch(1))));
+    assert!(opening.stream.is_none());
+}
+
+#[test]
+fn news_is_told_once_and_only_when_it_is_news() {
+    let mut log = TestLog::new(true);
+    log.lead(1, 2);
+    let mut leader = leader(&log.log, 1);
+    let mut stream = opened(&mut leader, &log.log, 1, opens(2, 1, 9));
+    assert_eq!(stream.news(&leader, &log.log, 0), None);
+    log.sync();
+    leader.on_own_positions(Positions { written: Offset(2), durable: Offset(2) });
+    let news = StreamNews { high_watermark: Offset(2), log_start: Offset(0), probe: 0 };
+    assert_eq!(stream.news(&leader, &log.log, 0).map(|message| message.body), Some(StreamBody::News(news)));
+    assert_eq!(stream.news(&leader, &log.log, 0), None);
+    let probed = StreamNews { probe: 7, ..news };
+    assert_eq!(stream.news(&leader, &log.log, 7).map(|message| message.body), Some(StreamBody::News(probed)));
+}
+
+/// A stream that waits for a read of a log's first record.
+fn reading(log: &Log) -> (Leader, LeadStream) {
+    let mut leader = leader(log, 1);
+    let stream = LeadStream { reading: true, ..opened(&mut leader, log, 1, opens(0, -1, 10_000)) };
+    (leader, stream)
+}
+
+#[test]
+fn a_read_that_found_nothing_goes_on_behind_and_what_was_compacted_away_is_left_out() {
+    let mut log = TestLog::new(true);
+    log.lead(1, 6).sync();
+    let (mut leader, mut stream) = reading(&log.log);
+    let nothing = ReadDone::Batches { batches: Vec::new(), bytes: 0, next: Offset(4) };
+    assert!(matches!(stream.on_read(&mut leader, &log.log, nothing, 0), PushPlan::Nothing));
+    assert_eq!(pushed(stream.plan(&mut leader, &log.log, 0)), (0, 0, log.bytes(4, 6).len()), "it begins at its end");
+    let (mut leader, mut stream) = reading(&log.log);
+    let batches = vec![log.bytes(0, 1), log.bytes(3, 4)];
+    let compacted = ReadDone::Batches { bytes: batches.iter().map(Bytes::len).sum(), batches, next: Offset(4) };
+    pushed(stream.on_read(&mut leader, &log.log, compacted, 0));
+    assert_eq!(pushed(stream.plan(&mut leader, &log.log, 0)), (1, 4, log.bytes(4, 6).len()));
+}
+
+#[test]
+fn a_read_of_what_moves_again_and_again_or_is_damaged_ends_the_stream() {
+    let mut log = TestLog::new(true);
+    log.lead(1, 6).sync();
+    let (mut leader, mut stream) = reading(&log.log);
+    for _ in 0..MOVES_COUNT_MAX {
+        assert!(matches!(stream.on_read(&mut leader, &log.log, ReadDone::Moved, 0), PushPlan::Nothing));
+        stream.reading = true;
+    }
+    let ended = stream.on_read(&mut leader, &log.log, ReadDone::Moved, 0);
+    assert!(matches!(ended, PushPlan::End(StreamMessage { body: StreamBody::Close, .. })), "{ended:?}");
+    let hole = Hole {
+        start: Offset(0),
+        end: Offset(1),
+        why: Cause::Journal,
+        newest: stonelog_protocol::Timestamp(0),
+        bytes: None,
+        epoch_unsure: false,
+    };
+    let (mut leader, mut stream) = reading(&log.log);
+    let ended = stream.on_read(&mut leader, &log.log, ReadDone::Damaged(hole), 0);
+    assert!(matches!(ended, PushPlan::End(_)), "{ended:?}");
+}

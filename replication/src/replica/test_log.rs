@@ -1,0 +1,103 @@
+//! A log with records, for the tests of both ends of a stream.
+
+use bytes::{Bytes, BytesMut};
+use stonelog_protocol::batch::BatchHeader;
+use stonelog_protocol::batch::build::{BatchBuilder, NewRecord};
+use stonelog_protocol::{LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicPartition, Uuid};
+use stonelog_storage::journal::{JournalEntry, JournalPosition};
+use stonelog_storage::log::{CommitSpan, FollowerReject, Log, LogConfig, Read, Truncation};
+use stonelog_storage::{LogGeneration, ReplicaKey};
+
+const NOW: Timestamp = Timestamp(1_000);
+
+pub(super) fn id() -> TopicPartition {
+    TopicPartition { topic_id: Uuid([7; 16]), partition: PartitionIndex(0) }
+}
+
+/// A log whose journal completes when the test says so.
+pub(super) struct TestLog {
+    pub(super) log: Log,
+    ticket: u64,
+}
+
+impl TestLog {
+    /// Empty, and its creation durable.
+    pub(super) fn new(strict: bool) -> TestLog {
+        let mut created = TestLog::just_made(strict);
+        created.sync();
+        created
+    }
+
+    /// Empty, and its creation on its way to the journal.
+    pub(super) fn just_made(strict: bool) -> TestLog {
+        let key = ReplicaKey { partition: id(), generation: LogGeneration { recovery_epoch: 1, counter: 0 } };
+        let ticket = stonelog_storage::log::FIRST_TICKET + 1;
+        let (log, _) = Log::create(key, LogConfig::default(), strict, Offset(0), ticket);
+        TestLog { log, ticket }
+    }
+
+    fn ticket(&mut self) -> u64 {
+        self.ticket += 1;
+        self.ticket
+    }
+
+    /// Appends that many batches of one record in an epoch, which begins if it has not.
+    pub(super) fn lead(&mut self, epoch: i32, count: usize) -> &mut TestLog {
+        if self.log.latest_epoch() != Some(LeaderEpoch(epoch)) {
+            let ticket = self.ticket();
+            self.log.begin_epoch(LeaderEpoch(epoch), ticket);
+        }
+        for _ in 0..count {
+            let mut builder = BatchBuilder::new();
+            builder.push(NewRecord::new(NOW, None, Some(b"a value")));
+            let batch = BytesMut::from(&builder.build().expect("a batch")[..]);
+            let header = BatchHeader::read(&batch).expect("just built");
+            let ticket = self.ticket();
+            self.log.append_as_leader(batch, &header, LeaderEpoch(epoch), NOW, ticket).expect("it appends");
+        }
+        self
+    }
+
+    /// Appends what a leader sent.
+    pub(super) fn follow(&mut self, epoch: i32, batches: Bytes) -> Result<JournalEntry, FollowerReject> {
+        let ticket = self.ticket();
+        self.log.append_as_follower(batches, LeaderEpoch(epoch), NOW, ticket)
+    }
+
+    /// What was queued is written, not durable.
+    pub(super) fn write(&mut self) -> &mut TestLog {
+        let at = JournalPosition(self.ticket);
+        let generation = self.log.key().generation;
+        self.log.on_written(generation, self.ticket, CommitSpan { start: at, end: JournalPosition(self.ticket + 1) });
+        self
+    }
+
+    /// Everything queued is durable.
+    pub(super) fn sync(&mut self) -> &mut TestLog {
+        self.write();
+        let generation = self.log.key().generation;
+        self.log.on_durable(generation, self.ticket);
+        self
+    }
+
+    /// Cuts; the journal has not heard of it.
+    pub(super) fn cut(&mut self, to: i64) {
+        let ticket = self.ticket();
+        let done = self.log.truncate_to(Offset(to), ticket);
+        assert!(matches!(done, Truncation::Done(_)), "{done:?}");
+    }
+
+    /// Everything below an offset is deleted.
+    pub(super) fn delete_below(&mut self, start: i64) {
+        let ticket = self.ticket();
+        self.log.advance_log_start(Offset(start), ticket).expect("it moves");
+    }
+
+    /// The bytes of the batches between two offsets.
+    pub(super) fn bytes(&self, from: i64, to: i64) -> Bytes {
+        match self.log.read(Offset(from), Offset(to), usize::MAX, true) {
+            Read::Ready(pieces, _) => pieces.concat().into(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
