@@ -157,6 +157,9 @@ fn stopped_by(node: &Node) -> String {
     let reason = node.must_stop().unwrap_or_default();
     let paths: Vec<_> = node.directories.iter().filter(|directory| directory.is_offline()).collect();
     let paths: Vec<_> = paths.iter().map(|directory| directory.path.display().to_string()).collect();
+    if paths.is_empty() {
+        return format!("{reason}; the broker stops");
+    }
     format!(
         "{reason}; the broker stops. What was acknowledged is on the device as far as the device kept it. See to the \
          device, then have it read again with `stonelog storage reopen {}` and start the broker",

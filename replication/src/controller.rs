@@ -7,6 +7,7 @@
 //! Shaped after Kafka's `ReplicationControlManager`, `ClusterControlManager` and `ConfigurationControlManager`; the
 //! texts of errors are Kafka's, for people search for them.
 
+mod activation;
 pub mod active;
 mod brokers;
 mod change;
@@ -36,6 +37,7 @@ use stonelog_protocol::{ClusterId, Timestamp, TopicId};
 
 use crate::metadata::{ApplyError, MetadataImage, MetadataRecord};
 
+pub use activation::{Activation, activation_records};
 pub use active::{ControllerError, MetadataHandle, MetadataOptions, start};
 pub use elections::PREFERRED_ELECTIONS_MAX;
 pub use entry::RECORDS_PER_ENTRY_MAX;

@@ -6,6 +6,7 @@
 //!
 //! Invariant: a key is in exactly one table; its default text passes its own validation.
 
+pub mod cluster_keys;
 pub mod definition;
 pub mod describe;
 pub mod group_keys;
@@ -18,6 +19,7 @@ pub mod topic;
 pub mod topic_keys;
 pub mod value;
 
+pub use cluster_keys::{BrokerLayers, CLUSTER_KEYS, is_cluster_key};
 pub use definition::{Constraint, Definition, Dynamic, Honour, Importance, Kind, Scope};
 pub use describe::{
     Entry, Layers, Source, Synonym, describe_broker, describe_cluster_default, describe_group, describe_topic,

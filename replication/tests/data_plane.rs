@@ -6,7 +6,8 @@ mod support;
 
 use std::sync::Arc;
 
-use stonelog_protocol::TopicId;
+use stonelog_protocol::{TopicId, Uuid};
+use stonelog_replication::controller::{ControllerRequest, RegisterBrokerRequest};
 use support::*;
 
 #[tokio::test]
@@ -78,4 +79,34 @@ async fn files_of_a_deleted_topic_go_though_nothing_else_is_written() {
     assert_holds(&again, kept, 3, 100).await;
     assert!(produce(&again, partition(gone, 0), vec![1]).await.is_err());
     again.stop().unwrap();
+}
+
+#[tokio::test]
+async fn a_process_whose_place_another_one_takes_leads_nothing_under_the_new_epoch_and_has_to_stop() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = started(directory.path(), Upkeep::OnlyForRoom, 1).await;
+    let topic = create_topic(&broker, "t").await;
+    produce_all(&broker, topic, 0..3, 100).await;
+    assert_eq!(broker.node.must_stop(), None);
+    let mut news = broker.node.watch_failures();
+    let image = broker.metadata.image();
+    let request = RegisterBrokerRequest {
+        id: broker.node.broker_id,
+        cluster_id: image.cluster_id().unwrap().clone(),
+        incarnation: Uuid([9; 16]),
+        endpoints: Vec::new(),
+        rack: None,
+        directories: Vec::new(),
+        differing: Vec::new(),
+        replaces: Some(broker.node.broker_epoch),
+    };
+    broker.metadata.submit(ControllerRequest::RegisterBroker(request)).await.unwrap();
+    news.changed().await.unwrap();
+    let reason = broker.node.must_stop().unwrap();
+    assert!(reason.contains("another process has registered broker 1"), "{reason}");
+    for lane in 0..broker.lanes.count() {
+        let index = broker.lanes.call(lane, |lane| std::future::ready(lane.image().index())).await;
+        assert_eq!(index, image.index(), "lane {lane} has not gone on to the other process's epoch");
+    }
+    broker.stop().unwrap();
 }

@@ -61,6 +61,8 @@ pub enum Guard {
     JoinBrokerEpoch,
     /// `join-directory`: a follower joins only from the directory its replica belongs into, while that is online (rule 12).
     JoinDirectory,
+    /// `cluster-defaults`: what an acknowledgement means is read from the metadata alone, not from each broker's file.
+    ClusterDefaults,
     /// `late-registration`: an incarnation takes the place only of the registration it has seen.
     LateRegistration,
     /// `previous-is-gone`: an incarnation takes the place of one that is not fenced only when that one is gone.
@@ -111,6 +113,7 @@ impl Guard {
             Guard::JoinAtWatermark => "join-at-watermark",
             Guard::JoinBrokerEpoch => "join-broker-epoch",
             Guard::JoinDirectory => "join-directory",
+            Guard::ClusterDefaults => "cluster-defaults",
             Guard::LateRegistration => "late-registration",
             Guard::PreviousIsGone => "previous-is-gone",
             Guard::MemberDirectory => "member-directory",

@@ -4,7 +4,7 @@
 //! *Differences from Kafka*: broker loggers are refused (there is no log4j here); client-metrics resources are unknown;
 //! a resource that is named twice is answered once.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use stonelog_protocol::error_code::ErrorCode;
@@ -16,7 +16,8 @@ use stonelog_protocol::messages::{DescribeConfigsRequest, DescribeConfigsRespons
 use stonelog_protocol::{BrokerId, StrBytes};
 use stonelog_replication::controller::Reject;
 use stonelog_replication::metadata::{ConfigValues, MetadataImage};
-use stonelog_replication::settings::describe::{self, Entry, Layers};
+use stonelog_replication::settings::BrokerLayers;
+use stonelog_replication::settings::describe::{self, Entry};
 use stonelog_replication::settings::topic::TopicConfig;
 
 use crate::config::broker_keys;
@@ -81,16 +82,16 @@ fn entries(
             };
             let overrides = values(image.topic_config(name));
             let replicas = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
-            let layers = OwnedLayers::of(context, image);
+            let layers = layers_of(context, image);
             Ok(describe::describe_topic(&overrides, &layers.borrow(), &context.lane.topic_config(topic), replicas))
         }
         BROKER if name.is_empty() => {
-            let layers = OwnedLayers::of(context, image);
-            Ok(describe::describe_cluster_default(broker_keys::all().iter().copied(), &layers.dynamic_default))
+            let dynamic_default = values(image.broker_config(None));
+            Ok(describe::describe_cluster_default(broker_keys::all().iter().copied(), &dynamic_default))
         }
         BROKER => match name.parse() {
             Ok(id) if BrokerId(id) == context.broker.node.broker_id => {
-                let layers = OwnedLayers::of(context, image);
+                let layers = layers_of(context, image);
                 Ok(describe::describe_broker(broker_keys::all().iter().copied(), &layers.borrow()))
             }
             Ok(_) => Err(Reject::new(
@@ -109,35 +110,15 @@ fn entries(
 /// What a new topic with these overrides would show: part of CreateTopics' answer (KIP-525).
 pub fn topic_entries(context: &RequestContext, overrides: &ConfigValues) -> Vec<Entry> {
     let image = context.image();
-    let layers = OwnedLayers::of(context, &image);
+    let layers = layers_of(context, &image);
     let config =
         TopicConfig::effective(overrides, &layers.borrow().merged()).unwrap_or_else(|_| TopicConfig::defaults());
     describe::describe_topic(overrides, &layers.borrow(), &config, 1)
 }
 
-/// The broker's values in their three layers.
-struct OwnedLayers {
-    dynamic_broker: BTreeMap<String, String>,
-    dynamic_default: BTreeMap<String, String>,
-    static_broker: BTreeMap<String, String>,
-}
-
-impl OwnedLayers {
-    fn of(context: &RequestContext, image: &MetadataImage) -> OwnedLayers {
-        OwnedLayers {
-            dynamic_broker: values(image.broker_config(Some(context.broker.node.broker_id))),
-            dynamic_default: values(image.broker_config(None)),
-            static_broker: context.broker.config.static_settings.clone(),
-        }
-    }
-
-    fn borrow(&self) -> Layers<'_> {
-        Layers {
-            dynamic_broker: &self.dynamic_broker,
-            dynamic_default: &self.dynamic_default,
-            static_broker: &self.static_broker,
-        }
-    }
+/// The broker's values in their three layers; of the keys that hold for the whole cluster the recorded ones are shown.
+fn layers_of(context: &RequestContext, image: &MetadataImage) -> BrokerLayers {
+    BrokerLayers::of(image, context.broker.node.broker_id, &context.broker.config.static_settings)
 }
 
 fn values(values: Option<&Arc<ConfigValues>>) -> ConfigValues {

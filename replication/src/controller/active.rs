@@ -16,7 +16,10 @@ use stonelog_storage::disk::Disk;
 use tokio::sync::{mpsc, oneshot};
 
 use super::rules::{ConfigRules, Defaults};
-use super::{ControllerRequest, ControllerResponse, Decision, Inputs, Reject, apply_all, bootstrap_records, decide};
+use super::{
+    Activation, ControllerRequest, ControllerResponse, Decision, Inputs, Reject, activation_records, apply_all,
+    bootstrap_records, decide,
+};
 use crate::metadata::codec::Writer;
 use crate::metadata::{MetadataImage, MetadataRecord, RecordBatch};
 use crate::quorum::node::{ProposeError, QuorumNode, QuorumOptions, StartError};
@@ -232,7 +235,11 @@ impl Active {
             clock: options.clock,
             entropy: options.entropy,
         };
-        if let Err(error) = active.settle_cluster().await {
+        let mut settled = active.settle_cluster().await;
+        if settled.is_ok() {
+            settled = active.record_defaults().await;
+        }
+        if let Err(error) = settled {
             active.node.stop().await;
             return Err(error);
         }
@@ -253,6 +260,22 @@ impl Active {
             Ok((_, Outcome::Applied)) => Ok(()),
             Ok((_, outcome)) => Err(StartError::Refused(format!("the first records were not applied: {outcome:?}"))),
             Err(error) => Err(StartError::Refused(error.to_string())),
+        }
+    }
+
+    /// What holds for the whole cluster is as this controller's configuration has it before anything is decided.
+    async fn record_defaults(&self) -> Result<(), StartError> {
+        loop {
+            let image = self.publisher.image();
+            let Activation { records, goes_on: _ } = activation_records(&image, &*self.rules);
+            if records.is_empty() {
+                return Ok(());
+            }
+            match self.propose(&image, records).await {
+                Ok((_, Outcome::Applied)) => {}
+                Ok((_, outcome)) => return Err(StartError::Refused(format!("defaults were not applied: {outcome:?}"))),
+                Err(error) => return Err(StartError::Refused(error.to_string())),
+            }
         }
     }
 

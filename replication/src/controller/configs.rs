@@ -8,6 +8,7 @@ use super::elections::on_min_isr_changed;
 use super::request::{AlterConfigs, ConfigEdit, ConfigOperation, IncrementalAlterConfigs};
 use super::response::{ConfigResult, ControllerResponse};
 use super::rules::{ConfigRules, ListEdit};
+use super::settings_rules::not_for_clients;
 use super::{Decision, Inputs, RECORDS_PER_REQUEST_MAX, Reject, apply_all};
 use crate::metadata::record::ConfigRecord;
 use crate::metadata::{ConfigResource, ConfigValues, MetadataImage, MetadataRecord};
@@ -164,6 +165,7 @@ fn judge(
             return Err(Reject::new(ErrorCode::BrokerIdNotRegistered, message));
         }
         ConfigResource::Broker(_) => None,
+        ConfigResource::Recorded => return Err(not_for_clients()),
         ConfigResource::Group(id) if id.is_empty() => {
             return Err(invalid("Default group resources are not allowed."));
         }

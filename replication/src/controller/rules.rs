@@ -49,6 +49,10 @@ pub trait ConfigRules: Send + Sync {
         operand: &str,
     ) -> Result<String, Reject>;
 
+    /// What this node's own configuration says of the keys that hold for the whole cluster
+    /// ([`crate::settings::CLUSTER_KEYS`]): recorded when its controller becomes active.
+    fn own_cluster_values(&self) -> ConfigValues;
+
     /// A topic's effective min ISR, from 1 to `replicas`.
     fn min_insync_replicas(&self, image: &MetadataImage, topic: &str, replicas: usize) -> usize;
 

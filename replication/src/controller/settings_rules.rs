@@ -7,6 +7,7 @@ use stonelog_protocol::error_code::ErrorCode;
 use super::Reject;
 use super::rules::{ConfigRules, ListEdit};
 use crate::metadata::{ConfigResource, ConfigValues, MetadataImage};
+use crate::settings::cluster_keys::{agreed, is_cluster_key, own_cluster_values};
 use crate::settings::{Definition, Problem, Scope, TopicConfig, judge, list, topic_key, value};
 
 /// How a broker key is found: its table belongs to the broker.
@@ -15,7 +16,8 @@ pub type KeyTable = fn(&str) -> Option<&'static Definition>;
 /// [`ConfigRules`] over the tables of keys and one broker's file.
 #[derive(Clone, Debug)]
 pub struct SettingsRules {
-    /// What the configuration file says, by broker key. Every broker of a cluster should say the same.
+    /// What the configuration file says, by broker key. Of the keys that hold for the whole cluster the metadata's
+    /// values count, not these.
     pub static_broker: BTreeMap<String, String>,
     /// Finds a broker key.
     pub broker_key: KeyTable,
@@ -24,9 +26,9 @@ pub struct SettingsRules {
 }
 
 impl SettingsRules {
-    /// What holds on every broker: the file's values under the dynamic cluster default.
-    fn inherited(&self, dynamic_default: Option<&ConfigValues>) -> BTreeMap<String, String> {
-        let mut merged = self.static_broker.clone();
+    /// What holds on every broker: the file's and the recorded values under the dynamic cluster default.
+    fn inherited(&self, image: &MetadataImage, dynamic_default: Option<&ConfigValues>) -> BTreeMap<String, String> {
+        let mut merged = agreed(&self.static_broker, image);
         merged.extend(dynamic_default.into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())));
         merged
     }
@@ -34,7 +36,7 @@ impl SettingsRules {
     fn topic_config(&self, image: &MetadataImage, topic: &str) -> Option<TopicConfig> {
         let none = ConfigValues::new();
         let overrides = image.topic_config(topic).map_or(&none, |values| values);
-        let inherited = self.inherited(image.broker_config(None).map(|values| &**values));
+        let inherited = self.inherited(image, image.broker_config(None).map(|values| &**values));
         if judge::is_internal(topic) {
             TopicConfig::effective_internal(overrides, &inherited).ok()
         } else {
@@ -50,6 +52,12 @@ impl SettingsRules {
     ) -> Result<Vec<String>, Reject> {
         for (key, text) in values {
             let definition = (self.broker_key)(key).ok_or_else(|| invalid(format!("Unknown broker config {key}")))?;
+            if !is_cluster_default && is_cluster_key(key) {
+                return Err(invalid(format!(
+                    "{key} says what an acknowledgement means and holds for all brokers: it cannot be set for one of \
+                     them. Set it for all (the broker with the empty name), or for a topic"
+                )));
+            }
             if definition.is_read_only() {
                 return Err(invalid(format!("Cannot update these configs dynamically: {key}")));
             }
@@ -59,7 +67,7 @@ impl SettingsRules {
             return Ok(Vec::new());
         }
         // A cluster default is inherited by every topic: each is judged with it.
-        let inherited = self.inherited(Some(values));
+        let inherited = self.inherited(image, Some(values));
         let mut warnings = Vec::new();
         let none = ConfigValues::new();
         for topic in image.topics() {
@@ -75,7 +83,7 @@ impl SettingsRules {
     fn definition(&self, resource: &ConfigResource, key: &str) -> Option<&'static Definition> {
         match resource {
             ConfigResource::Topic(_) => topic_key(key),
-            ConfigResource::Broker(_) => (self.broker_key)(key),
+            ConfigResource::Broker(_) | ConfigResource::Recorded => (self.broker_key)(key),
             ConfigResource::Group(_) => (self.group_key)(key),
         }
     }
@@ -91,12 +99,13 @@ impl ConfigRules for SettingsRules {
     ) -> Result<Vec<String>, Reject> {
         match resource {
             ConfigResource::Topic(name) => {
-                let inherited = self.inherited(image.broker_config(None).map(|values| &**values));
+                let inherited = self.inherited(image, image.broker_config(None).map(|values| &**values));
                 let judgement = judge::judge_topic(name, values, &inherited, replicas.unwrap_or(1))
                     .map_err(|problems| invalid(said(&problems)))?;
                 Ok(judgement.warnings.iter().map(ToString::to_string).collect())
             }
             ConfigResource::Broker(id) => self.judge_broker(image, id.is_none(), values),
+            ConfigResource::Recorded => Err(not_for_clients()),
             ConfigResource::Group(_) => {
                 for (key, text) in values {
                     let definition =
@@ -131,6 +140,10 @@ impl ConfigRules for SettingsRules {
         edited.map_err(|problem| invalid(problem.to_string()))
     }
 
+    fn own_cluster_values(&self) -> ConfigValues {
+        own_cluster_values(&self.static_broker)
+    }
+
     fn min_insync_replicas(&self, image: &MetadataImage, topic: &str, replicas: usize) -> usize {
         self.topic_config(image, topic).map_or(1, |config| config.effective_min_isr(replicas))
     }
@@ -138,6 +151,11 @@ impl ConfigRules for SettingsRules {
     fn is_strict(&self, image: &MetadataImage, topic: &str) -> bool {
         self.topic_config(image, topic).is_none_or(|config| config.is_strict())
     }
+}
+
+/// Only the controller records what its own configuration says.
+pub(super) fn not_for_clients() -> Reject {
+    Reject::new(ErrorCode::InvalidRequest, "What the controller has recorded is nobody else's to change.")
 }
 
 fn invalid(message: String) -> Reject {

@@ -1,6 +1,7 @@
 //! Given records, when one request is decided, then these records and this answer.
 
 mod brokers;
+mod cluster_defaults;
 mod damaged;
 mod elections;
 mod members;

@@ -577,6 +577,7 @@ fn encode_resource(out: &mut Writer, resource: &ConfigResource) {
             out.u8(32);
             out.text(id);
         }
+        ConfigResource::Recorded => out.u8(64),
     }
 }
 
@@ -585,6 +586,7 @@ fn decode_resource(input: &mut Reader<'_>) -> Result<ConfigResource, DecodeError
         2 => ConfigResource::Topic(input.shared_text()?),
         4 => ConfigResource::Broker(input.option(|input| input.i32().map(BrokerId))?),
         32 => ConfigResource::Group(input.shared_text()?),
+        64 => ConfigResource::Recorded,
         _ => return Err(DecodeError::Invalid("configuration resource")),
     })
 }

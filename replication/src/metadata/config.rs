@@ -18,6 +18,9 @@ pub enum ConfigResource {
     Broker(Option<BrokerId>),
     /// One group, by id.
     Group(Arc<str>),
+    /// What the active controller's own configuration says of the keys that hold for the whole cluster
+    /// ([`crate::settings::CLUSTER_KEYS`]). Written at its activation, by nobody else.
+    Recorded,
 }
 
 impl fmt::Display for ConfigResource {
@@ -27,6 +30,7 @@ impl fmt::Display for ConfigResource {
             ConfigResource::Broker(Some(id)) => write!(f, "broker {id}"),
             ConfigResource::Broker(None) => f.write_str("all brokers"),
             ConfigResource::Group(id) => write!(f, "group {id}"),
+            ConfigResource::Recorded => f.write_str("the controller"),
         }
     }
 }
@@ -37,6 +41,8 @@ pub(super) struct Configs {
     pub(super) topics: BTreeMap<Arc<str>, Arc<ConfigValues>>,
     pub(super) brokers: BTreeMap<Option<BrokerId>, Arc<ConfigValues>>,
     pub(super) groups: BTreeMap<Arc<str>, Arc<ConfigValues>>,
+    /// At most the one entry of [`ConfigResource::Recorded`].
+    pub(super) recorded: BTreeMap<(), Arc<ConfigValues>>,
 }
 
 impl Configs {
@@ -45,6 +51,7 @@ impl Configs {
             ConfigResource::Topic(name) => self.topics.get(name),
             ConfigResource::Broker(id) => self.brokers.get(id),
             ConfigResource::Group(id) => self.groups.get(id),
+            ConfigResource::Recorded => self.recorded.get(&()),
         }
     }
 
@@ -54,6 +61,7 @@ impl Configs {
             ConfigResource::Topic(name) => set_in(&mut self.topics, name, key, value),
             ConfigResource::Broker(id) => set_in(&mut self.brokers, id, key, value),
             ConfigResource::Group(id) => set_in(&mut self.groups, id, key, value),
+            ConfigResource::Recorded => set_in(&mut self.recorded, &(), key, value),
         }
     }
 
@@ -62,7 +70,8 @@ impl Configs {
         let topics = self.topics.iter().map(|(name, values)| (ConfigResource::Topic(name.clone()), values));
         let brokers = self.brokers.iter().map(|(id, values)| (ConfigResource::Broker(*id), values));
         let groups = self.groups.iter().map(|(id, values)| (ConfigResource::Group(id.clone()), values));
-        topics.chain(brokers).chain(groups)
+        let recorded = self.recorded.values().map(|values| (ConfigResource::Recorded, values));
+        topics.chain(brokers).chain(groups).chain(recorded)
     }
 }
 

@@ -141,6 +141,12 @@ impl MetadataImage {
         self.configs.brokers.get(&id)
     }
 
+    /// What the active controller recorded of the keys that hold for the whole cluster; empty when it set none of them.
+    pub fn recorded_config(&self) -> &ConfigValues {
+        static NONE: ConfigValues = ConfigValues::new();
+        self.configs.get(&ConfigResource::Recorded).map_or(&NONE, |values| &**values)
+    }
+
     /// The overrides of a group; `None` when it has none.
     pub fn group_config(&self, id: &str) -> Option<&Arc<ConfigValues>> {
         self.configs.groups.get(id)

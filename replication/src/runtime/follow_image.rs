@@ -25,7 +25,7 @@ use crate::partition::Leader;
 use crate::partition::leader::{Beginning, Leadership, Positions};
 use crate::progress::Role;
 use crate::quorum::publisher::Published;
-use crate::settings::Layers;
+use crate::settings::BrokerLayers;
 use crate::settings::topic::{TimestampType, TopicConfig};
 
 /// What a lane is given at the start: the logs that recovery found for it.
@@ -66,6 +66,12 @@ impl Lane {
     }
 
     fn apply(self: &Rc<Self>, image: &Arc<MetadataImage>, delta: &MetadataDelta, recovered: &mut Recovered) {
+        let registered = image.broker(self.node().broker_id).map(|broker| broker.epoch);
+        if let Some(later) = registered.filter(|epoch| *epoch > self.node().broker_epoch) {
+            // What the image says of this broker is another process's: it must not be led under that epoch (rule 4).
+            self.node().on_superseded(later);
+            return;
+        }
         *self.image.borrow_mut() = Arc::clone(image);
         for topic in &delta.topics_deleted {
             self.forget_topic_config(topic.id);
@@ -73,7 +79,11 @@ impl Lane {
                 self.drop_partition(TopicPartition { topic_id: topic.id, partition: PartitionIndex(index as i32) });
             }
         }
-        if delta.configs_changed.iter().any(|resource| matches!(resource, ConfigResource::Broker(_))) {
+        if delta
+            .configs_changed
+            .iter()
+            .any(|resource| matches!(resource, ConfigResource::Broker(_) | ConfigResource::Recorded))
+        {
             self.forget_topic_configs();
             for topic in image.topics() {
                 self.reconcile(image, topic, recovered);
@@ -81,7 +91,7 @@ impl Lane {
         } else {
             let reconfigured = delta.configs_changed.iter().filter_map(|resource| match resource {
                 ConfigResource::Topic(name) => image.topic_by_name(name),
-                ConfigResource::Broker(_) | ConfigResource::Group(_) => None,
+                ConfigResource::Broker(_) | ConfigResource::Group(_) | ConfigResource::Recorded => None,
             });
             for topic in reconfigured {
                 self.forget_topic_config(topic.id);
@@ -97,15 +107,8 @@ impl Lane {
 
     /// What is set of the broker's keys, by this lane's image and the broker's own configuration.
     pub fn broker_settings(&self) -> ConfigValues {
-        let image = self.image();
-        let values =
-            |values: Option<&Arc<ConfigValues>>| values.map_or_else(ConfigValues::new, |values| (**values).clone());
-        Layers {
-            dynamic_broker: &values(image.broker_config(Some(self.node().broker_id))),
-            dynamic_default: &values(image.broker_config(None)),
-            static_broker: &self.node().settings.broker_defaults,
-        }
-        .merged()
+        let node = self.node();
+        BrokerLayers::of(&self.image(), node.broker_id, &node.settings.broker_defaults).borrow().merged()
     }
 
     /// The effective settings of a topic, from this lane's image.

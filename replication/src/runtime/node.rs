@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use stonelog_protocol::{BrokerEpoch, BrokerId, DirectoryId};
@@ -64,6 +64,7 @@ pub struct Node {
     /// How many lanes there are.
     pub lane_count: usize,
     failures: Failures,
+    superseded: OnceLock<BrokerEpoch>,
     /// Markers of failed directories that are being written.
     markers: Mutex<Vec<Receiver<()>>>,
 }
@@ -99,6 +100,7 @@ impl Node {
             settings: parts.settings,
             lane_count: parts.lane_count,
             failures: Failures::default(),
+            superseded: OnceLock::new(),
             markers: Mutex::default(),
         })
     }
@@ -118,6 +120,14 @@ impl Node {
         directory.journal.fail(fault.repeat());
         self.failures.add();
         self.mark(directory, &fault.to_string());
+    }
+
+    /// Another process has registered this broker with a later epoch: whatever this one does from here on is refused.
+    pub fn on_superseded(&self, by: BrokerEpoch) {
+        if self.superseded.set(by).is_ok() {
+            tracing::error!("another process has registered broker {} with epoch {by}", self.broker_id);
+            self.failures.add();
+        }
     }
 
     /// Leaves markers that keep the directory out of use after a restart too. On a thread of its own: the device may
@@ -159,8 +169,16 @@ impl Node {
         }
     }
 
-    /// Why the broker cannot go on: its last directory, or the one with the metadata log, has failed.
+    /// Why the broker cannot go on: its last directory, or the one with the metadata log, has failed, or another process
+    /// has taken its place.
     pub fn must_stop(&self) -> Option<String> {
+        if let Some(by) = self.superseded.get() {
+            return Some(format!(
+                "another process has registered broker {} (with epoch {by}; this one's is {}): two processes have the \
+                 same node.id",
+                self.broker_id, self.broker_epoch
+            ));
+        }
         let failed = |directory: &Directory| {
             let reason = directory.health.reason()?;
             Some(format!("{}: {reason}", directory.path.display()))
@@ -175,7 +193,7 @@ impl Node {
         all.map(|all| format!("the last log directory has failed, {}", all.join("; ")))
     }
 
-    /// Changes whenever a directory fails: how many have.
+    /// Changes whenever a directory fails, or another process takes this one's place.
     pub fn watch_failures(&self) -> watch::Receiver<usize> {
         self.failures.watch()
     }

@@ -115,6 +115,23 @@ fn restart_keeps_everything_and_starts_a_new_leader_epoch() {
 }
 
 #[test]
+fn a_lone_nodes_configuration_takes_effect_at_its_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let started_with = |own: &[(&str, &str)]| {
+        let static_broker = own.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let rules = Arc::new(SettingsRules { static_broker, broker_key: |_| None, group_key: |_| None });
+        start(MetadataOptions { rules, ..options(dir.path()) }).unwrap()
+    };
+    for own in [&[("min.insync.replicas", "2")][..], &[("log.flush.interval.messages", "5")], &[]] {
+        let handle = started_with(own);
+        let recorded = handle.image().recorded_config().clone();
+        let recorded: Vec<_> = recorded.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        assert_eq!(recorded, own);
+        handle.shut_down();
+    }
+}
+
+#[test]
 fn snapshot_and_purge_then_restart_gives_the_same_image() {
     let dir = tempfile::tempdir().unwrap();
     let handle = start(options(dir.path())).unwrap();

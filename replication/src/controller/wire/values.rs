@@ -109,6 +109,8 @@ pub(super) fn write_resource(out: &mut Writer, resource: &ConfigResource) {
             out.u8(32);
             out.text(id);
         }
+        // Nobody asks for it; whoever does is refused by the controller, not by the link.
+        ConfigResource::Recorded => out.u8(64),
     }
 }
 
@@ -117,6 +119,7 @@ pub(super) fn read_resource(input: &mut Reader<'_>) -> Result<ConfigResource, De
         2 => ConfigResource::Topic(read_shared(input)?),
         4 => ConfigResource::Broker(input.option(|input| input.i32().map(BrokerId))?),
         32 => ConfigResource::Group(read_shared(input)?),
+        64 => ConfigResource::Recorded,
         _ => return Err(DecodeError::Invalid("configuration resource")),
     })
 }

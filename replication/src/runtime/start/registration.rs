@@ -12,6 +12,7 @@ use crate::controller::{
 };
 use crate::metadata::broker::ReplicaReport;
 use crate::metadata::{MetadataImage, Verdict};
+use crate::settings::cluster_keys::{Overruled, overruled};
 
 /// Registers this incarnation with what recovery proved, directory by directory.
 pub(super) async fn register(
@@ -21,6 +22,7 @@ pub(super) async fn register(
     recovered: &[RecoveredDirectory],
 ) -> Result<RegisteredBroker, StartError> {
     let image = metadata.image();
+    name_overruled(options, &image);
     let mut registrations = Vec::new();
     let mut differing = Vec::new();
     for directory in recovered {
@@ -54,6 +56,17 @@ pub(super) async fn register(
     match metadata.submit(ControllerRequest::RegisterBroker(request)).await? {
         ControllerResponse::RegisterBroker(registered) => Ok(registered),
         _ => unreachable!("the answer's variant is the request's"),
+    }
+}
+
+/// Says which lines of this broker's own configuration have no effect, for the whole cluster has agreed on others.
+fn name_overruled(options: &StartOptions, image: &MetadataImage) {
+    for Overruled { key, own, recorded } in overruled(&options.node.broker_defaults, image) {
+        tracing::warn!(
+            "{key}={own} in this broker's configuration has no effect: the key holds for all brokers, and the cluster has \
+             {} for it; set it in the controllers' configuration, or for all brokers while they run",
+            recorded.as_deref().unwrap_or("no value")
+        );
     }
 }
 
