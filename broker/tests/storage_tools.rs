@@ -177,13 +177,21 @@ fn damage_in(checked: &[Value]) -> &Value {
     }
 }
 
+/// The files of a journal that were put into use, oldest first.
+fn journals(directory: &Path) -> Vec<PathBuf> {
+    let generation = |path: &PathBuf| u64::from_le_bytes(fs::read(path).unwrap()[8..16].try_into().unwrap());
+    let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|e| e == "journal")).collect();
+    files.retain(|path| generation(path) > 0);
+    files.sort_by_key(generation);
+    files
+}
+
 /// One file of each kind, for people and for programs.
 fn dump_shows_every_kind(data_dir: &Path) {
     let log = logs(data_dir)[0].clone();
-    let journal = fs::read_dir(data_dir.join("journal")).unwrap().map(|entry| entry.unwrap().path());
-    let journal = journal.filter(|path| path.extension().is_some_and(|e| e == "journal")).max().unwrap();
-    let metadata = fs::read_dir(data_dir.join("metadata")).unwrap().map(|entry| entry.unwrap().path());
-    let metadata = metadata.filter(|path| path.extension().is_some_and(|e| e == "journal")).max().unwrap();
+    let journal = journals(&data_dir.join("journal")).pop().unwrap();
+    let metadata = journals(&data_dir.join("metadata")).pop().unwrap();
     let kinds: &[(PathBuf, &[&str])] = &[
         (log.with_extension("sum"), &["sum"]),
         (journal, &["journal_file", "commit", "entry", "end"]),
@@ -218,8 +226,7 @@ fn damage_in_the_metadata_log_is_found() {
     drop(broker);
     let (code, checked) = json(&["check"], &data_dir);
     assert_eq!(code, 0, "{checked:?}");
-    let metadata = fs::read_dir(data_dir.join("metadata")).unwrap().map(|entry| entry.unwrap().path());
-    let journal = metadata.filter(|path| path.extension().is_some_and(|e| e == "journal")).min().unwrap();
+    let journal = journals(&data_dir.join("metadata")).remove(0);
     // In the first commit, behind which there are others.
     flip(&journal, 8_192 + 70);
     let (code, checked) = json(&["check"], &data_dir);

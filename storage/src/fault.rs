@@ -60,7 +60,7 @@ impl Fault {
         if crate::mutants::Guard::FullIsNoFault.is_off() {
             return false;
         }
-        matches!(self, Fault::Io { operation: "allocate" | "create" | "mkdir", source, .. } if is_no_space(source))
+        matches!(self, Fault::Io { operation: "allocate" | "create" | "mkdir" | "rename", source, .. } if is_no_space(source))
     }
 
     /// Whether there was no file descriptor left: nothing has happened to any file; retry later.
@@ -116,6 +116,7 @@ mod tests {
         assert!(Fault::io("allocate", Path::new("f"), full()).is_out_of_space());
         assert!(Fault::io("create", Path::new("f"), full()).is_out_of_space());
         assert!(Fault::io("mkdir", Path::new("f"), full()).is_out_of_space());
+        assert!(Fault::io("rename", Path::new("f"), full()).is_out_of_space());
         assert!(!Fault::io("write", Path::new("f"), full()).is_out_of_space());
         let other = io::Error::from(io::ErrorKind::PermissionDenied);
         assert!(!Fault::io("allocate", Path::new("f"), other).is_out_of_space());

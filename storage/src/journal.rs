@@ -13,6 +13,7 @@
 mod commit;
 mod file;
 mod flusher;
+mod found;
 mod inspect;
 mod options;
 mod reader;

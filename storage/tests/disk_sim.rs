@@ -54,6 +54,22 @@ fn sectors_tear_when_asked() {
 }
 
 #[test]
+fn what_was_being_written_may_hold_neither_the_old_nor_the_new_bytes() {
+    let crashed = |tearing| {
+        (0..20).any(|seed| {
+            let disk = SimDisk::new();
+            synced_file(&disk, "/f", &[1; 8192]);
+            disk.open(Path::new("/f"), Open::ReadWrite).unwrap().write_at(0, &[IoSlice::new(&[2; 4096])]).unwrap();
+            disk.crash(seed, tearing);
+            let bytes = read(&disk, "/f");
+            assert_eq!(bytes[4096..], [1; 4096], "nobody wrote there");
+            bytes.iter().any(|byte| ![1, 2].contains(byte))
+        })
+    };
+    assert!(crashed(Tearing::Garbage) && !crashed(Tearing::Sectors));
+}
+
+#[test]
 fn names_are_lost_without_a_directory_sync() {
     let mut outcomes = std::collections::BTreeSet::new();
     for seed in 0..20 {

@@ -203,6 +203,14 @@ impl World {
         files
     }
 
+    /// The journal's files that are in use, or those that never were.
+    fn journal_files(&self, are_used: bool) -> Vec<PathBuf> {
+        let mut files = self.files_named(|name| name.ends_with(".journal"));
+        files.retain(|path| (u64_at(&self.disk.contents(path), 8) > 0) == are_used);
+        assert!(!files.is_empty(), "the class has files");
+        files
+    }
+
     /// Bytes spread over the files, each with a bit.
     fn sample(&self, files: &[PathBuf]) -> Vec<(PathBuf, u64, u8)> {
         let sizes: Vec<u64> = files.iter().map(|path| self.disk.contents(path).len() as u64).collect();
@@ -224,7 +232,7 @@ impl World {
 
     /// Bytes of the commits that no checkpoint covers, and some of all others.
     fn sample_journal(&self) -> Vec<(PathBuf, u64, u8)> {
-        let files = self.files_named(|name| name.ends_with(".journal"));
+        let files = self.journal_files(true);
         let spans: Vec<_> = self.spans.iter().filter(|written| written.span.start >= self.covered).collect();
         let mut sample = self.sample(&files);
         for (n, flip) in sample.iter_mut().enumerate().filter(|(n, _)| n % 5 > 0) {
@@ -400,7 +408,7 @@ fn journal() {
 fn spare_journal() {
     // Later a recycled file is the spare, which keeps its name.
     let world = World::after(3);
-    let files = world.files_named(|name| name.ends_with(".spare"));
+    let files = world.journal_files(false);
     for flip in world.sample(&files) {
         let judged = world.judge(&flip, &nothing());
         assert_eq!((judged.damage, judged.torn, judged.lost), (0, None, 0), "{flip:?}");

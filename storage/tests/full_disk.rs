@@ -18,14 +18,16 @@ use support::{Batch, Lane, NOW, ROOT, new_disk, partition};
 
 #[test]
 fn no_room_for_a_new_name_is_tried_again() {
-    // The directory of the replica, a segment, both files of a checkpoint.
-    for name in ["-0", ".log", "checkpoint.tmp", "checkpoint.copy.tmp"] {
+    // The directory of the replica, a segment, both files of a checkpoint, and their final names.
+    let create = ["-0", ".log", "checkpoint.tmp", "checkpoint.copy.tmp"].map(|name| (SimOperation::Create, name));
+    let rename = ["checkpoint.tmp", "checkpoint.copy.tmp"].map(|name| (SimOperation::Rename, name));
+    for (operation, name) in create.into_iter().chain(rename) {
         let disk = new_disk();
         let mut lane = Lane::start(Arc::new(disk.clone()), LogConfig::default()).unwrap();
         lane.create(0);
         let written = lane.append(0, &Batch::of(3), 0);
         lane.commit().unwrap();
-        disk.fail(SimOperation::Create, name, 0, SimFault::StorageFull);
+        disk.fail(operation, name, 0, SimFault::StorageFull);
         let mut refused = 0;
         let job = lane.logs[0].plan_flush(NOW, true, 0).unwrap();
         match job.run(&lane.access) {
@@ -43,7 +45,7 @@ fn no_room_for_a_new_name_is_tried_again() {
             refused += 1;
             lane.checkpoint().unwrap();
         }
-        assert_eq!(refused, 1, "{name}");
+        assert_eq!(refused, 1, "{operation:?} {name}");
         drop(lane);
         disk.crash(1, stonelog_storage::disk::Tearing::Blocks);
         let lane = Lane::start(Arc::new(disk), LogConfig::default()).unwrap();

@@ -31,6 +31,11 @@ fn changes_of_the_workload() -> u64 {
     disk.changes()
 }
 
+/// Of the crashes of one change, what becomes of blocks that were being written.
+fn tearing(seed: u64) -> Tearing {
+    [Tearing::Blocks, Tearing::Sectors, Tearing::Garbage][(seed % 3) as usize]
+}
+
 /// After a cut: recover, go on, and be cut once more without a fault in between.
 fn recover_and_go_on(model: &mut Model, seed: u64) {
     let mut choices = Choices::new(seed);
@@ -38,7 +43,7 @@ fn recover_and_go_on(model: &mut Model, seed: u64) {
     for _ in 0..12 {
         model.step(&mut choices).unwrap();
     }
-    model.disk.crash(seed + 1, Tearing::Sectors);
+    model.disk.crash(seed + 1, tearing(seed + 1));
     model.recover().unwrap();
 }
 
@@ -48,12 +53,11 @@ fn a_power_cut_at_any_change_loses_nothing_synced() {
     assert!(changes > 150, "the workload is worth cutting: {changes} changes");
     let mut torn_tails = 0;
     for cut in 0..changes {
-        for seed in 0..4 {
+        for seed in 0..6 {
             let mut model = Model::new(SimDisk::new());
             model.disk.cut_power_at(cut);
             assert!(workload(&mut model).is_err());
-            let tearing = if seed % 2 == 0 { Tearing::Blocks } else { Tearing::Sectors };
-            model.disk.crash(seed * 1000 + cut, tearing);
+            model.disk.crash(seed * 1000 + cut, tearing(seed));
             torn_tails += usize::from(model.recover().unwrap().torn_tail.is_some());
             model.journal = None;
             recover_and_go_on(&mut model, seed);
@@ -69,7 +73,7 @@ fn a_power_cut_at_any_change_of_a_recovery_loses_nothing_synced() {
             let mut model = Model::new(SimDisk::new());
             model.disk.cut_power_at(first_cut);
             assert!(workload(&mut model).is_err());
-            model.disk.crash(first_cut, Tearing::Sectors);
+            model.disk.crash(first_cut, tearing(first_cut));
             model
         };
         let mut model = after_first_cut();
@@ -80,7 +84,7 @@ fn a_power_cut_at_any_change_of_a_recovery_loses_nothing_synced() {
                 let mut model = after_first_cut();
                 model.disk.cut_power_at(second_cut);
                 assert!(model.recover().is_err());
-                model.disk.crash(seed * 100 + second_cut, Tearing::Sectors);
+                model.disk.crash(seed * 100 + second_cut, tearing(seed + 1));
                 recover_and_go_on(&mut model, seed);
             }
         }
@@ -122,7 +126,7 @@ fn long_runs_with_many_cuts_lose_nothing_synced() {
                     continue;
                 }
                 cuts += 1;
-                let tearing = if choices.below(2) == 0 { Tearing::Blocks } else { Tearing::Sectors };
+                let tearing = tearing(choices.below(3));
                 model.disk.crash(seed * 7919 + cuts, tearing);
                 if choices.below(3) == 0 {
                     model.disk.cut_power_at(model.disk.changes() + choices.below(8));

@@ -166,7 +166,7 @@ fn damage_of_each_class_of_file_is_found_and_named() {
         }),
         // Not the last commit, and behind what the checkpoint covers.
         ("a commit of the journal", FileKind::Journal, Severity::Damage, |root| {
-            (files(&root.join("journal"), "journal").into_iter().nth_back(1).unwrap(), 3 * 4096 + 100)
+            (used_journals(root).into_iter().nth_back(1).unwrap(), 3 * 4096 + 100)
         }),
     ];
     for (what, kind, severity, pick) in classes {
@@ -188,7 +188,16 @@ fn damage_of_each_class_of_file_is_found_and_named() {
 
 /// The journal file of the newest generation: it holds what no checkpoint covers.
 fn newest_journal(root: &Path) -> PathBuf {
-    files(&root.join("journal"), "journal").pop().unwrap()
+    used_journals(root).pop().unwrap()
+}
+
+/// The journal's files that were put into use, oldest first; their names do not tell.
+fn used_journals(root: &Path) -> Vec<PathBuf> {
+    let generation = |path: &PathBuf| u64::from_le_bytes(fs::read(path).unwrap()[8..16].try_into().unwrap());
+    let mut files = files(&root.join("journal"), "journal");
+    files.retain(|path| generation(path) > 0);
+    files.sort_by_key(generation);
+    files
 }
 
 #[test]
@@ -247,7 +256,7 @@ fn online_only_what_does_not_move_is_read_and_damage_there_is_found() {
     let root = directory.path();
     let online = CheckOptions { access: Access::Online, ..OFFLINE };
     let check = || check_log_dir(&RealDisk, root, online, &mut |_| {}).unwrap();
-    flip(&files(&root.join("journal"), "journal").into_iter().nth_back(1).unwrap(), 3 * 4096 + 100);
+    flip(&used_journals(root).into_iter().nth_back(1).unwrap(), 3 * 4096 + 100);
     assert!(check().is_whole(), "the journal is the broker's");
     flip(&files(&replica(root, 0), "log")[0], 70_000);
     let report = check();

@@ -106,6 +106,9 @@ pub enum Tearing {
     Blocks,
     /// A 512-byte sector is old or new.
     Sectors,
+    /// A 512-byte sector is old, new, or holds neither. What was synced survives only where nobody writes to a block again
+    /// of which a part is to stay: in journals.
+    Garbage,
 }
 
 impl Default for SimDisk {

@@ -1,7 +1,8 @@
 //! A journal file: two copies of its header in the first two blocks, then commits.
 //!
 //! The header gives the file its place in the one order of the journal; names say nothing. Each copy lies within one
-//! 512-byte sector, so a torn write leaves the old or the new one whole, and the newest intact copy wins.
+//! 512-byte sector, so a torn write leaves the old or the new one whole, and the newest intact copy wins. What a file
+//! is that has none: [`super::found`].
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -10,8 +11,8 @@ use std::sync::Arc;
 use super::JournalPosition;
 use super::commit::BLOCK_BYTES;
 use crate::Fault;
+use crate::disk::DiskFile;
 use crate::disk::aligned::AlignedBuffer;
-use crate::disk::{Disk, DiskFile};
 use crate::fields::{FieldReader, Short};
 
 /// Where the first commit of a file begins.
@@ -113,43 +114,32 @@ impl FileHeader {
     }
 }
 
-/// What the first blocks of a file say.
+/// What one copy of a header is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HeaderState {
-    /// At least one copy is intact.
+pub(super) enum HeaderCopy {
+    /// As it was written.
     Intact(FileHeader),
-    /// Both are zero: a prepared file that was never put into use.
+    /// As it was written, and the file had another length then.
+    OfOtherLength,
+    /// Zeroes: never written.
     Blank,
-    /// Neither is intact.
+    /// Something else.
     Damaged,
 }
 
-/// Reads the header past the page cache.
-pub(super) fn read_header(file: &dyn DiskFile, path: &Path) -> Result<HeaderState, Fault> {
-    let copies = header_copies(file, path)?;
-    let intact = copies.iter().filter_map(|copy| match copy {
-        HeaderState::Intact(header) => Some(*header),
-        _ => None,
-    });
-    Ok(match intact.max_by_key(|header| header.generation) {
-        Some(header) => HeaderState::Intact(header),
-        None if copies.iter().all(|copy| *copy == HeaderState::Blank) => HeaderState::Blank,
-        None => HeaderState::Damaged,
-    })
-}
-
 /// What each copy of the header says, read past the page cache.
-pub(super) fn header_copies(file: &dyn DiskFile, path: &Path) -> Result<[HeaderState; 2], Fault> {
+pub(super) fn header_copies(file: &dyn DiskFile, path: &Path) -> Result<[HeaderCopy; 2], Fault> {
     let mut bytes = AlignedBuffer::zeroed(FILE_HEADER_BYTES as usize);
     let read = file.read_device_at(0, &mut bytes).map_err(|e| Fault::io_at("read", path, 0, e))?;
     let len = file.len().map_err(|e| Fault::io("stat", path, e))?;
     let copy = |at: usize| {
         let block = &bytes[read.min(at)..read.min(at + BLOCK_BYTES as usize)];
         let sector = &block[..SECTOR_BYTES.min(block.len())];
-        match FileHeader::decode(sector).ok().flatten().filter(|header| header.len == len) {
-            Some(header) => HeaderState::Intact(header),
-            None if sector.iter().all(|byte| *byte == 0) => HeaderState::Blank,
-            None => HeaderState::Damaged,
+        match FileHeader::decode(sector).ok().flatten() {
+            Some(header) if header.len == len => HeaderCopy::Intact(header),
+            Some(_) => HeaderCopy::OfOtherLength,
+            None if sector.iter().all(|byte| *byte == 0) => HeaderCopy::Blank,
+            None => HeaderCopy::Damaged,
         }
     };
     Ok([copy(0), copy(BLOCK_BYTES as usize)])
@@ -162,28 +152,30 @@ pub(super) struct LiveFile {
     pub(super) header: FileHeader,
 }
 
-/// The name of a file in use.
-pub(super) fn live_name(generation: u64) -> String {
-    format!("{generation:020}.journal")
+/// Ends the name of a journal file, in use or spare.
+pub(super) const FILE_SUFFIX: &str = ".journal";
+/// Ended the name of a spare in earlier releases, which renamed a file when they put it into use.
+const OLD_SPARE_SUFFIX: &str = ".spare";
+
+/// The name of the file with a number. It keeps it for life: what becomes of the file, its header says, so that putting
+/// it into use takes no change of names, for which a full disk may have no room.
+pub(super) fn file_name(number: u64) -> String {
+    format!("{number:020}{FILE_SUFFIX}")
 }
 
-/// The name of a prepared file.
-pub(super) fn spare_name(number: u64) -> String {
-    format!("{number:020}.spare")
+/// Whether a journal file is called so.
+pub(super) fn is_file_name(name: &str) -> bool {
+    name.ends_with(FILE_SUFFIX) || name.ends_with(OLD_SPARE_SUFFIX)
 }
 
-/// Gives a prepared or recycled file its place: header durable, then its name.
-pub(super) fn put_into_use(
-    disk: &dyn Disk,
-    directory: &Path,
-    file: Arc<dyn DiskFile>,
-    old_path: &Path,
-    header: FileHeader,
-) -> Result<LiveFile, Fault> {
-    header.write(&*file, old_path)?;
-    let path = directory.join(live_name(header.generation));
-    disk.rename(old_path, &path).map_err(|e| Fault::io("rename", old_path, e))?;
-    disk.sync_dir(directory).map_err(|e| Fault::io("fsync", directory, e))?;
+/// The number in the name of a journal file, also of one that is being prepared.
+pub(super) fn number_in(name: &str) -> Option<u64> {
+    name.split_once('.').and_then(|(number, _)| number.parse().ok())
+}
+
+/// Gives a prepared or recycled file its place. It is durable when this returns.
+pub(super) fn put_into_use(file: Arc<dyn DiskFile>, path: PathBuf, header: FileHeader) -> Result<LiveFile, Fault> {
+    header.write(&*file, &path)?;
     Ok(LiveFile { file, path, header })
 }
 

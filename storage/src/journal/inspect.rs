@@ -5,7 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use super::JournalPosition;
-use super::file::{FILE_HEADER_BYTES, HeaderState, LiveFile, header_copies, read_header};
+use super::file::{FILE_HEADER_BYTES, HeaderCopy, LiveFile, header_copies, is_file_name};
+use super::found::{FoundFile, judge};
 use super::recover::{RecoveryEnd, ReplayFrom, ReplayedEntry};
 use super::scan::Scan;
 use super::spare::PREPARING_SUFFIX;
@@ -23,7 +24,7 @@ pub enum JournalFileState {
     Spare,
     /// Being zero-written; the next start removes it.
     Preparing,
-    /// Neither copy of its header is intact.
+    /// Neither copy of its header is intact, and its first commit does not tell them.
     Damaged,
 }
 
@@ -46,8 +47,8 @@ pub struct JournalFileHeader {
     pub previous_end: JournalPosition,
     /// Newest sequence known to be durable when it was put into use.
     pub durable_sequence: u64,
-    /// Whether one of the two copies of this header is damaged.
-    pub one_copy_damaged: bool,
+    /// How many of the two copies of this header are damaged; with both, the file's first commit tells it.
+    pub copies_damaged: usize,
 }
 
 /// One file of a journal.
@@ -93,12 +94,12 @@ pub fn inspect(
             let other = |state| JournalFile { path: path.clone(), bytes: entry.len, state, header: None };
             if entry.name.ends_with(PREPARING_SUFFIX) {
                 others.push(other(JournalFileState::Preparing));
-            } else if entry.name.ends_with(".journal") || entry.name.ends_with(".spare") {
+            } else if is_file_name(&entry.name) {
                 let file = disk.open(&path, Open::Read).map_err(|e| Fault::io("open", &path, e))?;
-                match read_header(&*file, &path)? {
-                    HeaderState::Intact(header) => live.push(LiveFile { file, path, header }),
-                    HeaderState::Blank => others.push(other(JournalFileState::Spare)),
-                    HeaderState::Damaged => others.push(other(JournalFileState::Damaged)),
+                match judge(&*file, &path)? {
+                    FoundFile::Used(header) => live.push(LiveFile { file, path, header }),
+                    FoundFile::Unused => others.push(other(JournalFileState::Spare)),
+                    FoundFile::Damaged => others.push(other(JournalFileState::Damaged)),
                 }
             }
         }
@@ -129,10 +130,10 @@ pub fn inspect_file(disk: &dyn Disk, path: &Path, visit: &mut dyn FnMut(Replayed
         end: JournalPosition::default(),
         ends: RecoveryEnd::default(),
     };
-    match read_header(&*file, path)? {
-        HeaderState::Blank => Ok(nothing(JournalFileState::Spare)),
-        HeaderState::Damaged => Ok(nothing(JournalFileState::Damaged)),
-        HeaderState::Intact(header) => {
+    match judge(&*file, path)? {
+        FoundFile::Unused => Ok(nothing(JournalFileState::Spare)),
+        FoundFile::Damaged => Ok(nothing(JournalFileState::Damaged)),
+        FoundFile::Used(header) => {
             let live = [LiveFile { file, path: path.to_owned(), header }];
             let begins = JournalPosition(header.base.0 + FILE_HEADER_BYTES);
             let from = ReplayFrom { position: begins, recovery_epoch: header.recovery_epoch };
@@ -145,7 +146,15 @@ pub fn inspect_file(disk: &dyn Disk, path: &Path, visit: &mut dyn FnMut(Replayed
 
 fn described(live: &LiveFile, state: JournalFileState) -> Result<JournalFile, Fault> {
     let header = &live.header;
-    let one_copy_damaged = header_copies(&*live.file, &live.path)?.contains(&HeaderState::Damaged);
+    let copies = header_copies(&*live.file, &live.path)?;
+    let is_used = copies.iter().any(|copy| matches!(copy, HeaderCopy::Intact(_)));
+    // One that was never written is of a header that the power interrupted, unless there is no other.
+    let is_damaged = |copy: &&HeaderCopy| match copy {
+        HeaderCopy::Intact(_) => false,
+        HeaderCopy::Blank => !is_used,
+        HeaderCopy::OfOtherLength | HeaderCopy::Damaged => true,
+    };
+    let copies_damaged = copies.iter().filter(is_damaged).count();
     let described = JournalFileHeader {
         generation: header.generation,
         recovery_epoch: header.recovery_epoch,
@@ -155,7 +164,7 @@ fn described(live: &LiveFile, state: JournalFileState) -> Result<JournalFile, Fa
         previous_checksum: header.previous.checksum,
         previous_end: header.previous.end,
         durable_sequence: header.durable_sequence,
-        one_copy_damaged,
+        copies_damaged,
     };
     Ok(JournalFile { path: live.path.clone(), bytes: header.len, state, header: Some(described) })
 }

@@ -8,8 +8,11 @@ use std::sync::Arc;
 use stonelog_protocol::Offset;
 
 use super::commit::BLOCK_BYTES;
-use super::file::{ChainEnd, FILE_HEADER_BYTES, FileHeader, HeaderState, LiveFile, put_into_use, read_header};
+use super::file::{
+    ChainEnd, FILE_HEADER_BYTES, FileHeader, LiveFile, file_name, is_file_name, number_in, put_into_use,
+};
 use super::flusher::{Durable, JournalFlusher};
+use super::found::{FoundFile, judge};
 use super::options::JournalOptions;
 use super::reader::JournalReader;
 use super::recycle::JournalMaintenance;
@@ -148,7 +151,7 @@ pub fn recover(
     }
     let (chain, mut ends) = Scan::run(&found.files, replay_from, visit)?;
     for path in &found.damaged {
-        tracing::error!(path = %path.display(), "both copies of a journal file's header are damaged");
+        tracing::error!(path = %path.display(), "a journal file's header and first commit are damaged");
         let place = Some((path.clone(), 0));
         ends.damage.push(JournalDamage { position: chain.end, place, hurt: Hurt::All });
     }
@@ -164,7 +167,7 @@ pub fn recover(
     let begins = JournalPosition(current.header.base.0 + FILE_HEADER_BYTES);
     let durable = Durable { sequence: chain.sequence, position: begins };
     let shared = Shared::new(disk.clone(), directory.to_owned(), options, live, found.spares, durable);
-    shared.state().next_spare_number = found.spare_number_max;
+    shared.state().last_file_number = found.number_max;
     let shared = Arc::new(shared);
     let writer = JournalWriter {
         shared: shared.clone(),
@@ -209,7 +212,7 @@ struct Found {
     generation_max: u64,
     recovery_epoch_max: u32,
     end_max: JournalPosition,
-    spare_number_max: u64,
+    number_max: u64,
 }
 
 impl Found {
@@ -219,10 +222,11 @@ impl Found {
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         for entry in entries.iter().filter(|entry| !entry.is_dir) {
             let path = directory.join(&entry.name);
+            found.number_max = found.number_max.max(number_in(&entry.name).unwrap_or(0));
             if entry.name.ends_with(PREPARING_SUFFIX) {
                 found.surplus.push(path);
-            } else if entry.name.ends_with(".journal") || entry.name.ends_with(".spare") {
-                found.add(disk, path, &entry.name)?;
+            } else if is_file_name(&entry.name) {
+                found.add(disk, path)?;
             }
         }
         disk.sync_dir(directory).map_err(|e| Fault::io("fsync", directory, e))?;
@@ -230,26 +234,21 @@ impl Found {
         Ok(found)
     }
 
-    fn add(&mut self, disk: &dyn Disk, path: PathBuf, name: &str) -> Result<(), Fault> {
-        if let Some(number) = name.strip_suffix(".spare").and_then(|number| number.parse().ok()) {
-            self.spare_number_max = self.spare_number_max.max(number);
-        }
+    fn add(&mut self, disk: &dyn Disk, path: PathBuf) -> Result<(), Fault> {
         let file = disk.open(&path, Open::ReadWrite).map_err(|e| Fault::io("open", &path, e))?;
         file.sync_data().map_err(|e| Fault::io("fdatasync", &path, e))?;
-        match read_header(&*file, &path)? {
-            HeaderState::Intact(header) => {
+        match judge(&*file, &path)? {
+            FoundFile::Used(header) => {
                 self.generation_max = self.generation_max.max(header.generation);
                 self.recovery_epoch_max = self.recovery_epoch_max.max(header.recovery_epoch);
                 self.end_max = self.end_max.max(header.end());
                 self.files.push(LiveFile { file, path, header });
             }
-            HeaderState::Blank => {
+            FoundFile::Unused => {
                 let len = file.len().map_err(|e| Fault::io("stat", &path, e))?;
                 self.spares.push(Spare { file, path, len });
             }
-            // Its name becomes another, durably, before the first commit in it is acknowledged.
-            HeaderState::Damaged if name.ends_with(".spare") => self.surplus.push(path),
-            HeaderState::Damaged => self.damaged.push(path),
+            FoundFile::Damaged => self.damaged.push(path),
         }
         Ok(())
     }
@@ -294,9 +293,8 @@ fn begin_file(
     let spare = match found.spares.pop() {
         Some(spare) => spare,
         None => {
-            found.spare_number_max += 1;
-            let name = super::file::spare_name(found.spare_number_max);
-            make_spare(disk, directory, &name, options.first_file_bytes)?
+            found.number_max += 1;
+            make_spare(disk, directory, &file_name(found.number_max), options.first_file_bytes, &mut || ())?
         }
     };
     let base = found.end_max.max(replay_from.position).0.next_multiple_of(BLOCK_BYTES);
@@ -312,5 +310,5 @@ fn begin_file(
         previous: chain,
         durable_sequence: chain.sequence,
     };
-    put_into_use(disk, directory, spare.file, &spare.path, header)
+    put_into_use(spare.file, spare.path, header)
 }

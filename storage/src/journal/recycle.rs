@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::JournalPosition;
-use super::file::spare_name;
+use super::file::file_name;
 use super::shared::Shared;
 use super::spare::{SPARES_WANTED, Spare, make_spare};
 use crate::Fault;
@@ -33,11 +33,17 @@ impl JournalMaintenance {
     /// Makes one spare file if one is wanted; whether it did. Takes as long as writing the file once.
     /// Out of space is no fault: the journal goes on, and the call may be repeated later.
     pub fn prepare_spare(&self) -> Result<bool, Fault> {
+        self.prepare_spare_telling(&mut || ())
+    }
+
+    /// As [`JournalMaintenance::prepare_spare`]; `goes_on` is called whenever the device has taken another part, so that a
+    /// file that is large can be told from a device that hangs.
+    pub fn prepare_spare_telling(&self, goes_on: &mut dyn FnMut()) -> Result<bool, Fault> {
         self.shared.check()?;
         if !self.spare_wanted() {
             return Ok(false);
         }
-        let spare = make_numbered(&self.shared)?;
+        let spare = make_numbered(&self.shared, goes_on)?;
         self.shared.state().spares.push(spare);
         Ok(true)
     }
@@ -128,13 +134,13 @@ impl JournalMaintenance {
 }
 
 /// Makes a file of the usual length under a name of its own.
-pub(super) fn make_numbered(shared: &Shared) -> Result<Spare, Fault> {
+pub(super) fn make_numbered(shared: &Shared, goes_on: &mut dyn FnMut()) -> Result<Spare, Fault> {
     let number = {
         let mut state = shared.state();
-        state.next_spare_number += 1;
-        state.next_spare_number
+        state.last_file_number += 1;
+        state.last_file_number
     };
-    let made = make_spare(&*shared.disk, &shared.directory, &spare_name(number), shared.options.file_bytes);
+    let made = make_spare(&*shared.disk, &shared.directory, &file_name(number), shared.options.file_bytes, goes_on);
     match made {
         // Nobody knows of the file yet.
         Err(fault) if fault.is_temporary() => Err(fault),

@@ -36,8 +36,8 @@ pub(super) struct State {
     pub(super) durable: Durable,
     /// Live files, by their base, that somebody removed: what they hold is here as long as this process is.
     pub(super) missing: BTreeSet<u64>,
-    /// Numbers the names of prepared files.
-    pub(super) next_spare_number: u64,
+    /// The greatest number in a file's name.
+    pub(super) last_file_number: u64,
     /// The first failure; all parts refuse from then on (rule 8).
     fault: Option<Fault>,
 }
@@ -58,7 +58,7 @@ impl Shared {
             written: recovered,
             durable: recovered,
             missing: BTreeSet::new(),
-            next_spare_number: 0,
+            last_file_number: 0,
             fault: None,
         };
         Shared {

@@ -26,12 +26,18 @@ pub(super) struct Spare {
 }
 
 /// Makes a file of `len` zeroes, durable under its name. Running out of space is reported as a failed `allocate`,
-/// wherever it happens, and leaves nothing behind.
-pub(super) fn make_spare(disk: &dyn Disk, directory: &Path, name: &str, len: u64) -> Result<Spare, Fault> {
+/// wherever it happens, and leaves nothing behind. `goes_on` is called after each part.
+pub(super) fn make_spare(
+    disk: &dyn Disk,
+    directory: &Path,
+    name: &str,
+    len: u64,
+    goes_on: &mut dyn FnMut(),
+) -> Result<Spare, Fault> {
     let path = directory.join(name);
     let preparing = directory.join(format!("{name}{PREPARING_SUFFIX}"));
     let file = disk.open(&preparing, Open::CreateNew).map_err(|e| allocate_or("create", &preparing, e))?;
-    let filled = fill(&*file, &preparing, len).and_then(|()| {
+    let filled = fill(&*file, &preparing, len, goes_on).and_then(|()| {
         disk.rename(&preparing, &path).map_err(|e| allocate_or("rename", &preparing, e))?;
         disk.sync_dir(directory).map_err(|e| Fault::io("fsync", directory, e))
     });
@@ -46,7 +52,7 @@ pub(super) fn make_spare(disk: &dyn Disk, directory: &Path, name: &str, len: u64
     }
 }
 
-fn fill(file: &dyn DiskFile, path: &Path, len: u64) -> Result<(), Fault> {
+fn fill(file: &dyn DiskFile, path: &Path, len: u64, goes_on: &mut dyn FnMut()) -> Result<(), Fault> {
     file.allocate(0, len).map_err(|e| Fault::io("allocate", path, e))?;
     let zeroes = vec![0; ZEROES_PER_WRITE.min(len as usize)];
     let mut position = 0;
@@ -56,6 +62,7 @@ fn fill(file: &dyn DiskFile, path: &Path, len: u64) -> Result<(), Fault> {
             .map_err(|e| allocate_or("write", path, e))?;
         file.start_writeback(position, bytes);
         position += bytes;
+        goes_on();
     }
     file.sync_data().map_err(|e| Fault::io("fdatasync", path, e))
 }

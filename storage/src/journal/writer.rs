@@ -173,7 +173,7 @@ impl JournalWriter {
         // Somebody may have removed one: another is made, and what the journal holds goes on.
         taken.retain(|spare| self.shared.disk.exists(&spare.path).unwrap_or(false));
         while taken.len() < count {
-            match make_numbered(&self.shared) {
+            match make_numbered(&self.shared, &mut || ()) {
                 Ok(spare) => taken.push(spare),
                 Err(fault) => {
                     self.shared.state().spares.append(&mut taken);
@@ -194,9 +194,8 @@ impl JournalWriter {
             previous: self.last,
             durable_sequence: self.shared.durable_sequence(),
         };
-        let shared = &self.shared;
-        let live = Arc::new(put_into_use(&*shared.disk, &shared.directory, spare.file, &spare.path, header)?);
-        shared.state().live.insert(header.base.0, live.clone());
+        let live = Arc::new(put_into_use(spare.file, spare.path, header)?);
+        self.shared.state().live.insert(header.base.0, live.clone());
         self.current = live;
         self.offset = FILE_HEADER_BYTES;
         Ok(())

@@ -70,11 +70,14 @@ fn judge_file(kind: FileKind, file: &JournalFile) -> Option<Finding> {
     let (severity, detail) = match file.state {
         JournalFileState::Damaged => (
             Severity::Damage,
-            "both copies of its header are damaged: what it holds cannot be told, and every replica may lack records",
+            "both copies of its header and its first commit are damaged: what it holds cannot be told, and every replica \
+             may lack records",
         ),
-        JournalFileState::Live if file.header.is_some_and(|header| header.one_copy_damaged) => {
-            (Severity::Repairable, "one copy of its header is damaged; the other one serves")
-        }
+        JournalFileState::Live => match file.header?.copies_damaged {
+            0 => return None,
+            1 => (Severity::Repairable, "one copy of its header is damaged; the other one serves"),
+            _ => (Severity::Repairable, "both copies of its header are damaged; its first commit tells the same"),
+        },
         JournalFileState::Preparing => (Severity::Note, "it was being made; the next start removes it"),
         _ => return None,
     };

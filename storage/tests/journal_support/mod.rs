@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of this")]
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -205,4 +205,82 @@ impl Model {
             _ => self.checkpoint(choices),
         }
     }
+}
+
+/// Bytes before the first commit of a file, and the least a commit takes.
+pub const FILE_HEADER: u64 = 8192;
+pub const BLOCK: u64 = 4096;
+
+pub fn from_start() -> ReplayFrom {
+    ReplayFrom::default()
+}
+
+/// The file that was put into use as the journal's n-th.
+pub fn file_of(generation: u64) -> PathBuf {
+    Path::new(DIRECTORY).join(format!("{generation:020}.journal"))
+}
+
+/// Three one-block commits of different replicas, each synced before the next; ends with an empty commit if asked.
+pub fn three_commits(then_idle: bool) -> (SimDisk, Vec<JournalEntry>) {
+    let disk = SimDisk::new();
+    let (mut journal, _) = open(&disk, from_start()).unwrap();
+    let entries: Vec<JournalEntry> = (0..3).map(|n| append(n, i64::from(n), 1000)).collect();
+    for entry in &entries {
+        journal.writer.write(std::slice::from_ref(entry)).unwrap();
+        journal.flusher.sync().unwrap();
+    }
+    assert!(journal.writer.empty_commit_wanted());
+    if then_idle {
+        journal.writer.write_empty_commit().unwrap();
+        assert!(!journal.writer.empty_commit_wanted());
+        journal.flusher.sync().unwrap();
+    }
+    (disk, entries)
+}
+
+pub fn reopen(disk: &SimDisk) -> (Vec<JournalEntry>, RecoveryEnd) {
+    disk.kill();
+    let (journal, replayed) = open(disk, from_start()).unwrap();
+    let is_whole = |found: &ReplayedEntry| !found.batches_damaged;
+    (replayed.into_iter().filter(is_whole).map(|found| found.entry).collect(), journal.ends.clone())
+}
+
+pub fn commit_at(index: u64) -> u64 {
+    FILE_HEADER + index * BLOCK
+}
+
+/// A journal of several files, all of it synced, and its entries.
+pub fn several_files() -> (SimDisk, Vec<JournalEntry>) {
+    let mut choices = Choices::new(5);
+    let mut model = Model::new(SimDisk::new());
+    model.recover().unwrap();
+    for _ in 0..40 {
+        model.write(&mut choices).unwrap();
+        model.sync().unwrap();
+    }
+    model.journal.as_mut().unwrap().writer.write_empty_commit().unwrap();
+    model.sync().unwrap();
+    let entries = model.written.iter().map(|known| known.entry.clone()).collect();
+    (model.disk.clone(), entries)
+}
+
+/// Files that were never put into use.
+pub fn unused_files(disk: &SimDisk) -> Vec<PathBuf> {
+    let mut files: Vec<_> = disk.list(Path::new(DIRECTORY)).unwrap().into_iter().map(|entry| entry.name).collect();
+    files.sort();
+    let files = files.into_iter().map(|name| Path::new(DIRECTORY).join(name));
+    files.filter(|path| disk.contents(path).iter().all(|byte| *byte == 0)).collect()
+}
+
+/// The files that have a header, in the order of their generations.
+pub fn in_use(disk: &SimDisk) -> Vec<PathBuf> {
+    let mut files: Vec<(u64, PathBuf)> = Vec::new();
+    for entry in disk.list(Path::new(DIRECTORY)).unwrap() {
+        let path = Path::new(DIRECTORY).join(entry.name);
+        let bytes = disk.contents(&path);
+        let generation = u64::from_le_bytes(bytes[8..16].try_into().unwrap());
+        files.extend((generation > 0).then_some((generation, path)));
+    }
+    files.sort();
+    files.into_iter().map(|(_, path)| path).collect()
 }

@@ -1,5 +1,6 @@
 //! Where a file's bytes lie on the device, by `filefrag`, and which file is of which class.
 
+use std::io::Read as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -51,6 +52,16 @@ impl FileClass {
         }
     }
 
+    /// Whether anything was written to the file: a journal's spares are zeroes.
+    fn is_used(self, path: &Path) -> Result<bool> {
+        if self != FileClass::Journal {
+            return Ok(true);
+        }
+        let mut magic = [0; 8];
+        let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+        Ok(read.is_ok() && magic != [0; 8])
+    }
+
     /// One file of the class in the log directory, if there is one with bytes in it.
     pub(super) fn pick(self, directory: &Path, random: &mut Random) -> Result<Option<PathBuf>> {
         let mut found = Vec::new();
@@ -63,7 +74,7 @@ impl FileClass {
                 let Ok(found_there) = entry.metadata() else { continue };
                 if found_there.is_dir() {
                     wanted.push(entry.path());
-                } else if self.has(&name) && found_there.len() > 0 {
+                } else if self.has(&name) && found_there.len() > 0 && self.is_used(&entry.path())? {
                     found.push(entry.path());
                 }
             }

@@ -249,7 +249,7 @@ impl Lines {
                     "previous_checksum": format!("{:08x}", header.previous_checksum),
                     "previous_end": header.previous_end.0,
                     "durable_sequence": header.durable_sequence,
-                    "one_copy_damaged": header.one_copy_damaged,
+                    "copies_damaged": header.copies_damaged,
                 }),
             };
             self.line("journal_file", fields);

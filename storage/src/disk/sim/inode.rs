@@ -154,7 +154,7 @@ impl Inode {
             };
             let kept = match fate.tearing() {
                 Tearing::Blocks => kept,
-                Tearing::Sectors => tear(fate, &old, &versions, kept),
+                Tearing::Sectors | Tearing::Garbage => tear(fate, &old, &versions, kept),
             };
             self.durable.insert(block, kept);
         }
@@ -209,7 +209,8 @@ fn tear(fate: &mut Fate, old: &Block, versions: &[Block], kept: Block) -> Block 
             0 => old,
             n => &versions[n - 1],
         };
-        torn[range.clone()].copy_from_slice(&source[range]);
+        torn[range.clone()].copy_from_slice(&source[range.clone()]);
+        fate.garbage(&mut torn[range]);
     }
     Arc::new(torn)
 }

@@ -52,6 +52,13 @@ impl Fate {
         }
     }
 
+    /// Puts bytes that nobody wrote into a sector that was being written, where the tearing allows it.
+    pub(super) fn garbage(&mut self, sector: &mut [u8]) {
+        if self.tearing() == Tearing::Garbage && self.seeded.below(4) == 0 {
+            sector.iter_mut().for_each(|byte| *byte = self.seeded.below(256) as u8);
+        }
+    }
+
     pub(super) fn tearing(&self) -> Tearing {
         if let Survival::Some { tearing, .. } = self.survival { tearing } else { Tearing::Blocks }
     }

@@ -1,0 +1,89 @@
+//! What a file in the journal's directory is: in use, a spare, or damaged.
+//!
+//! Its name says nothing. Its header does, and where neither copy is intact its first commit: that carries everything
+//! the header said, and proves itself, since the seed of its checksum is made of what it carries. A header that was
+//! being written when the power went is of a file in which nothing was committed since: its first commit is missing, or
+//! is that of a former life, which the checkpoint covers.
+
+use std::path::Path;
+
+use super::JournalPosition;
+use super::commit::{self, BLOCK_BYTES};
+use super::file::{ChainEnd, FILE_HEADER_BYTES, FileHeader, HeaderCopy, ended_early, header_copies};
+use crate::Fault;
+use crate::disk::DiskFile;
+use crate::disk::aligned::AlignedBuffer;
+
+/// What a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FoundFile {
+    /// It was put into use; its header.
+    Used(FileHeader),
+    /// Nothing was ever committed in it: a spare.
+    Unused,
+    /// Nobody can say.
+    Damaged,
+}
+
+/// Judges a file by what the device holds, past the page cache.
+pub(super) fn judge(file: &dyn DiskFile, path: &Path) -> Result<FoundFile, Fault> {
+    let copies = header_copies(file, path)?;
+    let intact = copies.iter().filter_map(|copy| match copy {
+        HeaderCopy::Intact(header) => Some(*header),
+        _ => None,
+    });
+    if let Some(header) = intact.max_by_key(|header| header.generation) {
+        return Ok(FoundFile::Used(header));
+    }
+    let is_blank = copies == [HeaderCopy::Blank; 2];
+    let len = file.len().map_err(|e| Fault::io("stat", path, e))?;
+    let room = len.saturating_sub(FILE_HEADER_BYTES);
+    // Who cut a file short took commits with it, which the first one does not tell.
+    if copies.contains(&HeaderCopy::OfOtherLength) || room < BLOCK_BYTES {
+        return Ok(if is_blank { FoundFile::Unused } else { FoundFile::Damaged });
+    }
+    let block = read(file, path, BLOCK_BYTES)?;
+    if let Some(header) = header_of_first_commit(file, path, &block, len)? {
+        tracing::warn!(path = %path.display(), "a journal file's header is told from its first commit");
+        return Ok(FoundFile::Used(header));
+    }
+    let is_unused = is_blank || block.iter().all(|byte| *byte == 0);
+    Ok(if is_unused { FoundFile::Unused } else { FoundFile::Damaged })
+}
+
+/// The header that the first commit belongs to; `None` where none is intact.
+fn header_of_first_commit(
+    file: &dyn DiskFile,
+    path: &Path,
+    block: &[u8],
+    len: u64,
+) -> Result<Option<FileHeader>, Fault> {
+    let Some(peeked) = commit::peek(block, len - FILE_HEADER_BYTES) else { return Ok(None) };
+    let first = &peeked.header;
+    let base = first.position.0.checked_sub(FILE_HEADER_BYTES).filter(|base| base.checked_add(len).is_some());
+    let (Some(base), Some(sequence)) = (base, first.sequence.checked_sub(1)) else { return Ok(None) };
+    let base = JournalPosition(base);
+    let header = FileHeader {
+        generation: first.generation,
+        recovery_epoch: first.recovery_epoch,
+        base,
+        len,
+        // Where the commit before it ends it does not say: not behind the file's begin.
+        previous: ChainEnd { sequence, checksum: first.previous_checksum, end: base },
+        durable_sequence: first.durable_sequence,
+    };
+    let whole = read(file, path, peeked.header_bytes as u64)?;
+    Ok(commit::header_is_intact(&peeked, &whole, header.seed()).then_some(header))
+}
+
+/// The first bytes behind the header; the file is as long.
+fn read(file: &dyn DiskFile, path: &Path, bytes: u64) -> Result<AlignedBuffer, Fault> {
+    let mut buffer = AlignedBuffer::zeroed(bytes.next_multiple_of(BLOCK_BYTES) as usize);
+    let read = file
+        .read_device_at(FILE_HEADER_BYTES, &mut buffer)
+        .map_err(|e| Fault::io_at("read", path, FILE_HEADER_BYTES, e))?;
+    if (read as u64) < bytes {
+        return Err(ended_early(path, FILE_HEADER_BYTES + read as u64));
+    }
+    Ok(buffer)
+}
