@@ -39,10 +39,11 @@ impl Gate {
     }
 }
 
-/// A simulated disk with a gate before the writes to everything in [`B`].
+/// A simulated disk with a gate before the writes to everything in [`B`] whose name contains `held`.
 struct Gated {
     disk: SimDisk,
     gate: Gate,
+    held: &'static str,
 }
 
 struct GatedFile {
@@ -52,7 +53,8 @@ struct GatedFile {
 
 impl Disk for Gated {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn DiskFile>> {
-        let gate = path.starts_with(B).then(|| self.gate.clone());
+        let is_held = path.starts_with(B) && path.to_string_lossy().contains(self.held);
+        let gate = is_held.then(|| self.gate.clone());
         Ok(Arc::new(GatedFile { file: self.disk.open(path, how)?, gate }))
     }
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -126,8 +128,13 @@ impl DiskFile for GatedFile {
 
 /// A broker whose second directory has stopped answering when it was full of what it had not written.
 async fn with_b_hanging(hangs_after: Duration) -> (Started, Gate, TopicId, i32, i32) {
+    with_b_hanging_for("", hangs_after).await
+}
+
+/// The same, and the device answers whoever writes to files whose names do not contain `held`.
+async fn with_b_hanging_for(held: &'static str, hangs_after: Duration) -> (Started, Gate, TopicId, i32, i32) {
     let gate = Gate::default();
-    let disk = Arc::new(Gated { disk: SimDisk::new(), gate: gate.clone() });
+    let disk = Arc::new(Gated { disk: SimDisk::new(), gate: gate.clone(), held });
     let options = options(disk, vec![PathBuf::from(A), PathBuf::from(B)], Upkeep::AtOnce, 1);
     let node = NodeSettings { hangs_after, ..options.node.clone() };
     let started = start::start(StartOptions { node, ..options }).await.unwrap();
@@ -171,6 +178,33 @@ async fn producers_to_other_directories_do_not_wait_for_one_that_hangs() {
 async fn producers_to_a_directory_that_hangs_are_refused_until_it_answers() {
     let (started, gate, topic, _, in_b) = with_b_hanging(Duration::from_millis(100)).await;
     let b = &started.node.directories[1];
+    eventually(|| b.is_stuck()).await;
+    let refused = produce(&started, partition(topic, in_b), value(in_b, 2, 50)).await;
+    assert_eq!(refused, Err(ErrorCode::KafkaStorageError), "nothing was stored");
+    gate.set_closed(false);
+    eventually(|| !b.is_stuck()).await;
+    produce(&started, partition(topic, in_b), value(in_b, 2, 50)).await.unwrap();
+    started.stop().unwrap();
+}
+
+/// Segments are written, and the journal is not freed.
+#[tokio::test]
+async fn a_device_that_hangs_in_a_checkpoint_is_noticed_too() {
+    let (started, gate, topic, _, in_b) = with_b_hanging_for("checkpoint", Duration::from_millis(100)).await;
+    let (id, b) = (partition(topic, in_b), &started.node.directories[1]);
+    for number in 0..JOURNAL.bytes_max / VALUE_BYTES as u64 * 4 {
+        let batch = batch_of(&value(in_b, number as i64, VALUE_BYTES));
+        let header = BatchHeader::read(&batch).unwrap();
+        let append = Append { partition: id, batch, header, acks: Acks::All };
+        let appended = started.lanes.call(started.lanes.owner(id), |lane| {
+            let appended = lane.append(append).map(drop);
+            std::future::ready(appended)
+        });
+        if appended.await.is_err() {
+            break;
+        }
+        eventually(|| !b.is_under_pressure()).await;
+    }
     eventually(|| b.is_stuck()).await;
     let refused = produce(&started, partition(topic, in_b), value(in_b, 2, 50)).await;
     assert_eq!(refused, Err(ErrorCode::KafkaStorageError), "nothing was stored");

@@ -162,8 +162,9 @@ impl Checkpointer {
         let (directory, version) = (Arc::clone(&self.directory), self.version);
         let job = move || {
             let covered = checkpoint.replay_from();
-            checkpoint.write(&*directory.disk, &directory.path, version)?;
-            directory.journal.maintenance().recycle(covered)?;
+            let under_way = &directory.space.under_way;
+            under_way.during(|| checkpoint.write(&*directory.disk, &directory.path, version))?;
+            under_way.during(|| directory.journal.maintenance().recycle(covered))?;
             Ok(())
         };
         self.on_writer(job).await
@@ -181,8 +182,10 @@ impl Checkpointer {
             .map(|part| {
                 let (directory, part) = (Arc::clone(&self.directory), part.to_vec());
                 self.on_writer(move || {
-                    part.iter().try_for_each(|sync| sync.start(&directory.access))?;
-                    part.iter().try_for_each(|sync| sync.run(&directory.access))
+                    // One after the other: together they may take long on a device that does not hang.
+                    let under_way = &directory.space.under_way;
+                    part.iter().try_for_each(|sync| under_way.during(|| sync.start(&directory.access)))?;
+                    part.iter().try_for_each(|sync| under_way.during(|| sync.run(&directory.access)))
                 })
             })
             .collect();
@@ -193,7 +196,8 @@ impl Checkpointer {
         }
         if done.is_ok() {
             let directory = Arc::clone(&self.directory);
-            done = self.on_writer(move || sync_names(&directory.access)).await;
+            let job = move || directory.space.under_way.during(|| sync_names(&directory.access));
+            done = self.on_writer(job).await;
         }
         done
     }
@@ -219,11 +223,12 @@ impl Checkpointer {
         }
         let directory = Arc::clone(&self.directory);
         let job = move || {
+            let under_way = &directory.space.under_way;
             for delete in &deletes {
-                delete.run(&directory.access)?;
+                under_way.during(|| delete.run(&directory.access))?;
             }
             for partition in gone {
-                DeleteLogJob { partition }.run(&directory.access)?;
+                under_way.during(|| DeleteLogJob { partition }.run(&directory.access))?;
             }
             Ok(())
         };

@@ -7,6 +7,7 @@
 //! Source: `org.apache.kafka.storage.internals.log.{LogCleaner, LogCleanerManager}`.
 
 mod budget;
+mod postponed;
 mod settings;
 
 use std::rc::Rc;
@@ -30,6 +31,7 @@ use super::space::Room;
 use crate::progress::Role;
 use budget::Budget;
 pub use budget::Stop;
+use postponed::Postponed;
 use settings::CleanerSettings;
 
 /// How long the cleaner waits after it found no space.
@@ -40,9 +42,11 @@ pub struct Cleaner {
     node: Arc<Node>,
     directory: Arc<Directory>,
     lanes: Lanes,
+    /// Logs that had no room to be written anew: others may be smaller.
+    without_room: Postponed,
 }
 
-/// How long it waits after a log had no room to be written anew: the log is read whole again for the next attempt.
+/// How long a log is left alone that had no room to be written anew: it is read whole again for the next attempt.
 const NO_ROOM_LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// How a compaction ended that met no fault.
@@ -57,11 +61,11 @@ struct Cleaned {
 impl Cleaner {
     /// A cleaner that has not begun.
     pub fn new(node: Arc<Node>, directory: Arc<Directory>, lanes: Lanes) -> Cleaner {
-        Cleaner { node, directory, lanes }
+        Cleaner { node, directory, lanes, without_room: Postponed::default() }
     }
 
     /// Compacts what is due, then rests.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         loop {
             let settings = self.settings().await;
             if self.directory.is_offline() {
@@ -87,11 +91,13 @@ impl Cleaner {
         CleanerSettings::effective(&broker)
     }
 
-    async fn dirtiest(&self) -> Option<TopicPartition> {
+    async fn dirtiest(&mut self) -> Option<TopicPartition> {
         let place = self.directory.place;
+        let except = self.without_room.at(self.node.clock.mono());
         let mut dirtiest: Option<(f64, TopicPartition)> = None;
         for lane in 0..self.lanes.count() {
-            let found = self.lanes.call(lane, move |lane| std::future::ready(lane.dirtiest_log(place))).await;
+            let except = Arc::clone(&except);
+            let found = self.lanes.call(lane, move |lane| std::future::ready(lane.dirtiest_log(place, &except))).await;
             dirtiest = match (dirtiest, found) {
                 (Some(known), Some(found)) if found.0 > known.0 => Some(found),
                 (known, found) => known.or(found),
@@ -101,7 +107,7 @@ impl Cleaner {
     }
 
     /// Compacts one log; how long to rest afterwards.
-    async fn clean(&self, id: TopicPartition, settings: &CleanerSettings) -> Option<Duration> {
+    async fn clean(&mut self, id: TopicPartition, settings: &CleanerSettings) -> Option<Duration> {
         let Some(hash_seeds) = random_seeds() else { return Some(settings.backoff) };
         let limits = CompactionLimits {
             map_bytes_max: settings.map_bytes / self.node.directories.len().max(1) as u64,
@@ -140,7 +146,8 @@ impl Cleaner {
                     partition = %id,
                     "is not compacted for now: {bytes} bytes beside it would leave less free than stonelog.free.bytes.min"
                 );
-                Some(NO_ROOM_LOOK_AGAIN)
+                self.without_room.postpone(id, self.node.clock.mono() + NO_ROOM_LOOK_AGAIN);
+                None
             }
             // Told to stop, or the log has changed: whatever else is due comes first.
             Ok(Cleaned { clean_end: None, .. }) => Some(settings.backoff),
@@ -236,12 +243,12 @@ fn random_seeds() -> Option<[u64; 2]> {
 
 impl Lane {
     /// The log of a directory with the greatest dirty share of those that are due, and that share.
-    fn dirtiest_log(self: Rc<Self>, place: usize) -> Option<(f64, TopicPartition)> {
+    fn dirtiest_log(self: Rc<Self>, place: usize, except: &[TopicPartition]) -> Option<(f64, TopicPartition)> {
         let now = self.node().clock.wall();
         let mut dirtiest: Option<(f64, TopicPartition)> = None;
         for partition in self.partitions().iter().filter(|partition| partition.directory().place == place) {
             let progress = partition.progress();
-            if matches!(progress.role, Role::Offline | Role::Removed) {
+            if matches!(progress.role, Role::Offline | Role::Removed) || except.contains(&partition.id()) {
                 continue;
             }
             let Some(dirt) = partition.replica().log.compaction_due(now, progress.last_stable_offset) else { continue };

@@ -309,7 +309,10 @@ impl Shared {
             }
             drop(chores);
             while self.maintenance.spare_wanted() {
-                match self.maintenance.prepare_spare() {
+                let mut operation = self.space.under_way.begin();
+                let prepared = self.maintenance.prepare_spare_telling(&mut || operation.goes_on());
+                drop(operation);
+                match prepared {
                     Ok(true) => {}
                     Ok(false) => break,
                     Err(fault) if fault.is_out_of_space() => {

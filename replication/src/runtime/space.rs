@@ -7,7 +7,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
 use std::time::Duration;
 
 use stonelog_storage::Fault;
@@ -88,6 +88,8 @@ impl Space {
     /// An allocation failed, of a segment, a checkpoint or a journal file made ahead of need.
     pub fn on_allocation_failed(&self, fault: &Fault) {
         let before = self.room.fetch_max(Room::Full as u8, Ordering::Relaxed);
+        // Either the monitor sees the room when it looks once more before it rests, or this sees that it rests.
+        fence(Ordering::SeqCst);
         self.on_written();
         if before < Room::Full as u8 {
             tracing::error!(
@@ -126,10 +128,14 @@ impl Space {
         }
     }
 
-    /// Waits until something is written, but not for ever.
-    async fn rest(&self) {
+    /// Waits until something is written, but not for ever; not at all if something has happened meanwhile: `is_calm` is
+    /// asked once more when whatever happens next would be heard.
+    async fn rest(&self, is_calm: impl Fn() -> bool) {
         self.is_resting.store(true, Ordering::Relaxed);
-        let _ = tokio::time::timeout(MEASURE_IDLE, self.written.notified()).await;
+        fence(Ordering::SeqCst);
+        if is_calm() {
+            let _ = tokio::time::timeout(MEASURE_IDLE, self.written.notified()).await;
+        }
         self.is_resting.store(false, Ordering::Relaxed);
     }
 
@@ -179,12 +185,12 @@ pub(super) async fn monitor(node: Arc<Node>, directory: Arc<Directory>) {
             Ok(Err(fault)) => return node.take_offline(&directory, &fault),
             Err(_) => return,
         }
-        let is_calm = directory.space.room() == Room::Ample && !directory.lacks_journal_files();
+        let is_calm = || directory.space.room() == Room::Ample && !directory.lacks_journal_files();
         let reported = Some(directory.journal.reported());
-        match (is_calm, std::mem::replace(&mut seen, reported) == reported) {
+        match (is_calm(), std::mem::replace(&mut seen, reported) == reported) {
             (false, _) => tokio::time::sleep(MEASURE_AGAIN).await,
             (true, false) => tokio::time::sleep(MEASURE_EVERY).await,
-            (true, true) => directory.space.rest().await,
+            (true, true) => directory.space.rest(|| is_calm() && Some(directory.journal.reported()) == reported).await,
         }
     }
 }
@@ -222,6 +228,21 @@ mod tests {
 
     fn full() -> Fault {
         Fault::io("allocate", Path::new("f"), std::io::ErrorKind::StorageFull.into())
+    }
+
+    #[tokio::test]
+    async fn what_fails_just_before_the_monitor_rests_is_not_slept_over() {
+        let space = Space::new(0);
+        let is_over = |rest: std::pin::Pin<&mut dyn Future<Output = ()>>| {
+            rest.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
+        };
+        let mut rest = std::pin::pin!(space.rest(|| space.room() == Room::Ample));
+        assert!(!is_over(rest.as_mut()), "nothing happens");
+        space.on_allocation_failed(&full());
+        assert!(is_over(rest.as_mut()), "it wakes");
+        // The look found it calm, and then an allocation failed: nobody says so twice.
+        let mut rest = std::pin::pin!(space.rest(|| space.room() == Room::Ample));
+        assert!(is_over(rest.as_mut()));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::clock::Clock;
 
-/// Writes and syncs that have begun and not ended, at most one for each thread.
+/// What has begun and not ended, at most one operation for each thread.
 #[derive(Debug, Default)]
 pub struct UnderWay {
     begun: Mutex<Begun>,
@@ -27,14 +27,35 @@ pub struct Operation<'a> {
     number: u64,
 }
 
+impl Operation<'_> {
+    /// The device has done a part of it: it counts from now on.
+    pub fn goes_on(&mut self) {
+        let mut begun = self.all.lock();
+        begun.since.remove(&self.number);
+        self.number = begun.begin();
+    }
+}
+
+impl Begun {
+    fn begin(&mut self) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.since.insert(number, Clock.mono());
+        number
+    }
+}
+
 impl UnderWay {
     /// An operation begins.
     pub fn begin(&self) -> Operation<'_> {
-        let mut begun = self.lock();
-        let number = begun.next;
-        begun.next += 1;
-        begun.since.insert(number, Clock.mono());
+        let number = self.lock().begin();
         Operation { all: self, number }
+    }
+
+    /// Does `operation` as one.
+    pub fn during<T>(&self, operation: impl FnOnce() -> T) -> T {
+        let _operation = self.begin();
+        operation()
     }
 
     /// Since when the oldest operation has been under way.
@@ -67,7 +88,16 @@ mod tests {
         assert_eq!(all.oldest(), Some(since));
         drop(first);
         assert!(all.oldest().unwrap() >= since);
+        let mut third = all.begin();
+        let before = all.oldest().unwrap();
         drop(second);
+        let since = all.oldest().unwrap();
+        assert!(since >= before);
+        let fourth = all.begin();
+        third.goes_on();
+        drop(fourth);
+        assert!(all.oldest().unwrap() >= since, "what goes on began later than what was begun before");
+        drop(third);
         assert_eq!(all.oldest(), None);
     }
 }
