@@ -27,5 +27,6 @@ pub mod room;
 pub mod scrubber;
 pub mod space;
 pub mod start;
+pub mod streams;
 pub mod under_way;
 pub mod upkeep;

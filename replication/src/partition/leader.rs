@@ -118,6 +118,11 @@ impl Leader {
         self.raise_high_watermark();
     }
 
+    /// An image that says nothing new of this partition: what was answered on an earlier one is settled by it.
+    pub fn on_image(&mut self, index: u64) {
+        self.leadership.image_index = self.leadership.image_index.max(index);
+    }
+
     /// The leader's own log moved. Returns whether the high watermark did.
     pub fn on_own_positions(&mut self, own: Positions) -> bool {
         self.own = own;

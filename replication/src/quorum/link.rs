@@ -10,6 +10,9 @@ use bytes::Bytes;
 use stonelog_protocol::peer::frame::{Frame, Kind};
 use stonelog_protocol::peer::proof::{Hello, Identity, Purpose, Verdict};
 use stonelog_protocol::{BrokerId, DirectoryId};
+use tokio::sync::mpsc;
+
+use crate::runtime::streams::ProvedSocket;
 
 /// Whom to reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +75,10 @@ pub trait PeerService: Send + Sync + 'static {
     fn identity(&self) -> Identity;
     /// Whether this dialer is served. Nodes, directories and clusters have been compared.
     fn admit(&self, hello: &Hello) -> Verdict;
+    /// Where connections for streams go whose dialer was admitted; `None` where none are served.
+    fn streams(&self) -> Option<mpsc::Sender<ProvedSocket>> {
+        None
+    }
     /// What serves the connection of an admitted dialer.
     fn session(&self, hello: Hello) -> Box<dyn PeerSession>;
 }

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use stonelog_protocol::peer::frame::{Frame, Kind};
 use stonelog_protocol::peer::probe::{Probe, ProbeAnswer};
 use stonelog_protocol::peer::proof::{Hello, Identity, Purpose, Verdict};
+use tokio::sync::mpsc;
 
 use super::feed::FeedSession;
 use super::link::{PeerService, PeerSession, Served, Serving};
 use super::node::QuorumNode;
+use crate::runtime::streams::ProvedSocket;
 
 /// Makes the session of an admitted dialer.
 type Sessions = Arc<dyn Fn(&Hello) -> Box<dyn PeerSession> + Send + Sync>;
@@ -28,12 +30,14 @@ struct State {
     quorum: Option<Sessions>,
     feed: Option<Sessions>,
     control: Option<Sessions>,
+    streams: Option<mpsc::Sender<ProvedSocket>>,
 }
 
 impl NodeServices {
     /// A node that answers nothing yet.
     pub fn new(identity: Identity) -> Arc<NodeServices> {
-        let state = State { identity, probe: None, node: Weak::new(), quorum: None, feed: None, control: None };
+        let state =
+            State { identity, probe: None, node: Weak::new(), quorum: None, feed: None, control: None, streams: None };
         Arc::new(NodeServices { state: Arc::new(Mutex::new(state)) })
     }
 
@@ -69,10 +73,15 @@ impl NodeServices {
         self.state().control = Some(Arc::new(sessions));
     }
 
+    /// Brokers may follow what this one leads: their connections go here.
+    pub fn serve_streams(&self, streams: mpsc::Sender<ProvedSocket>) {
+        self.state().streams = Some(streams);
+    }
+
     /// Nothing but probes from now on: what served the rest is going.
     pub fn stop(&self) {
         let mut state = self.state();
-        (state.quorum, state.feed, state.control) = (None, None, None);
+        (state.quorum, state.feed, state.control, state.streams) = (None, None, None, None);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -100,9 +109,14 @@ impl PeerService for NodeServices {
         let state = self.state();
         let is_served = match hello.purpose {
             Purpose::Probe => state.probe.is_some(),
+            Purpose::Streams => state.streams.is_some(),
             purpose => state.sessions(purpose).is_some(),
         };
         if is_served { Verdict::Welcome } else { Verdict::NotServed }
+    }
+
+    fn streams(&self) -> Option<mpsc::Sender<ProvedSocket>> {
+        self.state().streams.clone()
     }
 
     fn session(&self, hello: Hello) -> Box<dyn PeerSession> {

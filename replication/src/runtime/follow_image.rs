@@ -3,12 +3,12 @@
 //! Images arrive in order, each with the delta that led to it. Before the first one this broker has applied its own
 //! registration (rule 4), so nothing here serves under an earlier incarnation.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use stonelog_protocol::{PartitionIndex, TopicPartition};
+use stonelog_protocol::{BrokerId, PartitionIndex, TopicPartition};
 use stonelog_storage::compaction::CompactionConfig;
 use stonelog_storage::log::{Log, LogConfig};
 use stonelog_storage::{LogGeneration, ReplicaKey};
@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::lane::Lane;
 use super::lanes::spawn_vital;
-use super::partition::Partition;
+use super::partition::{Partition, Replica};
 use crate::metadata::config::{ConfigResource, ConfigValues};
 use crate::metadata::delta::MetadataDelta;
 use crate::metadata::image::MetadataImage;
@@ -25,6 +25,7 @@ use crate::partition::Leader;
 use crate::partition::leader::{Beginning, Leadership, Positions};
 use crate::progress::Role;
 use crate::quorum::publisher::Published;
+use crate::replica::{Follower, Following};
 use crate::settings::BrokerLayers;
 use crate::settings::topic::{TimestampType, TopicConfig};
 
@@ -102,7 +103,44 @@ impl Lane {
                 self.reconcile(image, topic, recovered);
             }
         }
+        self.reconcile_brokers(image, delta);
+        for partition in self.led_with_followers() {
+            if let Some(leader) = &mut partition.replica_mut().leader {
+                leader.on_image(image.index());
+            }
+        }
         self.image_changed.publish();
+    }
+
+    /// Brokers came, went or changed: whoever shares partitions with them leads or follows under other stamps.
+    fn reconcile_brokers(self: &Rc<Self>, image: &Arc<MetadataImage>, delta: &MetadataDelta) {
+        let changed: BTreeSet<BrokerId> = delta.brokers_changed.iter().chain(&delta.brokers_removed).copied().collect();
+        if changed.is_empty() {
+            return;
+        }
+        for partition in self.partitions() {
+            let is_shared = image.partition(partition.id()).is_some_and(|registration| {
+                let replicas = &registration.replicas;
+                replicas.len() > 1 && replicas.iter().any(|replica| changed.contains(replica))
+            });
+            if is_shared {
+                self.reconcile_again(&partition);
+            }
+        }
+        for broker in changed {
+            self.check_dialed(broker);
+        }
+    }
+
+    /// What the present image says of a partition that is here.
+    pub(super) fn reconcile_again(self: &Rc<Self>, partition: &Rc<Partition>) {
+        let image = self.image();
+        let Some(topic) = image.topic_by_id(partition.id().topic_id) else { return };
+        let Some(registration) = topic.partition(partition.id().partition) else { return };
+        if registration.replicas.contains(&self.node().broker_id) {
+            let config = self.topic_config(topic);
+            self.reconcile_partition(&image, partition, registration, &config);
+        }
     }
 
     /// What is set of the broker's keys, by this lane's image and the broker's own configuration.
@@ -221,7 +259,17 @@ impl Lane {
                 drop(self.enqueue_change(partition, entry));
             }
             replica.leader_epoch = registration.leader_epoch;
-            if registration.leader == Some(me) {
+            // What lies in another directory than the assigned one is not the replica (rule 12).
+            let is_home = registration.directory_of(me) == Some(partition.directory().id);
+            let is_offline = partition.directory().is_offline();
+            let is_leader = registration.leader == Some(me) && is_home;
+            // A cut is durable before anything is appended behind it (rule 6).
+            let must_wait = is_leader && replica.leader.is_none() && replica.log.is_changing() && !is_offline;
+            // So is a change of the mode, which the log does not take meanwhile.
+            partition.deferred.set(must_wait || replica.log.is_strict() != config.is_strict());
+            if is_leader && !must_wait && !replica.log.is_changing() {
+                replica.follower = None;
+                replica.port = None;
                 let min_isr = config.effective_min_isr(registration.settled_count());
                 let leadership = Leadership::of(image, partition.id(), registration, min_isr, config.is_strict());
                 if replica.log.latest_epoch() != Some(registration.leader_epoch) {
@@ -232,37 +280,98 @@ impl Lane {
                 }
                 let now = self.node().clock.mono();
                 let epoch_start = replica.epoch_start().unwrap_or(replica.log.log_end());
+                let is_new_epoch = replica
+                    .leader
+                    .as_ref()
+                    .is_some_and(|leader| leader.leadership().leader_epoch < registration.leader_epoch);
+                if is_new_epoch {
+                    replica.close_streams();
+                }
                 match &mut replica.leader {
                     Some(leader) => leader.on_leadership(leadership, epoch_start, now),
                     None => {
                         let own = Positions { written: replica.log.written(), durable: replica.log.durable() };
-                        let at = Beginning { own, high_watermark: replica.log.log_start(), epoch_start };
+                        let high_watermark = replica.high_watermark.max(replica.log.log_start());
+                        let at = Beginning { own, high_watermark, epoch_start };
                         replica.leader = Some(Leader::begin(me, leadership, at, now));
                     }
                 }
                 replica.role = Role::Leader;
             } else {
+                replica.close_streams();
                 replica.leader = None;
                 replica.role = Role::Follower;
+                let following = registration.leader.filter(|_| is_home && !is_leader && !is_offline);
+                self.follow(image, partition, replica, registration, following);
             }
-            if partition.directory().is_offline() {
+            if is_offline {
                 replica.role = Role::Offline;
             }
+            let is_led = replica.leader.is_some() && registration.replicas.len() > 1;
+            self.streams().set_led(partition.id(), is_led);
         }
         partition.publish();
+    }
+
+    /// The replica follows this leader from now on, or nobody.
+    fn follow(
+        self: &Rc<Self>,
+        image: &MetadataImage,
+        partition: &Rc<Partition>,
+        replica: &mut Replica,
+        registration: &PartitionRegistration,
+        leader: Option<BrokerId>,
+    ) {
+        let Some(leader) = leader.and_then(|leader| image.broker(leader)) else {
+            replica.follower = None;
+            replica.port = None;
+            self.streams().set_idle(partition.id(), false);
+            return;
+        };
+        let following = Following {
+            partition: partition.id(),
+            leader_epoch: registration.leader_epoch,
+            leader: leader.id,
+            leader_broker_epoch: leader.epoch,
+            me: self.node().broker_id,
+            my_broker_epoch: self.node().broker_epoch,
+            my_directory: partition.directory().id,
+        };
+        let now = self.node().clock.mono();
+        match &mut replica.follower {
+            Some(follower) => follower.on_following(following, now),
+            None => {
+                let high_watermark = replica.high_watermark.max(replica.log.log_start());
+                replica.follower = Some(Follower::begin(following, high_watermark, self.stream_credit(), now));
+            }
+        }
+        let is_streaming = replica.follower.as_ref().is_some_and(Follower::is_streaming);
+        self.streams().set_idle(partition.id(), !is_streaming);
+        self.dial(leader.id);
+    }
+
+    /// The partitions led here that others follow.
+    fn led_with_followers(&self) -> Vec<Rc<Partition>> {
+        self.streams().led().into_iter().filter_map(|id| self.partition(id)).collect()
     }
 
     /// The replica is no longer this broker's: waiters hear it, the journal records it, the files go later.
     fn drop_partition(self: &Rc<Self>, id: TopicPartition) {
         self.absent.borrow_mut().remove(&id);
         let Some(partition) = self.remove_partition(id) else { return };
+        self.streams().set_led(id, false);
+        self.streams().set_idle(id, false);
+        partition.deferred.set(false);
         if let Some(compaction) = &*partition.compacting.borrow() {
             compaction.stop();
         }
         let entry = {
             let mut replica = partition.replica_mut();
             replica.role = Role::Removed;
+            replica.close_streams();
             replica.leader = None;
+            replica.follower = None;
+            replica.port = None;
             partition.directory().unflushed_bytes.fetch_sub(replica.log.unflushed_bytes(), Ordering::Relaxed);
             replica.log.drop_log(self.next_ticket(partition.directory()))
         };

@@ -29,6 +29,7 @@ use super::journal::{JournalEvent, Submission};
 use super::lanes::{Lanes, spawn_here, spawn_vital};
 use super::node::Node;
 use super::partition::Partition;
+use super::streams::LaneStreams;
 use crate::metadata::image::MetadataImage;
 use crate::partition::{Ack, Acks, Receipt, Reject};
 use crate::progress::{Progress, Role};
@@ -52,6 +53,7 @@ pub struct Lane {
     pub(super) dropped: RefCell<Vec<Rc<Partition>>>,
     /// Published when something has moved to segments.
     pub(super) room: Changed,
+    streams: LaneStreams,
 }
 
 /// A lane's end of one directory's journal.
@@ -139,6 +141,7 @@ impl Lane {
             topic_configs: RefCell::default(),
             dropped: RefCell::default(),
             room: Changed::default(),
+            streams: LaneStreams::default(),
         })
     }
 
@@ -168,6 +171,16 @@ impl Lane {
     /// All lanes.
     pub fn lanes(&self) -> &Lanes {
         &self.lanes
+    }
+
+    /// Streams to and from other brokers.
+    pub(super) fn streams(&self) -> &LaneStreams {
+        &self.streams
+    }
+
+    /// How many partitions this lane owns.
+    pub(super) fn partitions_count(&self) -> usize {
+        self.partitions.borrow().len()
     }
 
     /// The newest metadata this lane has applied.
@@ -244,6 +257,8 @@ impl Lane {
         };
         if let Some(entry) = done.entry {
             self.enqueue(&partition, entry, !strict, None);
+            // Followers get it while the journal here is still busy with it.
+            replica.mark_streams(append.partition);
         }
         Ok(Appended {
             receipt,
@@ -280,7 +295,7 @@ impl Lane {
         self.journals[directory.place].outgoing.borrow().next_ticket
     }
 
-    fn enqueue(
+    pub(super) fn enqueue(
         self: &Rc<Self>,
         partition: &Rc<Partition>,
         entry: JournalEntry,
@@ -347,13 +362,13 @@ impl Lane {
     }
 
     /// Hears now what a directory's journal has left for this lane.
-    pub(super) fn hear_journal(&self, place: usize) {
+    pub(super) fn hear_journal(self: &Rc<Self>, place: usize) {
         let mut events = Vec::new();
         self.journals[place].directory.lane_signals[self.index].take_now(&mut events);
         self.on_events(place, &mut events, &mut Vec::new());
     }
 
-    fn on_events(&self, place: usize, events: &mut Vec<JournalEvent>, touched: &mut Vec<Rc<Partition>>) {
+    fn on_events(self: &Rc<Self>, place: usize, events: &mut Vec<JournalEvent>, touched: &mut Vec<Rc<Partition>>) {
         let journal = &self.journals[place];
         for event in events.drain(..) {
             match event {
@@ -362,9 +377,26 @@ impl Lane {
                 JournalEvent::Failed(fault) => self.on_failed(place, &fault),
             }
         }
+        self.publish_all(touched);
+    }
+
+    /// Publishes each partition that events touched, once, and goes on with what waited for them.
+    pub(super) fn publish_all(self: &Rc<Self>, touched: &mut Vec<Rc<Partition>>) {
         for partition in touched.drain(..) {
             partition.publish();
+            if partition.deferred.get() && !partition.replica().log.is_changing() {
+                self.reconcile_again(&partition);
+            }
+            let waits = partition.replica().follower.as_ref().is_some_and(|follower| !follower.is_streaming());
+            if waits {
+                self.try_open(&partition);
+            }
         }
+    }
+
+    /// Notes that a partition is to be published.
+    pub(super) fn touch(&self, partition: &Rc<Partition>, touched: &mut Vec<Rc<Partition>>) {
+        touch(partition, touched);
     }
 
     /// A directory is gone for this process: whoever waits is told so.
@@ -375,7 +407,13 @@ impl Lane {
         journal.in_flight.borrow_mut().written = 0;
         for partition in self.partitions() {
             if partition.directory().place == place {
-                partition.replica_mut().role = Role::Offline;
+                {
+                    let mut replica = partition.replica_mut();
+                    replica.role = Role::Offline;
+                    replica.close_streams();
+                    replica.follower = None;
+                }
+                partition.deferred.set(false);
                 partition.publish();
             }
         }

@@ -4,21 +4,24 @@
 //! threaded; no borrow is held across an await.
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
+use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use stonelog_protocol::{LeaderEpoch, Offset, TopicPartition};
+use stonelog_protocol::{BrokerId, LeaderEpoch, Offset, TopicPartition};
 use stonelog_storage::log::{EpochEnd, Log};
 
 use super::abort::AbortOnPanic;
 use super::changed::Changed;
 use super::cleaner::Stop;
 use super::directory::Directory;
+use super::streams::{Led, Port};
 use crate::metadata::topic::is_internal;
 use crate::partition::leader::Positions;
 use crate::partition::{Ack, Leader, Receipt, Reject, ack};
 use crate::progress::{Progress, Role};
+use crate::replica::Follower;
 use crate::settings::topic::TopicConfig;
 
 /// A partition of which this broker holds a replica.
@@ -42,6 +45,10 @@ pub struct Partition {
     pub(super) uncheckpointed: Cell<bool>,
     /// Whether somebody looks at one of its segments for damage.
     pub(super) surveying: Cell<bool>,
+    /// Whether a cut into its segments is being prepared.
+    pub(super) cutting: Cell<bool>,
+    /// It is to lead, and a cut of its log is not durable yet.
+    pub(super) deferred: Cell<bool>,
 }
 
 /// A [`Replica`] being changed: a panic meanwhile ends the process, since nobody could tell what half was done.
@@ -56,6 +63,14 @@ pub struct Replica {
     pub log: Log,
     /// Set while this broker leads.
     pub leader: Option<Leader>,
+    /// Set while it follows.
+    pub follower: Option<Follower>,
+    /// End of what is known to be committed, by whoever led so far. Never goes back on a strict topic.
+    pub high_watermark: Offset,
+    /// While it leads: the streams of its followers.
+    pub(super) streams: BTreeMap<BrokerId, Led>,
+    /// While it follows: the connection of its stream.
+    pub(super) port: Option<Rc<Port>>,
     /// The topic's effective configuration.
     pub config: Rc<TopicConfig>,
     /// What it is doing.
@@ -73,7 +88,17 @@ impl Partition {
         log: Log,
         config: Rc<TopicConfig>,
     ) -> Rc<Partition> {
-        let replica = Replica { log, leader: None, config, role: Role::Follower, leader_epoch: LeaderEpoch::NONE };
+        let replica = Replica {
+            leader: None,
+            follower: None,
+            high_watermark: log.log_start(),
+            streams: BTreeMap::new(),
+            port: None,
+            log,
+            config,
+            role: Role::Follower,
+            leader_epoch: LeaderEpoch::NONE,
+        };
         let progress = replica.progress(id);
         Rc::new(Partition {
             id,
@@ -89,6 +114,8 @@ impl Partition {
             compacting: RefCell::new(None),
             uncheckpointed: Cell::new(false),
             surveying: Cell::new(false),
+            cutting: Cell::new(false),
+            deferred: Cell::new(false),
         })
     }
 
@@ -138,7 +165,7 @@ impl Partition {
         ReplicaMut { replica: self.replica.borrow_mut(), _guard: guard }
     }
 
-    /// Feeds the log's positions to the leader and publishes what changed.
+    /// Feeds the log's positions to the leader, publishes what changed, and lets streams say it.
     pub fn publish(&self) {
         let progress = {
             let mut replica = self.replica_mut();
@@ -146,6 +173,14 @@ impl Partition {
             let own = Positions { written: replica.log.written(), durable: replica.log.durable() };
             if let Some(leader) = &mut replica.leader {
                 leader.on_own_positions(own);
+                replica.high_watermark = leader.high_watermark();
+                replica.mark_streams(self.id);
+            }
+            if let Some(follower) = &replica.follower {
+                replica.high_watermark = follower.high_watermark();
+                if let Some(port) = replica.port.as_ref().filter(|_| follower.is_streaming()) {
+                    port.mark(self.id);
+                }
             }
             replica.progress(self.id)
         };
@@ -212,8 +247,7 @@ impl Replica {
     }
 
     fn progress(&self, partition: TopicPartition) -> Progress {
-        let high_watermark = self.leader.as_ref().map_or(self.log.log_start(), Leader::high_watermark);
-        let high_watermark = high_watermark.max(self.log.log_start()).min(self.log.log_end());
+        let high_watermark = self.high_watermark.max(self.log.log_start()).min(self.log.log_end());
         let leadership = self.leader.as_ref().map(Leader::leadership);
         Progress {
             partition,

@@ -141,6 +141,7 @@ pub struct Started {
     pub metadata: MetadataHandle,
     /// What happened on the way.
     pub report: StartReport,
+    keeps_metadata: bool,
     lane_threads: LaneThreads,
     journal_threads: Vec<JournalThreads>,
     locked: Vec<OpenDirectory>,
@@ -221,9 +222,22 @@ impl Verdicts {
 
 /// Starts the data plane and the metadata plane of a lone node. Returns when every partition it leads is led.
 pub async fn start(options: StartOptions) -> Result<Started, StartError> {
+    start_with(options, None).await
+}
+
+/// Starts the data plane alone, on a metadata plane that somebody else keeps and stops.
+pub async fn start_on(options: StartOptions, metadata: MetadataHandle) -> Result<Started, StartError> {
+    start_with(options, Some(metadata)).await
+}
+
+async fn start_with(options: StartOptions, kept: Option<MetadataHandle>) -> Result<Started, StartError> {
     let OpenDirectories { open, mut absent, cluster_id, is_new_cluster } = directories::open_all(&options)?;
     let recovered = directories::recover_all(&options, open, &mut absent)?;
-    let metadata = start_metadata(&options, &recovered, &cluster_id)?;
+    let keeps_metadata = kept.is_none();
+    let metadata = match kept {
+        Some(kept) => kept,
+        None => start_metadata(&options, &recovered, &cluster_id)?,
+    };
     let registered = register(&options, &cluster_id, &metadata, &recovered).await?;
     for (RecoveredDirectory { open, .. }, known) in recovered.iter().zip(&registered.directories) {
         record_epoch(open, registered.epoch, known)?;
@@ -311,7 +325,7 @@ pub async fn start(options: StartOptions) -> Result<Started, StartError> {
     let broker_epoch = registered.epoch;
     let report =
         StartReport { is_new_cluster, cluster_id, broker_epoch, directories: reports, absent, registered, strays };
-    Ok(Started { node, lanes, metadata, report, lane_threads, journal_threads, locked })
+    Ok(Started { node, lanes, metadata, report, keeps_metadata, lane_threads, journal_threads, locked })
 }
 
 fn holes_of(found: &RecoveredLog) -> impl Iterator<Item = (TopicPartition, Hole)> + '_ {
@@ -356,7 +370,9 @@ impl Started {
                 result = result.and(Err(fault));
             }
         }
-        self.metadata.shut_down();
+        if self.keeps_metadata {
+            self.metadata.shut_down();
+        }
         self.node.wait_for_markers();
         for ((directory, open), is_clean) in self.node.directories.iter().zip(&self.locked).zip(is_clean) {
             if is_clean && !directory.is_offline() {

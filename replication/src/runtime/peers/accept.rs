@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stonelog_protocol::peer::frame::{Frame, Kind, MAGIC, METADATA_FRAME_BYTES_MAX, PROOF_FRAME_BYTES_MAX};
-use stonelog_protocol::peer::proof::{Accepting, Acceptor, Hello, NONCE_BYTES};
+use stonelog_protocol::peer::proof::{Accepting, Acceptor, Hello, NONCE_BYTES, Purpose};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -18,6 +18,7 @@ use super::dial::{random, trust};
 use super::framing::{PeerSocket, expect_frame, read_frame, write_frame};
 use super::secret::ClusterSecret;
 use crate::quorum::link::{PeerService, Served};
+use crate::runtime::streams::ProvedSocket;
 
 /// The longest that magic bytes and proof may take.
 const PROVE_WITHIN: Duration = Duration::from_secs(5);
@@ -148,6 +149,9 @@ async fn converse(
     let proved = timeout(PROVE_WITHIN, prove(&mut socket, magic_is_read, &secret, service)).await;
     drop(place);
     let Some(hello) = proved.map_err(|_| io::ErrorKind::TimedOut)?? else { return Ok(()) };
+    if hello.purpose == Purpose::Streams {
+        return hand_to_streams(socket, &hello, service);
+    }
     let mut session = service.session(hello);
     loop {
         let next = timeout(IDLE_MAX, read_frame(&mut socket, METADATA_FRAME_BYTES_MAX)).await;
@@ -161,6 +165,14 @@ async fn converse(
         let answer = Frame { kind, exchange, body };
         timeout(WRITE_STALL_MAX, write_frame(&mut socket, &answer)).await.map_err(|_| io::ErrorKind::TimedOut)??;
     }
+}
+
+/// A connection for streams goes to the lanes, which read and write on it by themselves.
+fn hand_to_streams(socket: PeerSocket, hello: &Hello, service: &dyn PeerService) -> io::Result<()> {
+    let Some(streams) = service.streams() else { return Ok(()) };
+    let (socket, ahead) = socket.into_parts();
+    let proved = ProvedSocket { socket: socket.into_std()?, ahead, from: hello.from.node };
+    streams.try_send(proved).map_err(|_| io::Error::other("too many connections for streams wait"))
 }
 
 /// Reads the magic bytes and goes through the proof; `None` when the dialer was told that it is refused.

@@ -53,6 +53,21 @@ impl TcpDialer {
     }
 }
 
+impl TcpDialer {
+    /// A connection of its own, proved, for whoever speaks on it in another way than by exchanges; with what was read
+    /// behind the proof. It leads where the target says, not where voters are listed.
+    pub(in crate::runtime) async fn connect(
+        &self,
+        target: &Target,
+        purpose: Purpose,
+    ) -> Result<(TcpStream, Bytes), LinkError> {
+        match dial(self, target, purpose, (target.host.as_str(), target.port)).await {
+            Ok(proved) => Ok(proved.into_parts()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
 impl PeerDialer for TcpDialer {
     type Link = TcpLink;
 
@@ -127,9 +142,7 @@ impl TcpLink {
                 self.backoff.on_success();
                 return Ok(socket);
             }
-            Ok(Err(DialError::Io(error))) => LinkError::Unreachable(error.to_string()),
-            Ok(Err(DialError::Proof(ProofError::Refused(verdict)))) => LinkError::Refused(verdict),
-            Ok(Err(DialError::Proof(error))) => LinkError::Unreachable(error.to_string()),
+            Ok(Err(error)) => error.into(),
             Err(_) => LinkError::Unreachable("no connection in time".to_owned()),
         };
         self.backoff.on_failure(now(), random::<1>()[0]);
@@ -138,33 +151,43 @@ impl TcpLink {
     }
 
     async fn dial(&self) -> Result<PeerSocket, DialError> {
-        let (host, port) = match self.dialer.listed.get(&self.target.node) {
+        let at = match self.dialer.listed.get(&self.target.node) {
             Some((host, port)) => (host.as_str(), *port),
             None => (self.target.host.as_str(), self.target.port),
         };
-        let socket = match host.parse::<IpAddr>() {
-            Ok(address) => TcpStream::connect((address, port)).await?,
-            Err(_) => TcpStream::connect((host, port)).await?,
-        };
-        socket.set_nodelay(true)?;
-        let hello = Hello {
-            from: (self.dialer.own)(),
-            to: self.target.node,
-            to_directory: self.target.directory,
-            purpose: self.purpose,
-            has_secret: false,
-            nonce: random::<NONCE_BYTES>(),
-        };
-        let mut socket = PeerSocket::new(socket);
-        let (mut proof, first) = Dialer::begin(trust(&self.dialer.secret, &socket.socket)?, hello);
-        let mut opening = MAGIC.to_vec();
-        opening.extend_from_slice(&first.encode());
-        socket.socket.write_all(&opening).await?;
-        loop {
-            match proof.on_frame(expect_frame(&mut socket, PROOF_FRAME_BYTES_MAX).await?)? {
-                Dialing::Send(frame) => write_frame(&mut socket, &frame).await?,
-                Dialing::Proved(_) => return Ok(socket),
-            }
+        dial(&self.dialer, &self.target, self.purpose, at).await
+    }
+}
+
+/// Connects and proves.
+async fn dial(
+    dialer: &TcpDialer,
+    target: &Target,
+    purpose: Purpose,
+    (host, port): (&str, u16),
+) -> Result<PeerSocket, DialError> {
+    let socket = match host.parse::<IpAddr>() {
+        Ok(address) => TcpStream::connect((address, port)).await?,
+        Err(_) => TcpStream::connect((host, port)).await?,
+    };
+    socket.set_nodelay(true)?;
+    let hello = Hello {
+        from: (dialer.own)(),
+        to: target.node,
+        to_directory: target.directory,
+        purpose,
+        has_secret: false,
+        nonce: random::<NONCE_BYTES>(),
+    };
+    let mut socket = PeerSocket::new(socket);
+    let (mut proof, first) = Dialer::begin(trust(&dialer.secret, &socket.socket)?, hello);
+    let mut opening = MAGIC.to_vec();
+    opening.extend_from_slice(&first.encode());
+    socket.socket.write_all(&opening).await?;
+    loop {
+        match proof.on_frame(expect_frame(&mut socket, PROOF_FRAME_BYTES_MAX).await?)? {
+            Dialing::Send(frame) => write_frame(&mut socket, &frame).await?,
+            Dialing::Proved(_) => return Ok(socket),
         }
     }
 }
@@ -187,6 +210,16 @@ pub(super) fn random<const N: usize>() -> [u8; N] {
 enum DialError {
     Io(io::Error),
     Proof(ProofError),
+}
+
+impl From<DialError> for LinkError {
+    fn from(error: DialError) -> LinkError {
+        match error {
+            DialError::Io(error) => LinkError::Unreachable(error.to_string()),
+            DialError::Proof(ProofError::Refused(verdict)) => LinkError::Refused(verdict),
+            DialError::Proof(error) => LinkError::Unreachable(error.to_string()),
+        }
+    }
 }
 
 impl From<io::Error> for DialError {

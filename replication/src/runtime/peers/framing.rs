@@ -29,6 +29,11 @@ impl PeerSocket {
         PeerSocket { socket, ahead }
     }
 
+    /// The socket, and what was read from it and not dealt with.
+    pub(super) fn into_parts(self) -> (TcpStream, Bytes) {
+        (self.socket, self.ahead)
+    }
+
     /// Appends what there is, at most so many bytes; 0 when the other end has closed.
     async fn read(&mut self, into: &mut BytesMut, bytes_max: usize) -> io::Result<usize> {
         if self.ahead.is_empty() {

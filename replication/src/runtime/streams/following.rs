@@ -1,0 +1,304 @@
+//! The following end of streams on a lane: what leaders say goes to the followers, and what those want done is done.
+//!
+//! Nothing is decided here: [`crate::replica::Follower`] says what is appended, where a log is cut and what is reported.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use stonelog_protocol::batch::BatchHeader;
+use stonelog_protocol::peer::stream::{StreamId, StreamMessage};
+use stonelog_protocol::{BrokerId, Offset, TopicPartition};
+use stonelog_storage::log::{FollowerReject, Truncation};
+use stonelog_storage::segment::rebuild::RebuildJob;
+
+use super::bytes::Gathered;
+use super::wire::Port;
+use crate::replica::{Cut, Effect, Following};
+use crate::runtime::lane::Lane;
+use crate::runtime::lanes::spawn_here;
+use crate::runtime::partition::{Partition, Replica};
+
+/// What leaders may send ahead to one lane's followers, together.
+const LANE_CREDIT_BYTES: usize = 64 << 20;
+/// What a leader may send ahead on one stream, at most and at least.
+const STREAM_CREDIT_BYTES_MAX: usize = 1 << 20;
+const STREAM_CREDIT_BYTES_MIN: usize = 64 << 10;
+/// Bytes of one journal entry made of what a leader pushed, unless its first batch is larger.
+const ENTRY_BYTES_MAX: usize = 256 << 10;
+
+impl Lane {
+    /// What a leader may send ahead on one of so many streams.
+    pub(in crate::runtime) fn stream_credit(&self) -> u32 {
+        let each = LANE_CREDIT_BYTES / self.partitions_count().max(1);
+        u32::try_from(each.clamp(STREAM_CREDIT_BYTES_MIN, STREAM_CREDIT_BYTES_MAX)).expect("a few megabytes")
+    }
+
+    /// What leaders at the other end of a connection said, in order.
+    pub(super) fn on_leaders(self: &Rc<Self>, port: &Rc<Port>, messages: Vec<StreamMessage>) {
+        let mut touched = Vec::new();
+        for message in messages {
+            if message.stamps.leader != port.wire.peer {
+                tracing::warn!(node = %port.wire.peer, "it speaks for node {}", message.stamps.leader);
+                continue;
+            }
+            let Some(partition) = self.partition(message.stamps.partition) else { continue };
+            self.on_leader(&partition, &message);
+            self.touch(&partition, &mut touched);
+        }
+        self.publish_all(&mut touched);
+    }
+
+    fn on_leader(self: &Rc<Self>, partition: &Rc<Partition>, message: &StreamMessage) {
+        if partition.directory().is_offline() {
+            return;
+        }
+        let now = self.node().clock.mono();
+        let (effects, following) = {
+            let mut replica = partition.replica_mut();
+            let Replica { follower: Some(follower), log, .. } = &mut *replica else { return };
+            (follower.on_message(message, log, now), *follower.following())
+        };
+        for effect in effects {
+            self.carry_out(partition, &following, effect);
+        }
+        let is_streaming = partition.replica().follower.as_ref().is_some_and(|follower| follower.is_streaming());
+        self.streams().set_idle(partition.id(), !is_streaming);
+    }
+
+    fn carry_out(self: &Rc<Self>, partition: &Rc<Partition>, following: &Following, effect: Effect) {
+        match effect {
+            Effect::Append(batches) => self.append_pushed(partition, following, batches),
+            Effect::AdvanceLogStart(start) => {
+                let ticket = self.next_ticket(partition.directory());
+                let entry = partition.replica_mut().log.advance_log_start(start, ticket);
+                if let Some(entry) = entry {
+                    drop(self.enqueue_change(partition, entry));
+                }
+            }
+            Effect::Cut { cut, lost } => {
+                if let Some((from, to)) = lost {
+                    tracing::warn!(partition = %partition.id(), topic = %partition.topic(),
+                        "offsets {from} to {to} of a relaxed topic were committed, and the new leader lacks them");
+                }
+                if let Some(compaction) = &*partition.compacting.borrow() {
+                    compaction.stop();
+                }
+                match cut {
+                    Cut::To(to) => self.cut(partition, *following, to),
+                    Cut::Reset(start) => self.reset(partition, start),
+                }
+            }
+            Effect::Stop(why) => tracing::error!(partition = %partition.id(), topic = %partition.topic(),
+                "this replica does not follow on, for it would lose what may be acknowledged: {why:?}"),
+        }
+    }
+
+    /// Appends what a leader pushed, in entries that a journal file can hold.
+    fn append_pushed(self: &Rc<Self>, partition: &Rc<Partition>, following: &Following, mut batches: Bytes) {
+        let (wall, mono) = (self.node().clock.wall(), self.node().clock.mono());
+        let entry_bytes_max = self.node().settings.entry_bytes_max;
+        while !batches.is_empty() {
+            let part = batches.split_to(part_len(&batches, ENTRY_BYTES_MAX.min(entry_bytes_max as usize)));
+            let bytes = u32::try_from(part.len()).expect("a frame is shorter than 4 GiB");
+            let ticket = self.next_ticket(partition.directory());
+            let mut replica = partition.replica_mut();
+            let Replica { follower: Some(follower), log, config, .. } = &mut *replica else { return };
+            let appended = match u64::from(bytes) > entry_bytes_max {
+                // A batch that no journal file here can hold.
+                true => Err(FollowerReject::Malformed { at: 0 }),
+                false => log.append_as_follower(part, following.leader_epoch, wall, ticket),
+            };
+            let hurry_written = !config.is_strict();
+            match appended {
+                Ok(entry) => {
+                    follower.on_appended(Ok(bytes), log, mono);
+                    drop(replica);
+                    self.enqueue(partition, entry, hurry_written, None);
+                }
+                Err(reject) => {
+                    tracing::error!(partition = %partition.id(), topic = %partition.topic(),
+                        "what the leader {} pushed cannot be appended: {reject:?}", following.leader);
+                    return follower.on_appended(Err(reject), log, mono);
+                }
+            }
+        }
+    }
+
+    /// Drops everything; the log begins anew.
+    fn reset(self: &Rc<Self>, partition: &Rc<Partition>, start: Offset) {
+        let ticket = self.next_ticket(partition.directory());
+        let entry = {
+            let log = &mut partition.replica_mut().log;
+            if log.is_changing() || !log.is_created() {
+                return;
+            }
+            let before = log.unflushed_bytes();
+            let entry = log.reset(start, ticket);
+            partition.directory().unflushed_bytes.fetch_sub(before - log.unflushed_bytes(), Ordering::Relaxed);
+            entry
+        };
+        tracing::info!(partition = %partition.id(), "all of this replica was deleted by its leader: it begins at {start}");
+        drop(self.enqueue_change(partition, entry));
+    }
+
+    /// Cuts off what the leader does not have.
+    fn cut(self: &Rc<Self>, partition: &Rc<Partition>, following: Following, to: Offset) {
+        let ticket = self.next_ticket(partition.directory());
+        let cut = {
+            let log = &mut partition.replica_mut().log;
+            if log.is_changing() || to < log.log_start() {
+                return;
+            }
+            let before = log.unflushed_bytes();
+            let cut = log.truncate_to(to, ticket);
+            partition.directory().unflushed_bytes.fetch_sub(before - log.unflushed_bytes(), Ordering::Relaxed);
+            cut
+        };
+        match cut {
+            Truncation::Nothing => {}
+            Truncation::Done(entry) => drop(self.enqueue_change(partition, entry)),
+            Truncation::Rebuild(job) => {
+                if !partition.cutting.replace(true) {
+                    let (lane, partition) = (Rc::clone(self), Rc::clone(partition));
+                    spawn_here(async move { lane.cut_into_segments(partition, following, to, job).await });
+                }
+            }
+        }
+    }
+
+    async fn cut_into_segments(
+        self: Rc<Self>,
+        partition: Rc<Partition>,
+        following: Following,
+        to: Offset,
+        job: RebuildJob,
+    ) {
+        let directory = Arc::clone(partition.directory());
+        let access = Arc::clone(&directory.access);
+        let rebuilt = directory.writers.run(move || job.run(&access)).await;
+        partition.cutting.set(false);
+        let rebuilt = match rebuilt {
+            Ok(Ok(rebuilt)) => rebuilt,
+            // The next open asks for it again.
+            Ok(Err(fault)) => return tracing::error!(partition = %partition.id(), "cannot cut at {to}: {fault}"),
+            Err(_) => return,
+        };
+        let ticket = self.next_ticket(&directory);
+        let entry = {
+            let mut replica = partition.replica_mut();
+            // Meanwhile it may lead, and what it has is the truth; or another leader may want something else.
+            if replica.follower.as_ref().is_none_or(|follower| *follower.following() != following) {
+                return;
+            }
+            let before = replica.log.unflushed_bytes();
+            let entry = replica.log.truncate_into_segments(rebuilt, ticket);
+            let gone = before.saturating_sub(replica.log.unflushed_bytes());
+            directory.unflushed_bytes.fetch_sub(gone, Ordering::Relaxed);
+            entry
+        };
+        if let Some(entry) = entry {
+            drop(self.enqueue_change(&partition, entry));
+            partition.publish();
+        }
+    }
+
+    /// Opens the stream of a partition that has none, if it is time and there is a connection.
+    pub(in crate::runtime) fn try_open(self: &Rc<Self>, partition: &Rc<Partition>) {
+        if partition.cutting.get() || partition.directory().is_offline() {
+            return;
+        }
+        let streams = self.streams();
+        let now = self.node().clock.mono();
+        let mut replica = partition.replica_mut();
+        let Replica { follower: Some(follower), log, port, .. } = &mut *replica else { return };
+        let Some(to_leader) = streams.port_to(follower.following().leader) else { return };
+        if let Some(open) = follower.open(StreamId(streams.next_stream()), log, now) {
+            to_leader.answer(open);
+            *port = Some(to_leader);
+        }
+    }
+
+    /// What one partition has for its leader.
+    pub(super) fn say(self: &Rc<Self>, partition: &Rc<Partition>, port: &Rc<Port>, out: &mut Gathered) {
+        let directory = partition.directory();
+        let has_no_room =
+            directory.is_under_pressure() || directory.is_stuck() || !directory.admits(partition.is_internal());
+        let mut replica = partition.replica_mut();
+        let Replica { follower: Some(follower), log, port: own, .. } = &mut *replica else { return };
+        if own.as_ref().is_none_or(|own| !Rc::ptr_eq(own, port)) {
+            return;
+        }
+        for message in follower.say(log, has_no_room) {
+            out.add(&message);
+        }
+        if has_no_room {
+            self.streams().withhold(partition.id());
+        }
+    }
+
+    /// There is a connection to a leader, or there is none any more.
+    pub(super) fn on_leaders_changed(self: &Rc<Self>, leader: BrokerId, is_there: bool) {
+        let now = self.node().clock.mono();
+        let follows: BTreeSet<TopicPartition> = self.following(leader);
+        for partition in follows.iter().filter_map(|id| self.partition(*id)) {
+            if is_there {
+                self.try_open(&partition);
+            } else if let Some(follower) = &mut partition.replica_mut().follower {
+                follower.on_disconnected(now);
+                self.streams().set_idle(partition.id(), true);
+            }
+        }
+    }
+
+    /// The partitions of this lane that follow a leader.
+    pub(super) fn following(&self, leader: BrokerId) -> BTreeSet<TopicPartition> {
+        let follows = |partition: &Rc<Partition>| {
+            let replica = partition.replica();
+            replica.follower.as_ref().is_some_and(|follower| follower.following().leader == leader)
+        };
+        self.partitions().into_iter().filter(follows).map(|partition| partition.id()).collect()
+    }
+}
+
+/// Bytes of the whole batches at the front, at most so many unless the first is larger.
+fn part_len(batches: &[u8], bytes_max: usize) -> usize {
+    if batches.len() <= bytes_max {
+        return batches.len();
+    }
+    let mut len = 0;
+    while len < batches.len() {
+        let Ok(header) = BatchHeader::read(&batches[len..]) else {
+            // No batch: the log says so.
+            return if len == 0 { batches.len() } else { len };
+        };
+        if len > 0 && len + header.batch_bytes > bytes_max {
+            break;
+        }
+        len = (len + header.batch_bytes).min(batches.len());
+    }
+    len
+}
+
+#[cfg(test)]
+mod tests {
+    use stonelog_protocol::Timestamp;
+    use stonelog_protocol::batch::build::{BatchBuilder, NewRecord};
+
+    use super::*;
+
+    #[test]
+    fn pushed_batches_are_split_between_batches_only() {
+        let mut builder = BatchBuilder::new();
+        builder.push(NewRecord::new(Timestamp(1), None, Some(b"value")));
+        let one = builder.build().expect("a batch");
+        let (len, three) = (one.len(), one.repeat(3));
+        assert_eq!(part_len(&three, 3 * len), 3 * len);
+        assert_eq!(part_len(&three, 3 * len - 1), 2 * len);
+        assert_eq!(part_len(&three, 1), len, "a batch alone");
+        assert_eq!(part_len(&three[..len + 20], 1), len);
+        assert_eq!(part_len(b"no batch at all, and long enough", 1), 32, "the log says what is wrong with it");
+    }
+}

@@ -1,0 +1,236 @@
+//! The leading end of streams on a lane: what followers say goes to the leader, what is new goes out to them.
+//!
+//! Nothing is decided here: [`crate::replica::lead`] answers opens and plans pushes, [`crate::partition::Leader`] judges
+//! reports. A push is planned when its connection can take it, whether the leader's own journal has it or not.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use stonelog_protocol::TopicPartition;
+use stonelog_protocol::peer::stream::{OpenStream, Refusal, StreamBody, StreamId, StreamMessage};
+use stonelog_storage::segment::read::{ReadDone, ReadJob};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::bytes::Gathered;
+use super::wire::Port;
+use crate::progress::Role;
+use crate::replica::{LeadStream, PushPlan, lead};
+use crate::runtime::lane::Lane;
+use crate::runtime::lanes::spawn_here;
+use crate::runtime::partition::{Partition, Replica};
+
+/// Bytes gathered for one write to a connection, unless the last push is larger.
+pub(super) const WRITE_BYTES_MAX: usize = 1 << 20;
+/// One follower's stream, and the connection it is on.
+pub(in crate::runtime) struct Led {
+    stream: LeadStream,
+    pub(in crate::runtime) port: Rc<Port>,
+    /// What was read for its next push.
+    found: Option<Found>,
+}
+
+/// What a read came to; it holds its turn until it is pushed.
+struct Found {
+    done: ReadDone,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Replica {
+    /// Followers' streams may have something to say.
+    pub(in crate::runtime) fn mark_streams(&self, partition: TopicPartition) {
+        self.streams.values().for_each(|led| led.port.mark(partition));
+    }
+
+    /// The streams of followers end: it leads no more, or in another epoch.
+    pub(in crate::runtime) fn close_streams(&mut self) {
+        for (_, led) in std::mem::take(&mut self.streams) {
+            led.port.answer(close_of(&led.stream));
+            if let Some(leader) = &mut self.leader {
+                leader.on_closed(led.stream.id(), led.stream.stamps());
+            }
+        }
+    }
+}
+
+fn close_of(stream: &LeadStream) -> StreamMessage {
+    StreamMessage { stream: stream.id(), stamps: *stream.stamps(), body: StreamBody::Close }
+}
+
+impl Lane {
+    /// What followers at the other end of a connection said, in order.
+    pub(super) fn on_followers(self: &Rc<Self>, port: &Rc<Port>, messages: Vec<StreamMessage>) {
+        let mut touched = Vec::new();
+        for message in messages {
+            if message.stamps.follower != port.wire.peer {
+                tracing::warn!(node = %port.wire.peer, "it speaks for node {}", message.stamps.follower);
+                continue;
+            }
+            let Some(partition) = self.partition(message.stamps.partition) else {
+                if matches!(message.body, StreamBody::Open(_)) {
+                    refuse(port, &message, Refusal::NotLeader);
+                }
+                continue;
+            };
+            if self.on_follower(&partition, port, &message) {
+                self.touch(&partition, &mut touched);
+            }
+        }
+        self.publish_all(&mut touched);
+    }
+
+    /// Returns whether the partition's progress may have moved.
+    fn on_follower(self: &Rc<Self>, partition: &Rc<Partition>, port: &Rc<Port>, message: &StreamMessage) -> bool {
+        if let StreamBody::Open(open) = &message.body {
+            return self.on_open(partition, port, message, open);
+        }
+        let now = self.node().clock.mono();
+        let mut replica = partition.replica_mut();
+        let Replica { leader, streams, .. } = &mut *replica;
+        let follower = message.stamps.follower;
+        match &message.body {
+            StreamBody::Report(report) => {
+                let reported = match leader {
+                    Some(leader) => leader.on_report(message.stream, &message.stamps, report, now).ok(),
+                    None => None,
+                };
+                let Some(moved) = reported else {
+                    // It may not have heard that its stream is over.
+                    port.answer(StreamMessage { body: StreamBody::Close, ..message.clone() });
+                    return false;
+                };
+                self.look_soon(partition.id(), follower, leader.as_ref());
+                moved
+            }
+            StreamBody::Credit(bytes) => {
+                if let Some(led) = streams.get_mut(&follower).filter(|led| led.stream.is_of(message)) {
+                    led.stream.on_credit(*bytes);
+                    led.port.mark(partition.id());
+                }
+                false
+            }
+            StreamBody::Close => {
+                if streams.get(&follower).is_some_and(|led| led.stream.is_of(message)) {
+                    streams.remove(&follower);
+                }
+                if let Some(leader) = leader {
+                    leader.on_closed(message.stream, &message.stamps);
+                }
+                false
+            }
+            _ => {
+                tracing::warn!(node = %port.wire.peer, "a follower says what only leaders say");
+                false
+            }
+        }
+    }
+
+    fn on_open(
+        self: &Rc<Self>,
+        partition: &Rc<Partition>,
+        port: &Rc<Port>,
+        message: &StreamMessage,
+        open: &OpenStream,
+    ) -> bool {
+        let now = self.node().clock.mono();
+        let mut replica = partition.replica_mut();
+        let is_offline = replica.role == Role::Offline || partition.directory().is_offline();
+        let Replica { leader, log, streams, .. } = &mut *replica;
+        let Some(leader) = leader.as_mut().filter(|_| !is_offline) else {
+            let refusal = if is_offline { Refusal::Offline } else { Refusal::NotLeader };
+            refuse(port, message, refusal);
+            return false;
+        };
+        let opening = lead::open(leader, log, (message.stream, message.stamps), open, now);
+        port.answer(opening.answer);
+        let Some(stream) = opening.stream else { return false };
+        let follower = message.stamps.follower;
+        streams.insert(follower, Led { stream, port: Rc::clone(port), found: None });
+        port.mark(partition.id());
+        self.look_soon(partition.id(), follower, Some(leader));
+        opening.watermark_moved
+    }
+
+    /// What one partition has for the follower at the other end.
+    pub(super) fn push(self: &Rc<Self>, partition: &Rc<Partition>, port: &Rc<Port>, out: &mut Gathered) {
+        let follower = port.wire.peer;
+        let mut replica = partition.replica_mut();
+        let Replica { leader, log, streams, .. } = &mut *replica;
+        let (Some(leader), Some(led)) = (leader.as_mut(), streams.get_mut(&follower)) else { return };
+        if !Rc::ptr_eq(&led.port, port) {
+            return;
+        }
+        loop {
+            if out.len() >= WRITE_BYTES_MAX {
+                port.mark(partition.id());
+                return;
+            }
+            let (plan, was_read) = match led.found.take() {
+                Some(Found { done, .. }) => (led.stream.on_read(leader, log, done, 0), true),
+                None => (led.stream.plan(leader, log, 0), false),
+            };
+            match plan {
+                PushPlan::Push(push) => out.add(&push),
+                PushPlan::Read(job) => {
+                    self.read_for(partition, port, led.stream.id(), job);
+                    break;
+                }
+                PushPlan::Nothing if was_read => {}
+                PushPlan::Nothing => break,
+                PushPlan::End(close) => {
+                    out.add(&close);
+                    leader.on_closed(led.stream.id(), led.stream.stamps());
+                    streams.remove(&follower);
+                    return;
+                }
+            }
+        }
+        if let Some(news) = led.stream.news(leader, log, 0) {
+            out.add(&news);
+        }
+    }
+
+    /// Reads what is not in memory for a follower that catches up.
+    fn read_for(self: &Rc<Self>, partition: &Rc<Partition>, port: &Rc<Port>, stream: StreamId, job: ReadJob) {
+        let (lane, partition, port) = (Rc::clone(self), Rc::clone(partition), Rc::clone(port));
+        spawn_here(async move {
+            let Ok(turn) = Arc::clone(&port.catching_up).acquire_owned().await else { return };
+            let access = Arc::clone(&partition.directory().access);
+            let read = partition.directory().readers.run_wanted(move || job.run(&access)).await;
+            let done = match read {
+                Ok(Ok(done)) => done,
+                Ok(Err(fault)) => {
+                    tracing::error!(partition = %partition.id(), "cannot read for a follower: {fault}");
+                    lane.survey_at(&partition, &fault).await;
+                    // Whatever is known of it now, the log says it when it is asked again.
+                    ReadDone::Moved
+                }
+                // The broker is stopping.
+                Err(_) => return,
+            };
+            let mut replica = partition.replica_mut();
+            let led = replica.streams.get_mut(&port.wire.peer).filter(|led| led.stream.id() == stream);
+            if let Some(led) = led.filter(|led| Rc::ptr_eq(&led.port, &port)) {
+                led.found = Some(Found { done, _turn: turn });
+                port.mark(partition.id());
+            }
+        });
+    }
+
+    /// The connection of followers is gone.
+    pub(super) fn on_followers_gone(self: &Rc<Self>, port: &Rc<Port>) {
+        for partition in self.partitions() {
+            let mut replica = partition.replica_mut();
+            let is_gone = |led: &Led| Rc::ptr_eq(&led.port, port);
+            if replica.streams.get(&port.wire.peer).is_some_and(is_gone)
+                && let Some(led) = replica.streams.remove(&port.wire.peer)
+                && let Some(leader) = &mut replica.leader
+            {
+                leader.on_closed(led.stream.id(), led.stream.stamps());
+            }
+        }
+    }
+}
+
+fn refuse(port: &Port, message: &StreamMessage, refusal: Refusal) {
+    port.answer(StreamMessage { body: StreamBody::Refused(refusal), ..message.clone() });
+}

@@ -1,0 +1,126 @@
+//! What a lane looks at now and then for its streams: followers without one, leaders that wish for another in-sync set,
+//! and the requests those wishes go out in.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use stonelog_protocol::{BrokerId, TopicPartition};
+
+use crate::controller::{ControllerError, ControllerRequest, ControllerResponse};
+use crate::isr_proposal::{ANSWER_TIME_MAX, IsrAnswer, Settled};
+use crate::partition::Leader;
+use crate::partition::leader::{OwnLog, Wish};
+use crate::runtime::lane::Lane;
+use crate::runtime::lanes::spawn_here;
+use crate::runtime::partition::Replica;
+
+/// How often a lane looks, while there is anything to look at.
+const TICK: Duration = Duration::from_millis(20);
+/// Of so many looks one is at every leader: in-sync sets shrink by time.
+const TICKS_PER_LAG_LOOK: u32 = 10;
+
+impl Lane {
+    /// Looks at streams for as long as the lane runs.
+    pub(super) async fn keep_streams(self: Rc<Self>) {
+        let mut ticks = 0u32;
+        loop {
+            let seen = self.streams().work.version();
+            if self.streams().rests() {
+                self.streams().work.after(seen).await;
+                continue;
+            }
+            tokio::time::sleep(TICK).await;
+            ticks = ticks.wrapping_add(1);
+            self.open_streams();
+            self.give_credit();
+            let looks = match ticks.is_multiple_of(TICKS_PER_LAG_LOOK) {
+                true => self.streams().led.borrow().iter().copied().collect(),
+                false => std::mem::take(&mut *self.streams().soon.borrow_mut()),
+            };
+            for partition in looks {
+                self.wish(partition);
+            }
+            self.propose();
+        }
+    }
+
+    /// A follower outside the in-sync set has said something: it may have caught up.
+    pub(super) fn look_soon(&self, partition: TopicPartition, follower: BrokerId, leader: Option<&Leader>) {
+        if leader.is_some_and(|leader| !leader.leadership().isr.contains(&follower)) {
+            self.streams().soon.borrow_mut().insert(partition);
+        }
+    }
+
+    fn open_streams(self: &Rc<Self>) {
+        let idle: Vec<TopicPartition> = self.streams().idle.borrow().iter().copied().collect();
+        for id in idle {
+            match self.partition(id).filter(|partition| partition.replica().follower.is_some()) {
+                Some(partition) => self.try_open(&partition),
+                None => self.streams().set_idle(id, false),
+            }
+        }
+    }
+
+    /// Credit that was withheld is asked for once more.
+    fn give_credit(&self) {
+        for id in std::mem::take(&mut *self.streams().withheld.borrow_mut()) {
+            let port = self.partition(id).and_then(|partition| partition.replica().port.clone());
+            if let Some(port) = port {
+                port.mark(id);
+            }
+        }
+    }
+
+    fn wish(&self, id: TopicPartition) {
+        let Some(partition) = self.partition(id) else { return self.streams().set_led(id, false) };
+        let now = self.node().clock.mono();
+        let mut replica = partition.replica_mut();
+        let Replica { leader: Some(leader), log, .. } = &mut *replica else { return };
+        let own_log = OwnLog { end: log.log_end(), is_whole: log.holes().is_empty() };
+        if let Wish::Isr(wish) = leader.wish(id, own_log, self.node().settings.hangs_after, now) {
+            self.streams().proposals.borrow_mut().wish(wish);
+        }
+    }
+
+    /// Asks the controller for what was wished for, if nothing asked is unanswered.
+    fn propose(self: &Rc<Self>) {
+        let node = self.node();
+        let due = self.streams().proposals.borrow_mut().request(node.broker_id, node.broker_epoch, node.clock.mono());
+        let Some((number, request)) = due else { return };
+        let lane = Rc::clone(self);
+        spawn_here(async move {
+            let metadata = lane.streams().setup.get().expect("who wishes was started").metadata.clone();
+            let asked = metadata.submit(ControllerRequest::AlterPartition(request));
+            let answered = tokio::time::timeout(ANSWER_TIME_MAX, asked).await;
+            // The answer rests on an image that this node has seen, or on a later one, which settles it all the same.
+            let decided_at = metadata.image().index();
+            let results = match answered {
+                Ok(Ok(ControllerResponse::AlterPartition(results))) => Some(Ok(results)),
+                Ok(Err(ControllerError::Rejected(reject))) => Some(Err(reject.code)),
+                Ok(Ok(_) | Err(_)) | Err(_) => None,
+            };
+            let now = lane.node().clock.mono();
+            let settled = {
+                let proposals = &mut *lane.streams().proposals.borrow_mut();
+                match results {
+                    Some(results) => proposals.on_answer(number, &IsrAnswer { decided_at, results }, now),
+                    None => proposals.on_lost(number, now),
+                }
+            };
+            lane.on_settled(&settled);
+            lane.propose();
+        });
+    }
+
+    fn on_settled(&self, settled: &[Settled]) {
+        for one in settled {
+            let Some(partition) = self.partition(one.partition) else { continue };
+            let mut replica = partition.replica_mut();
+            if let Some(leader) = &mut replica.leader
+                && leader.leadership().leader_epoch == one.leader_epoch
+            {
+                leader.on_isr_answer(one.decided_at);
+            }
+        }
+    }
+}

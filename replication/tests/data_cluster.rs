@@ -1,0 +1,107 @@
+//! Three data planes in one process follow each other over loopback TCP, with real journals and one controller: what is
+//! acknowledged is durable on every member, members die and come back, leaders move, histories part and meet again.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod data_cluster_support;
+mod support;
+
+use std::collections::BTreeSet;
+
+use data_cluster_support::*;
+use stonelog_protocol::error_code::ErrorCode;
+use stonelog_protocol::{BrokerId, Offset};
+use support::*;
+
+fn ids(ids: &[i32]) -> BTreeSet<BrokerId> {
+    ids.iter().map(|id| BrokerId(*id)).collect()
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_is_durable_on_every_member_of_the_in_sync_set() {
+    let cluster = Cluster::start().await;
+    let topic = cluster.create_topic("t").await;
+    for number in 0..30 {
+        for index in 0..PARTITIONS {
+            let to = partition(topic, index);
+            let offset = produce(cluster.leader(to), to, value(index, number, 300)).await.unwrap();
+            assert_eq!(offset, Offset(number));
+            for member in cluster.isr(to) {
+                let durable = cluster.node(member).log(to, |log| log.durable()).await;
+                assert!(durable > offset, "{to} on {member} is durable up to {durable} only");
+            }
+        }
+    }
+    for index in 0..PARTITIONS {
+        let of = partition(topic, index);
+        assert_eq!(cluster.isr(of), ids(&[1, 2, 3]));
+        cluster.assert_equal(of, 30).await;
+    }
+    cluster.stop();
+}
+
+#[tokio::test]
+async fn a_member_that_dies_leaves_the_set_and_catches_up_from_disk_before_it_is_back() {
+    let mut cluster = Cluster::start().await;
+    let topic = cluster.create_topic("t").await;
+    let to = cluster.led_by(topic, 1);
+    produce(cluster.leader(to), to, value(0, 0, 300)).await.unwrap();
+
+    cluster.kill(3);
+    // Nobody fences it: the set shrinks because it says nothing, and what waits for it is acknowledged then.
+    assert_eq!(produce(cluster.leader(to), to, value(0, 1, 300)).await, Ok(Offset(1)));
+    assert_eq!(cluster.isr(to), ids(&[1, 2]));
+    // More than the leader keeps in memory.
+    for number in 2..80 {
+        assert_eq!(produce(cluster.leader(to), to, value(0, number, 16 << 10)).await, Ok(Offset(number)));
+    }
+    cluster.restart(3).await;
+    cluster.until(|cluster| cluster.isr(to) == ids(&[1, 2, 3])).await;
+    assert_eq!(produce(cluster.leader(to), to, value(0, 80, 300)).await, Ok(Offset(80)));
+    cluster.assert_equal(to, 81).await;
+    cluster.stop();
+}
+
+#[tokio::test]
+async fn a_deposed_leader_cuts_what_nobody_acknowledged_and_follows() {
+    let mut cluster = Cluster::start().await;
+    let topic = cluster.create_topic("t").await;
+    let to = cluster.led_by(topic, 1);
+    for number in 0..5 {
+        produce(cluster.leader(to), to, value(0, number, 300)).await.unwrap();
+    }
+    // Nobody reaches the leader any more; it goes on appending for a while.
+    cluster.node(BrokerId(1)).link.cut();
+    let unacknowledged: Vec<_> = (0..3).map(|_| cluster.append(to, b"in vain".to_vec())).collect();
+    for append in unacknowledged {
+        append.await.unwrap();
+    }
+    cluster.node(BrokerId(1)).until(to, |log| log.durable() == Offset(8)).await;
+    cluster.fence(1).await;
+    cluster.until(|cluster| cluster.leader_id(to) != Some(BrokerId(1))).await;
+    assert_eq!(produce(cluster.node(BrokerId(1)).started(), to, vec![1]).await, Err(ErrorCode::NotLeaderOrFollower));
+    for number in 5..9 {
+        assert_eq!(produce(cluster.leader(to), to, value(0, number, 300)).await, Ok(Offset(number)));
+    }
+    // It dials the new leader by itself, cuts, and is in sync once it is unfenced.
+    cluster.unfence(1).await;
+    cluster.until(|cluster| cluster.isr(to) == ids(&[1, 2, 3])).await;
+    cluster.assert_equal(to, 9).await;
+    let values: Vec<_> = (0..9).map(|number| value(0, number, 300)).collect();
+    assert_eq!(read_values(cluster.leader(to), to).await, values);
+    cluster.node(BrokerId(1)).link.heal();
+
+    // Once more, with a leader that dies with what it has, and comes back as a follower.
+    let second = cluster.leader_id(to).unwrap();
+    cluster.node(second).link.cut();
+    cluster.append(to, b"in vain".to_vec()).await.unwrap();
+    cluster.node(second).until(to, |log| log.durable() == Offset(10)).await;
+    cluster.kill(second.0);
+    cluster.fence(second.0).await;
+    cluster.until(|cluster| cluster.leader_id(to).is_some_and(|leader| leader != second)).await;
+    assert_eq!(produce(cluster.leader(to), to, value(0, 9, 300)).await, Ok(Offset(9)));
+    cluster.restart(second.0).await;
+    cluster.until(|cluster| cluster.isr(to) == ids(&[1, 2, 3])).await;
+    cluster.assert_equal(to, 10).await;
+    cluster.stop();
+}
