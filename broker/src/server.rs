@@ -135,6 +135,7 @@ async fn start_data_plane(config: &BrokerConfig, bound: &[Bound]) -> anyhow::Res
         },
         random,
         tenure_of: current_tenure,
+        cluster: None,
         progress: Arc::clone(&progress),
         log_dirs,
         metadata_place: config.metadata_place,

@@ -13,6 +13,7 @@ mod brokers;
 mod change;
 mod configs;
 mod directories;
+pub mod duties;
 mod elections;
 mod entry;
 mod features;
@@ -38,7 +39,7 @@ use stonelog_protocol::{ClusterId, Timestamp, TopicId};
 use crate::metadata::{ApplyError, MetadataImage, MetadataRecord};
 
 pub use activation::{Activation, activation_records};
-pub use active::{ControllerError, MetadataHandle, MetadataOptions, start};
+pub use active::{ControllerError, MetadataHandle, MetadataOptions, member, start};
 pub use elections::PREFERRED_ELECTIONS_MAX;
 pub use entry::RECORDS_PER_ENTRY_MAX;
 pub use features::bootstrap_records;

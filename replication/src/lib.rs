@@ -10,6 +10,7 @@ pub mod controller;
 pub mod isr_proposal;
 pub mod metadata;
 pub mod partition;
+pub mod presence;
 pub mod progress;
 pub mod quorum;
 pub mod replica;

@@ -13,6 +13,7 @@ pub mod damage;
 pub mod directory;
 pub mod find_offset;
 pub mod follow_image;
+pub mod heartbeats;
 pub mod journal;
 pub mod lane;
 pub mod lanes;

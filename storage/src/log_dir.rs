@@ -3,6 +3,7 @@
 //! [`LogDir::open`] locks it and says what it found; nothing is written before [`LogDir::format`], which only an empty
 //! directory accepts (rule 12). Not here: what is in the journal and the replica directories.
 
+mod member_mark;
 mod meta_properties;
 mod offline;
 mod recorded_epochs;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use stonelog_protocol::{BrokerEpoch, PartitionIndex, TopicPartition, Uuid};
 
+pub use member_mark::{MEMBER_NAME, MemberMark};
 pub use meta_properties::{META_PROPERTIES_NAME, MetaError, MetaProperties};
 pub use offline::{
     OFFLINE_NAME, PeerMarker, REOPENED_NAME, forget_peer, is_just_reopened, mark_offline, mark_peer_offline,
@@ -219,9 +221,10 @@ pub fn parse_replica_name(name: &str) -> Option<TopicPartition> {
     (number >= 0 && parsed.to_string() == name).then_some(parsed)
 }
 
-/// What a fresh file system, a lock, a probe or an interrupted format leaves.
+/// What a fresh file system, a lock, a probe, an interrupted format or the wait for other voters leaves.
 fn is_nobodys(name: &str) -> bool {
-    name == "lost+found" || name == LOCK_NAME || name.ends_with(".tmp")
+    let is_mark = name == MEMBER_NAME || name.strip_suffix(".copy") == Some(MEMBER_NAME);
+    is_mark || name == "lost+found" || name == LOCK_NAME || name.ends_with(".tmp")
 }
 
 fn is_kafkas(name: &str) -> bool {

@@ -6,34 +6,35 @@
 //!
 //! The thread has a runtime of its own: nothing the data plane does can delay it, and it delays nothing.
 
+mod asking;
+pub mod member;
+mod serving;
+mod voting;
+
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use stonelog_protocol::error_code::ErrorCode;
-use stonelog_protocol::{BrokerId, ClusterId, DirectoryId, Timestamp, TopicId, Uuid};
+use stonelog_protocol::{BrokerId, ClusterId, DirectoryId, Timestamp};
 use stonelog_storage::disk::Disk;
 use tokio::sync::{mpsc, oneshot};
 
+use super::duties::SoftFacts;
 use super::rules::{ConfigRules, Defaults};
-use super::{
-    Activation, ControllerRequest, ControllerResponse, Decision, Inputs, Reject, activation_records, apply_all,
-    bootstrap_records, decide,
-};
-use crate::metadata::codec::Writer;
-use crate::metadata::{MetadataImage, MetadataRecord, RecordBatch};
-use crate::quorum::node::{ProposeError, QuorumNode, QuorumOptions, StartError};
+use super::{ControllerRequest, ControllerResponse, Reject};
+use crate::metadata::MetadataImage;
+use crate::quorum::die;
+use crate::quorum::node::{QuorumNode, QuorumOptions, REQUEST_WITHIN_DEFAULT, StartError};
 use crate::quorum::publisher::{Published, Publisher};
-use crate::quorum::type_config::{Outcome, Voter};
-use crate::quorum::{ENTRY_BYTES_MAX, die};
+use crate::quorum::type_config::Voter;
 use crate::runtime::clock::Clock;
+use asking::Elsewhere;
+use serving::{Active, Waiting};
 
 /// Requests that wait while a batch is outstanding; who comes later waits for room.
 const QUEUE_LEN_MAX: usize = 1024;
-/// Requests decided into one entry.
-const REQUESTS_PER_BATCH_MAX: usize = 256;
-/// What a batch needs besides its records.
-const BATCH_OVERHEAD_BYTES: usize = 64;
 
 /// Reads the wall clock.
 pub type WallClock = Box<dyn Fn() -> Timestamp + Send>;
@@ -119,9 +120,22 @@ impl ControllerError {
     }
 }
 
+/// A request and whom to answer.
 struct Submission {
     request: ControllerRequest,
     answer: oneshot::Sender<Result<ControllerResponse, ControllerError>>,
+    /// Who takes it over where this node is not the active controller.
+    elsewhere: Option<Elsewhere>,
+}
+
+impl Submission {
+    fn answer(mut self, result: Result<ControllerResponse, ControllerError>) {
+        if let (Err(ControllerError::NotController(_)), Some(elsewhere)) = (&result, self.elsewhere.take()) {
+            return elsewhere.take(self);
+        }
+        // Whoever asked may have gone.
+        drop(self.answer.send(result));
+    }
 }
 
 /// The metadata plane, for everybody else in the process. Usable from any thread and runtime.
@@ -129,6 +143,7 @@ struct Submission {
 pub struct MetadataHandle {
     publisher: Arc<Publisher>,
     requests: mpsc::Sender<Submission>,
+    elsewhere: Option<Elsewhere>,
     stop: Arc<Stop>,
 }
 
@@ -149,10 +164,12 @@ impl MetadataHandle {
         self.publisher.subscribe()
     }
 
-    /// Has a request decided. Returns after its facts are committed, applied and published.
+    /// Has a request decided, here or wherever the active controller is. Returns after its facts are committed, applied,
+    /// and published on this node.
     pub async fn submit(&self, request: ControllerRequest) -> Result<ControllerResponse, ControllerError> {
         let (answer, answered) = oneshot::channel();
-        self.requests.send(Submission { request, answer }).await.map_err(|_| ControllerError::Stopped)?;
+        let submission = Submission { request, answer, elsewhere: self.elsewhere.clone() };
+        self.requests.send(submission).await.map_err(|_| ControllerError::Stopped)?;
         answered.await.map_err(|_| ControllerError::Stopped)?
     }
 
@@ -183,11 +200,11 @@ pub fn start(options: MetadataOptions) -> Result<MetadataHandle, StartError> {
             Err(error) => return drop(ready.send(Err(StartError::Thread(error)))),
         };
         runtime.block_on(async {
-            match Active::start(options, published).await {
+            match start_alone(options, published).await {
                 Ok(mut active) => {
                     // The starter is waiting.
                     drop(ready.send(Ok(())));
-                    active.run(queue, stopped).await;
+                    run_alone(&mut active, queue, stopped).await;
                     active.node.stop().await;
                 }
                 Err(error) => drop(ready.send(Err(error))),
@@ -200,226 +217,49 @@ pub fn start(options: MetadataOptions) -> Result<MetadataHandle, StartError> {
         return Err(error);
     }
     let stop = Stop { signal: Mutex::new(Some(signal)), thread: Mutex::new(Some(thread)) };
-    Ok(MetadataHandle { publisher, requests, stop: Arc::new(stop) })
+    Ok(MetadataHandle { publisher, requests, elsewhere: None, stop: Arc::new(stop) })
 }
 
-struct Active {
-    node: QuorumNode,
-    publisher: Arc<Publisher>,
-    node_id: BrokerId,
-    cluster_id: ClusterId,
-    rules: Arc<dyn ConfigRules>,
-    defaults: Defaults,
-    clock: WallClock,
-    entropy: Entropy,
-}
-
-/// What a request came to, to be answered when its entry is applied.
-struct Pending {
-    answer: oneshot::Sender<Result<ControllerResponse, ControllerError>>,
-    outcome: Result<ControllerResponse, Reject>,
-}
-
-impl Active {
-    async fn start(options: MetadataOptions, publisher: Arc<Publisher>) -> Result<Active, StartError> {
-        let voter = Voter { directory: options.directory_id.0, host: String::new(), port: 0 };
-        let quorum = QuorumOptions { disk: options.disk, directory: options.dir, node_id: options.node_id, voter };
-        let node = QuorumNode::start_alone(quorum, publisher.clone()).await?;
-        let active = Active {
-            node,
-            publisher,
-            node_id: options.node_id,
-            cluster_id: options.cluster_id,
-            rules: options.rules,
-            defaults: options.defaults,
-            clock: options.clock,
-            entropy: options.entropy,
-        };
-        let mut settled = active.settle_cluster().await;
-        if settled.is_ok() {
-            settled = active.record_defaults().await;
-        }
-        if let Err(error) = settled {
-            active.node.stop().await;
-            return Err(error);
-        }
-        active.publisher.publish_controller(Some(active.node_id));
-        Ok(active)
-    }
-
-    /// Begins the cluster in an empty log; refuses the log of another one.
-    async fn settle_cluster(&self) -> Result<(), StartError> {
-        let image = self.publisher.image();
-        if let Some(found) = image.cluster_id() {
-            if *found == self.cluster_id {
-                return Ok(());
-            }
-            return Err(StartError::OtherCluster { found: found.to_string(), expected: self.cluster_id.to_string() });
-        }
-        match self.propose(&image, bootstrap_records(&self.cluster_id)).await {
-            Ok((_, Outcome::Applied)) => Ok(()),
-            Ok((_, outcome)) => Err(StartError::Refused(format!("the first records were not applied: {outcome:?}"))),
-            Err(error) => Err(StartError::Refused(error.to_string())),
-        }
-    }
-
-    /// What holds for the whole cluster is as this controller's configuration has it before anything is decided.
-    async fn record_defaults(&self) -> Result<(), StartError> {
-        loop {
-            let image = self.publisher.image();
-            let Activation { records, goes_on: _ } = activation_records(&image, &*self.rules);
-            if records.is_empty() {
-                return Ok(());
-            }
-            match self.propose(&image, records).await {
-                Ok((_, Outcome::Applied)) => {}
-                Ok((_, outcome)) => return Err(StartError::Refused(format!("defaults were not applied: {outcome:?}"))),
-                Err(error) => return Err(StartError::Refused(error.to_string())),
-            }
-        }
-    }
-
-    async fn run(&mut self, mut queue: mpsc::Receiver<Submission>, mut stopped: oneshot::Receiver<()>) {
-        // A request that found no room in its batch is the first of the next.
-        let mut held: Option<Submission> = None;
-        loop {
-            let first = match held.take() {
-                Some(submission) => submission,
-                None => tokio::select! {
-                    biased;
-                    _ = &mut stopped => return,
-                    why = self.node.failed() => die(&why),
-                    next = queue.recv() => match next {
-                        Some(submission) => submission,
-                        None => return,
-                    },
+/// Runs the controller of a lone voter.
+async fn run_alone(active: &mut Active, mut queue: mpsc::Receiver<Submission>, mut stopped: oneshot::Receiver<()>) {
+    // A request that found no room in its batch is the first of the next.
+    let mut held: Option<Submission> = None;
+    let mut own = VecDeque::new();
+    loop {
+        let first = match held.take() {
+            Some(submission) => submission,
+            None => tokio::select! {
+                biased;
+                _ = &mut stopped => return,
+                why = active.node.failed() => die(&why),
+                next = queue.recv() => match next {
+                    Some(submission) => submission,
+                    None => return,
                 },
-            };
-            held = self.serve(first, &mut queue).await;
-        }
-    }
-
-    /// Decides queued requests on a scratch image, proposes what they come to as one entry, answers.
-    async fn serve(&mut self, first: Submission, queue: &mut mpsc::Receiver<Submission>) -> Option<Submission> {
-        let image = self.publisher.image();
-        let mut scratch = MetadataImage::clone(&image);
-        let mut records = Vec::new();
-        let mut bytes = BATCH_OVERHEAD_BYTES;
-        let mut pending = Vec::new();
-        let mut next = Some(first);
-        while let Some(submission) = next {
-            let outcome = self.decide(&scratch, &submission.request);
-            let outcome = match outcome {
-                Ok(decision) => {
-                    let len = encoded_len(&decision.records);
-                    if bytes + len > ENTRY_BYTES_MAX && !records.is_empty() {
-                        next = Some(submission);
-                        break;
-                    }
-                    if bytes + len > ENTRY_BYTES_MAX {
-                        Err(Reject::new(
-                            ErrorCode::PolicyViolation,
-                            "Unable to perform excessively large batch operation.",
-                        ))
-                    } else {
-                        bytes += len;
-                        apply_all(&mut scratch, image.index() + 1, &decision.records)
-                            .expect("a decision fits the image it was made on");
-                        records.extend(decision.records);
-                        if decision.goes_on {
-                            // The rest comes in entries of its own, and the answer with the last of them.
-                            next = Some(submission);
-                            break;
-                        }
-                        Ok(decision.response)
-                    }
-                }
-                Err(reject) => Err(reject),
-            };
-            pending.push(Pending { answer: submission.answer, outcome });
-            next = if pending.len() < REQUESTS_PER_BATCH_MAX { queue.try_recv().ok() } else { None };
-        }
-        if records.is_empty() {
-            answer_all(pending, Ok(image.index()));
-        } else {
-            let proposed = self.propose(&image, records).await;
-            answer_all(pending, settled(proposed));
-        }
-        next
-    }
-
-    fn decide(&mut self, image: &MetadataImage, request: &ControllerRequest) -> Result<Decision, Reject> {
-        let topic_ids: Vec<TopicId> = (0..request.topic_ids_needed()).map(|_| self.fresh_topic_id(image)).collect();
-        let mut seed = [0; 8];
-        (self.entropy)(&mut seed);
-        let inputs = Inputs {
-            cluster_id: &self.cluster_id,
-            now: (self.clock)(),
-            next_index: image.index() + 1,
-            topic_ids: &topic_ids,
-            seed: u64::from_be_bytes(seed),
-            // A lone controller's broker has nobody to hand over to.
-            moves_are_known: true,
-            // The locks of the directories are this process's, so the incarnation before is no more.
-            previous_is_gone: true,
-            // It is the only voter, and its broker registered before anybody could ask.
-            brokers_to_come: 0,
-            defaults: &self.defaults,
-            rules: &*self.rules,
+            },
         };
-        decide(image, request, &inputs)
-    }
-
-    fn fresh_topic_id(&mut self, image: &MetadataImage) -> TopicId {
-        loop {
-            let mut bytes = [0; 16];
-            (self.entropy)(&mut bytes);
-            let id = Uuid::from_random(bytes);
-            if image.topic_by_id(id).is_none() {
-                return id;
-            }
-        }
-    }
-
-    async fn propose(
-        &self,
-        image: &MetadataImage,
-        records: Vec<MetadataRecord>,
-    ) -> Result<(u64, Outcome), ProposeError> {
-        let term = self.node.leading_term().ok_or(ProposeError::NotLeader(None))?;
-        let batch = RecordBatch { base_index: image.index(), controller_term: term, created: (self.clock)(), records };
-        self.node.propose(batch).await
+        let mut waiting = Waiting { own: &mut own, queue: &mut queue, admit: &mut Some };
+        held = active.serve(first, &mut waiting, |_, _| SoftFacts::ALONE).await;
     }
 }
 
-fn encoded_len(records: &[MetadataRecord]) -> usize {
-    let mut out = Writer::new();
-    for record in records {
-        record.encode(&mut out);
+async fn start_alone(options: MetadataOptions, publisher: Arc<Publisher>) -> Result<Active, StartError> {
+    let voter = Voter { directory: options.directory_id.0, host: String::new(), port: 0 };
+    let quorum = QuorumOptions {
+        disk: options.disk.clone(),
+        directory: options.dir.clone(),
+        node_id: options.node_id,
+        voter,
+        request_within: REQUEST_WITHIN_DEFAULT,
+    };
+    let node = QuorumNode::start_alone(quorum, publisher.clone()).await?;
+    let active = Active::new(Arc::new(node), publisher, options);
+    if let Err(error) = active.begin().await {
+        active.node.stop().await;
+        return Err(error);
     }
-    out.finish().len()
-}
-
-fn settled(proposed: Result<(u64, Outcome), ProposeError>) -> Result<u64, ControllerError> {
-    match proposed {
-        Ok((index, Outcome::Applied)) => Ok(index),
-        // Nothing was written, and nobody else writes: a retry decides on the right image.
-        Ok((_, Outcome::Stale | Outcome::Nothing)) => Err(ControllerError::NotController(None)),
-        Err(ProposeError::NotLeader(leader)) => Err(ControllerError::NotController(leader)),
-        Err(ProposeError::Unknown) => Err(ControllerError::Unknown),
-        Err(ProposeError::Ended) => Err(ControllerError::Stopped),
-    }
-}
-
-fn answer_all(pending: Vec<Pending>, settled: Result<u64, ControllerError>) {
-    for Pending { answer, outcome } in pending {
-        let result = match &settled {
-            Ok(index) => outcome.map(|response| response.settled_at(*index)).map_err(ControllerError::from),
-            Err(error) => Err(error.clone()),
-        };
-        // Whoever asked may have gone.
-        drop(answer.send(result));
-    }
+    active.publisher.publish_controller(Some(active.node_id));
+    Ok(active)
 }
 
 #[cfg(test)]

@@ -268,4 +268,4 @@ impl Liveness {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::controller) mod tests;

@@ -10,6 +10,7 @@
 //! anything can be committed, and then no majority is empty.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use stonelog_protocol::peer::probe::{ListedVoter, Member, ProbeAnswer};
 use stonelog_protocol::{BrokerId, ClusterId, DirectoryId};
@@ -19,8 +20,11 @@ use stonelog_protocol::{BrokerId, ClusterId, DirectoryId};
 pub enum OnDisk {
     /// Nothing.
     Empty,
-    /// A cluster's id, from an explicit format or from a start that was cut short; the metadata log is empty.
+    /// A cluster's id, from an explicit format or from a start that was cut short; the metadata log is empty, and there
+    /// are neither replicas nor a recorded broker epoch in any log directory.
     Formatted(ClusterId),
+    /// This node has been part of a cluster without voting: it never forms one again.
+    Joined(ClusterId),
     /// A metadata log that holds something.
     Log {
         /// Whose it is.
@@ -76,6 +80,29 @@ pub enum Waiting {
     SameDirectory(BrokerId, BrokerId),
 }
 
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Waiting::For(nodes) => {
+                let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+                write!(f, "no answer yet from node {}", nodes.join(", "))
+            }
+            Waiting::ForInitializer(node) => write!(f, "all voters are there; node {node} forms the cluster"),
+            Waiting::ForMembers(cluster) => {
+                write!(f, "cluster {cluster} exists, and nobody that answers knows its voters")
+            }
+            Waiting::ForCluster => f.write_str("this node is no voter, and has found no cluster"),
+            Waiting::ListsDiffer(node) => write!(f, "node {node} has another list of voters than this one"),
+            Waiting::SameDirectory(one, other) => {
+                write!(
+                    f,
+                    "nodes {one} and {other} have the same directory id: one's directory is a copy of the other's"
+                )
+            }
+        }
+    }
+}
+
 /// Why a node must not start.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BootstrapError {
@@ -126,7 +153,7 @@ impl Bootstrap {
             OnDisk::Log { cluster, members } => {
                 ProbeAnswer::Member { cluster: cluster.clone(), members: members.clone(), leader: None }
             }
-            OnDisk::LogLost(cluster) => {
+            OnDisk::Joined(cluster) | OnDisk::LogLost(cluster) => {
                 ProbeAnswer::Member { cluster: cluster.clone(), members: Vec::new(), leader: None }
             }
         }
@@ -134,6 +161,11 @@ impl Bootstrap {
 
     fn empty(&self, formatted: Option<ClusterId>) -> ProbeAnswer {
         ProbeAnswer::Empty { voters: self.listed.clone(), directory: self.directory, formatted }
+    }
+
+    /// The configured list, in order of node.
+    pub fn listed(&self) -> &[ListedVoter] {
+        &self.listed
     }
 
     /// Whom to ask: every listed voter but this node.
@@ -160,14 +192,17 @@ impl Bootstrap {
         let formatted = match &self.disk {
             OnDisk::LogLost(cluster) => return Err(BootstrapError::LogLost(cluster.clone())),
             OnDisk::Log { cluster, members } => return Ok(self.enter(cluster, members)),
-            OnDisk::Formatted(cluster) => Some(cluster),
+            OnDisk::Formatted(cluster) | OnDisk::Joined(cluster) => Some(cluster),
             OnDisk::Empty => None,
         };
         if let Some((cluster, members)) = self.found(formatted)? {
             let is_known = !members.is_empty();
             return Ok(if is_known { self.enter(&cluster, &members) } else { Step::Ask(Waiting::ForMembers(cluster)) });
         }
-        self.form(formatted)
+        match &self.disk {
+            OnDisk::Joined(cluster) => Ok(Step::Ask(Waiting::ForMembers(cluster.clone()))),
+            _ => self.form(formatted),
+        }
     }
 
     /// As a voter if the membership names this node with this directory, else as an observer.
@@ -278,6 +313,21 @@ mod tests {
 
     fn belongs(node: i32, id: &str, members: Vec<Member>) -> Event {
         Event::Answered(BrokerId(node), ProbeAnswer::Member { cluster: cluster(id), members, leader: None })
+    }
+
+    #[test]
+    fn node_that_has_been_part_of_a_cluster_finds_it_again_and_forms_none() {
+        let mut node = on(1, 1, OnDisk::Joined(cluster("c")));
+        let waiting = || Ok(Step::Ask(Waiting::ForMembers(cluster("c"))));
+        assert_eq!(node.begin(), waiting());
+        assert_eq!(node.on_event(empty(2, 2)), waiting());
+        assert_eq!(node.on_event(empty(3, 3)), waiting());
+        // Nor do others while it answers so.
+        let mut other = on(2, 2, OnDisk::Empty);
+        assert_eq!(other.on_event(Event::Answered(BrokerId(1), node.answer())), waiting());
+        assert_eq!(node.on_event(belongs(2, "c", founders())), Ok(Step::Vote(cluster("c"))));
+        let other_cluster = node.on_event(belongs(2, "d", founders()));
+        assert!(matches!(other_cluster, Err(BootstrapError::OtherCluster { .. })), "{other_cluster:?}");
     }
 
     fn founders() -> Vec<Member> {

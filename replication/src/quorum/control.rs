@@ -38,14 +38,14 @@ pub struct ControlSession {
 
 impl ControlSession {
     /// Serves a broker where the quorum's member lives.
-    pub fn new(node: &Arc<QuorumNode>, handler: Arc<dyn ControlHandler>, from: BrokerId) -> ControlSession {
-        ControlSession { node: Arc::downgrade(node), handler, from }
+    pub fn new(node: Weak<QuorumNode>, handler: Arc<dyn ControlHandler>, from: BrokerId) -> ControlSession {
+        ControlSession { node, handler, from }
     }
 
     async fn answer(&self, ask: Ask) -> Answer {
         let leads = || self.node.upgrade().is_some_and(|node| node.leads_surely());
         if !leads() {
-            let leading = self.node.upgrade().and_then(|node| node.leading());
+            let leading = self.node.upgrade().and_then(|node| node.leading_surely());
             return Answer::NotController(leading.map(|leading| leading.node));
         }
         let within = Duration::from_millis(u64::from(ask.within_ms));

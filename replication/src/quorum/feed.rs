@@ -63,7 +63,7 @@ impl FeedSession {
             None if after.is_none() => Content::Entries(Vec::new()),
             _ => Content::Ahead,
         };
-        Ok(Pulled { leader: node.leading(), applied: applied.map(id_out), content })
+        Ok(Pulled { leader: node.leading_surely(), applied: applied.map(id_out), content })
     }
 
     /// The next piece of the snapshot that was begun, or the first of the newest.

@@ -50,6 +50,11 @@ impl FeedPosition {
         Pull { applied: self.applied, snapshot, wait_ms }
     }
 
+    /// What was to be installed could not be read: as if it had not come.
+    pub(super) fn on_unreadable(&mut self, applied: Option<LogId>) {
+        *self = FeedPosition::at(applied);
+    }
+
     /// What to do with an answer. What is to be applied or installed counts as applied from here on.
     pub(super) fn on_pulled(&mut self, pulled: Pulled) -> Advance {
         match pulled.content {

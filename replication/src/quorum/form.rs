@@ -31,8 +31,12 @@ pub async fn find_cluster<D: PeerDialer>(
     mut say: impl FnMut(&Waiting),
 ) -> Result<Step, BootstrapError> {
     services.answer_probes(bootstrap.answer());
+    let mut step = bootstrap.begin()?;
+    if !matches!(step, Step::Ask(_)) {
+        return Ok(step);
+    }
+    let voters = bootstrap.listed().to_vec();
     let (sender, mut events) = mpsc::channel(QUEUE_LEN_MAX);
-    let ProbeAnswer::Empty { voters, .. } = bootstrap.answer() else { return bootstrap.begin() };
     // They end with this function.
     let mut asking = JoinSet::new();
     for voter in bootstrap.asked() {
@@ -40,7 +44,6 @@ pub async fn find_cluster<D: PeerDialer>(
         asking.spawn(ask(voter.node, link, Probe { voters: voters.clone() }, sender.clone()));
     }
     drop(sender);
-    let mut step = bootstrap.begin()?;
     let mut said = None;
     while let Step::Ask(waiting) = step {
         if said.as_ref() != Some(&waiting) {

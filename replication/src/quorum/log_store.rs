@@ -212,6 +212,17 @@ fn damaged(directory: &Path, position: JournalPosition, detail: &str) -> Fault {
     }
 }
 
+/// Whether there is a log in a directory, be it empty: one that was there once and is not any more is lost.
+pub fn exists(disk: &dyn Disk, directory: &Path) -> Result<bool, Fault> {
+    match disk.list(directory) {
+        Ok(entries) => {
+            Ok(entries.iter().any(|entry| entry.name.ends_with(".journal") || entry.name == CHECKPOINT_NAME))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(Fault::Io { operation: "list", path: directory.to_owned(), position: None, source }),
+    }
+}
+
 /// Where replay begins.
 struct Checkpoint {
     version: u64,

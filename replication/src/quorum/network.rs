@@ -25,9 +25,6 @@ use super::link::{LinkError, PeerDialer, PeerLink, Target};
 use super::type_config::{Snapshot, TypeConfig, Vote, Voter};
 use super::wire::{broker, id_in, id_out, vote_in, vote_out};
 
-/// How long an append with entries may take: a heartbeat's time is too short for a slow disk, and there are other links
-/// for signs of life.
-const ENTRIES_WITHIN: Duration = Duration::from_secs(1);
 /// How long to leave a voter alone that could not be reached; the link has a longer patience of its own.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
@@ -36,12 +33,14 @@ const AGAIN_AFTER: Duration = Duration::from_millis(50);
 pub struct Peers<D> {
     dialer: D,
     own: u64,
+    entries_within: Duration,
 }
 
 impl<D: PeerDialer> Peers<D> {
-    /// Clients for the node `own`.
-    pub fn new(dialer: D, own: u64) -> Peers<D> {
-        Peers { dialer, own }
+    /// Clients for the node `own`. An append with entries may take `entries_within`: a heartbeat's time is too short for a
+    /// slow disk, and there are other links for signs of life.
+    pub fn new(dialer: D, own: u64, entries_within: Duration) -> Peers<D> {
+        Peers { dialer, own, entries_within }
     }
 }
 
@@ -55,7 +54,8 @@ impl<D: PeerDialer> RaftNetworkFactory<TypeConfig> for Peers<D> {
             host: voter.host.clone(),
             port: voter.port,
         };
-        Peer { own: self.own, target: target.node.0 as u64, link: self.dialer.link(target, Purpose::Quorum) }
+        let link = self.dialer.link(target.clone(), Purpose::Quorum);
+        Peer { own: self.own, target: target.node.0 as u64, entries_within: self.entries_within, link }
     }
 }
 
@@ -63,6 +63,7 @@ impl<D: PeerDialer> RaftNetworkFactory<TypeConfig> for Peers<D> {
 pub struct Peer<L> {
     own: u64,
     target: u64,
+    entries_within: Duration,
     link: L,
 }
 
@@ -155,7 +156,7 @@ impl<L: PeerLink> RaftNetworkV2<TypeConfig> for Peer<L> {
         let entries = fitting_entries(&rpc.entries);
         let last_sent = entries.len().checked_sub(1).map(|last| rpc.entries[last].log_id);
         let is_whole = entries.len() == rpc.entries.len();
-        let within = if entries.is_empty() { option.soft_ttl() } else { ENTRIES_WITHIN.max(option.soft_ttl()) };
+        let within = if entries.is_empty() { option.soft_ttl() } else { self.entries_within.max(option.soft_ttl()) };
         let request = raft::Append {
             vote: vote_out(&rpc.vote),
             previous: rpc.prev_log_id.map(id_out),

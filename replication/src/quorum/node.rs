@@ -38,6 +38,9 @@ const ENTRIES_PER_MESSAGE_MAX: u64 = 8;
 /// A lone voter that does not lead by then never will; starting fails instead of hanging.
 const LEADERSHIP_WITHIN: Duration = Duration::from_secs(60);
 
+/// [`QuorumOptions::request_within`], unless somebody sets it: Kafka's.
+pub const REQUEST_WITHIN_DEFAULT: Duration = Duration::from_secs(2);
+
 /// Why the quorum's node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -104,6 +107,8 @@ pub struct QuorumOptions {
     pub node_id: BrokerId,
     /// How the membership records it.
     pub voter: Voter,
+    /// How long another voter has to make entries durable and say so (`controller.quorum.request.timeout.ms`).
+    pub request_within: Duration,
 }
 
 /// A running member.

@@ -133,10 +133,18 @@ impl<D: PeerDialer> Observer<D> {
                     }
                 }
                 Advance::Install(last, bytes) => {
-                    let (meta, _) = decode_snapshot(&bytes).map_err(refused)?;
-                    if meta.last_log_id.map(id_out) != Some(last) {
-                        return Err(StartError::Refused("a snapshot covers something else than it says".to_owned()));
-                    }
+                    let meta = match decode_snapshot(&bytes) {
+                        Ok((meta, _)) if meta.last_log_id.map(id_out) == Some(last) => meta,
+                        unreadable => {
+                            // Nothing of it was taken: another voter's may be better.
+                            let (applied, _) = self.machine.applied_state().await.map_err(refused)?;
+                            self.position.on_unreadable(applied.map(id_out));
+                            return Ok(match unreadable {
+                                Ok(_) => "its snapshot covers something else than it says".to_owned(),
+                                Err(error) => format!("its snapshot cannot be read: {error}"),
+                            });
+                        }
+                    };
                     self.machine.install_snapshot(&meta, bytes).await.map_err(refused)?;
                 }
                 Advance::Again => {}

@@ -51,6 +51,13 @@ impl From<WireError> for Refusal {
     }
 }
 
+/// What the sender of a message is in it.
+#[derive(Clone, Copy)]
+enum Speaks {
+    AsLeader,
+    AsCandidate,
+}
+
 fn bad(why: &str) -> Refusal {
     Refusal::Bad(why.to_owned())
 }
@@ -86,16 +93,23 @@ impl QuorumSession {
         }
     }
 
-    /// Nobody speaks for another.
-    fn check_from(&self, vote: raft::Vote) -> Result<(), Refusal> {
-        if vote.candidate == self.peer {
-            return Ok(());
+    /// Nobody speaks for another, a leader speaks as one that was elected, and a candidate as one that was not.
+    ///
+    /// Who the membership names is not asked: a voter whose own log ends before a change of members must still hear the
+    /// leader that the change made, and vote for it. openraft compares the logs.
+    fn check_from(&self, vote: raft::Vote, speaks: Speaks) -> Result<(), Refusal> {
+        if vote.candidate != self.peer {
+            return Err(Refusal::Bad(format!("node {} speaks for node {}", self.peer, vote.candidate)));
         }
-        Err(Refusal::Bad(format!("node {} speaks for node {}", self.peer, vote.candidate)))
+        match (speaks, vote.is_committed) {
+            (Speaks::AsLeader, true) | (Speaks::AsCandidate, false) => Ok(()),
+            (Speaks::AsLeader, false) => Err(bad("a leader that was not elected")),
+            (Speaks::AsCandidate, true) => Err(bad("a candidate that leads already")),
+        }
     }
 
     async fn append(&mut self, append: raft::Append) -> Result<(Kind, Bytes), Refusal> {
-        self.check_from(append.vote)?;
+        self.check_from(append.vote, Speaks::AsLeader)?;
         let entries = entries_in(&append)?;
         let request = AppendEntriesRequest {
             vote: vote_in(append.vote),
@@ -113,7 +127,7 @@ impl QuorumSession {
     }
 
     async fn vote(&mut self, kind: Kind, request: raft::VoteRequest) -> Result<(Kind, Bytes), Refusal> {
-        self.check_from(request.vote)?;
+        self.check_from(request.vote, Speaks::AsCandidate)?;
         let rpc = VoteRequest {
             vote: vote_in(request.vote),
             last_log_id: request.last.map(id_in),
@@ -127,7 +141,7 @@ impl QuorumSession {
     }
 
     async fn snapshot(&mut self, chunk: raft::SnapshotChunk) -> Result<(Kind, Bytes), Refusal> {
-        self.check_from(chunk.vote)?;
+        self.check_from(chunk.vote, Speaks::AsLeader)?;
         let mut partial = match self.snapshot.take() {
             _ if chunk.position == 0 => {
                 Partial { last: chunk.last, total_bytes: chunk.total_bytes, bytes: BytesMut::new() }
@@ -159,7 +173,7 @@ impl QuorumSession {
     }
 
     async fn transfer(&mut self, transfer: raft::Transfer) -> Result<(Kind, Bytes), Refusal> {
-        self.check_from(transfer.from)?;
+        self.check_from(transfer.from, Speaks::AsLeader)?;
         if transfer.to != self.own {
             return Err(bad("a transfer to another node"));
         }

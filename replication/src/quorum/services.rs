@@ -25,6 +25,8 @@ struct State {
     identity: Identity,
     /// What it knows of a cluster while its own log holds nothing.
     probe: Option<ProbeAnswer>,
+    /// Grows with everything a probe's answer may depend on.
+    changes: u64,
     /// Its voter, which knows more.
     node: Weak<QuorumNode>,
     quorum: Option<Sessions>,
@@ -36,19 +38,23 @@ struct State {
 impl NodeServices {
     /// A node that answers nothing yet.
     pub fn new(identity: Identity) -> Arc<NodeServices> {
-        let state =
-            State { identity, probe: None, node: Weak::new(), quorum: None, feed: None, control: None, streams: None };
+        let (node, quorum, feed, control, streams) = (Weak::new(), None, None, None, None);
+        let state = State { identity, probe: None, changes: 0, node, quorum, feed, control, streams };
         Arc::new(NodeServices { state: Arc::new(Mutex::new(state)) })
     }
 
     /// Who this node is from now on: it has got a cluster.
     pub fn set_identity(&self, identity: Identity) {
-        self.state().identity = identity;
+        let mut state = self.state();
+        state.identity = identity;
+        state.changes += 1;
     }
 
     /// What it answers to probes while no voter's log says more.
     pub fn answer_probes(&self, answer: ProbeAnswer) {
-        self.state().probe = Some(answer);
+        let mut state = self.state();
+        state.probe = Some(answer);
+        state.changes += 1;
     }
 
     /// Voters may speak to this one, and others follow what it has applied.
@@ -57,6 +63,7 @@ impl NodeServices {
         let node = Arc::downgrade(node);
         let feeding = node.clone();
         let mut state = self.state();
+        state.changes += 1;
         state.node = node.clone();
         state.feed = Some(Arc::new(move |_| match feeding.upgrade() {
             Some(node) => Box::new(FeedSession::new(&node)),
@@ -145,8 +152,22 @@ struct ProbeSession {
 }
 
 impl ProbeSession {
-    /// As things are now: they change while the connection lasts.
+    /// As things are now: they change while the connection lasts, and while the log is asked.
     async fn answer(&self) -> Option<ProbeAnswer> {
+        loop {
+            let before = self.changes();
+            let answer = self.look().await;
+            if self.changes() == before {
+                return answer;
+            }
+        }
+    }
+
+    fn changes(&self) -> u64 {
+        self.state.lock().expect("no holder panics").changes
+    }
+
+    async fn look(&self) -> Option<ProbeAnswer> {
         let (answer, node, cluster) = {
             let state = self.state.lock().expect("no holder panics");
             (state.probe.clone(), state.node.clone(), state.identity.cluster.clone())
@@ -155,7 +176,7 @@ impl ProbeSession {
             && let Ok(true) = node.is_initialized().await
             && let Ok(members) = node.members().await
         {
-            let leader = node.leading().map(|leading| leading.node);
+            let leader = node.leading_surely().map(|leading| leading.node);
             return Some(ProbeAnswer::Member { cluster, members, leader });
         }
         answer

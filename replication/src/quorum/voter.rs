@@ -24,11 +24,13 @@ use super::network::Peers;
 use super::node::{ProposeError, QuorumNode, QuorumOptions, StartError, common_config, refused};
 use super::publisher::Publisher;
 use super::service::QuorumSession;
-use super::type_config::{Membership, Voter};
+use super::type_config::{Membership, TypeConfig, Voter};
 use super::wire::{broker, node};
 
 /// Bounds each piece of a snapshot; the last one is installed within it.
 const SNAPSHOT_PIECE_WITHIN_MS: u64 = 20_000;
+type Metrics = openraft::RaftMetrics<TypeConfig>;
+
 /// A leader that heard from no majority for so long is not believed to lead.
 const LEASE: Duration = Duration::from_millis(600);
 
@@ -45,7 +47,7 @@ impl QuorumNode {
             ..common_config()
         };
         let config = config.validate().map_err(refused)?;
-        let peers = Peers::new(dialer, node(options.node_id));
+        let peers = Peers::new(dialer, node(options.node_id), options.request_within);
         let quorum = QuorumNode::open(&options, publisher, config, peers).await?;
         let membership = quorum.membership().await?;
         let own = membership.get_node(&quorum.node_id);
@@ -100,6 +102,11 @@ impl QuorumNode {
         Some(Leading { node: broker(leader), term: metrics.current_term })
     }
 
+    /// Who leads, for others to hear: an isolated leader does not name itself.
+    pub(super) fn leading_surely(&self) -> Option<Leading> {
+        self.leading().filter(|leading| node(leading.node) != self.node_id || self.leads_surely())
+    }
+
     /// Waits until somebody leads that this node did not know to lead in that term.
     pub async fn leader_changed(&self, from: Option<Leading>) -> Option<Leading> {
         let wait = self.raft.wait(None);
@@ -115,6 +122,20 @@ impl QuorumNode {
         metrics.current_leader.map(|id| Leading { node: broker(id), term: metrics.current_term })
     }
 
+    /// Waits until the term in which this node leads, everything before it applied, is another one than `from`. An
+    /// isolated leader goes on leading its term; see [`QuorumNode::leads_surely`].
+    pub async fn tenure_changed(&self, from: Option<u64>) -> Option<u64> {
+        let own = self.node_id;
+        let tenure = move |metrics: &Metrics| {
+            let has_applied_own = metrics.last_applied.is_some_and(|id| id.leader_id.term == metrics.current_term);
+            (metrics.current_leader == Some(own) && has_applied_own).then_some(metrics.current_term)
+        };
+        let wait = self.raft.wait(None);
+        let changed = wait.metrics(|metrics| tenure(metrics) != from || metrics.running_state.is_err(), "a tenure");
+        // A node that has ended leads nowhere; whoever waits for its end hears of it.
+        changed.await.ok().and_then(|metrics| tenure(&metrics))
+    }
+
     /// Whether this node leads, a majority has heard from it within the lease, and everything that earlier terms left is
     /// applied: only then may it decide, or tell a broker that it is alive.
     pub fn leads_surely(&self) -> bool {
@@ -124,6 +145,28 @@ impl QuorumNode {
         let metrics = metrics.borrow_watched();
         let has_applied_own = metrics.last_applied.is_some_and(|id| id.leader_id.term == leader.term());
         has_lease && has_applied_own
+    }
+
+    /// Returns when this node does not lead surely.
+    pub async fn lease_lost(&self) {
+        while self.leads_surely() {
+            tokio::time::sleep(LEASE / 2).await;
+        }
+    }
+
+    /// Whether this node knows who leads, and has applied everything that earlier terms committed.
+    pub fn has_applied_term(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let applied_term = metrics.last_applied.map(|id| id.leader_id.term);
+        metrics.current_leader.is_some() && applied_term == Some(metrics.current_term)
+    }
+
+    /// Whether everything in this node's log is applied: nothing that it proposed before is under way.
+    pub fn has_applied_all(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.last_applied.map(|id| id.index) == metrics.last_log_index
     }
 
     /// Returns when everything committed before the call is applied here; only a leader that still leads can say so.

@@ -4,6 +4,7 @@
 //! nothing before its epoch is durable in its directory (rule 11).
 
 mod directories;
+mod metadata_plane;
 mod registration;
 mod strays;
 
@@ -25,6 +26,7 @@ use super::checkpointer::Checkpointer;
 use super::cleaner::Cleaner;
 use super::directory::{AbsentDirectory, Directory, DirectoryParts};
 use super::follow_image;
+use super::heartbeats::{self, Leaving};
 use super::journal::{JournalThreads, LaneSignal};
 use super::lanes::{LaneThreads, Lanes, spawn_vital};
 use super::node::{Node, NodeParts, NodeSettings};
@@ -32,14 +34,15 @@ use super::pool::Pool;
 use super::priority::Granted;
 use super::scrubber::Scrubber;
 use super::space::{self, Space};
+use crate::controller::member::{ClusterOptions, JoinError};
 use crate::controller::{
-    self, BrokerHeartbeat, ConfigRules, ControllerError, ControllerRequest, Defaults, MetadataHandle, MetadataOptions,
-    RegisteredBroker,
+    BrokerHeartbeat, ConfigRules, ControllerError, ControllerRequest, Defaults, MetadataHandle, RegisteredBroker,
 };
 use crate::metadata::Endpoint;
 use crate::quorum::node::StartError as QuorumError;
-use directories::{OpenDirectories, OpenDirectory, RecoveredDirectory};
-use registration::{record_epoch, register};
+use directories::{OpenDirectory, RecoveredDirectory};
+use metadata_plane::Up;
+use registration::{record_epoch, register, until_answered};
 
 /// Threads of a directory for reads that are not in memory.
 const READER_THREADS: usize = 4;
@@ -49,6 +52,9 @@ const WRITER_THREADS: usize = 4;
 const CLEANER_THREADS: usize = 1;
 /// How long after the controller did not hear of a failed directory it is told again.
 const TELL_AGAIN: Duration = Duration::from_millis(200);
+
+/// How long a broker that stops waits until others lead what it led (Kafka tries three times, five seconds apart).
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(15);
 
 /// What a broker is started with.
 pub struct StartOptions {
@@ -82,6 +88,8 @@ pub struct StartOptions {
     pub tenure_of: fn(&Path) -> io::Result<Tenure>,
     /// Where recovery says how far it has come.
     pub progress: Arc<RecoveryProgress>,
+    /// The cluster it is to be part of; `None` for a lone node.
+    pub cluster: Option<ClusterOptions>,
 }
 
 /// Random bytes for new identities.
@@ -123,6 +131,9 @@ pub enum StartError {
     /// The metadata quorum.
     #[error(transparent)]
     Quorum(#[from] QuorumError),
+    /// The way into the cluster.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// The controller refused the registration.
     #[error("the controller refused this broker's registration: {0}")]
     Registration(#[from] ControllerError),
@@ -142,6 +153,8 @@ pub struct Started {
     /// What happened on the way.
     pub report: StartReport,
     keeps_metadata: bool,
+    /// How a broker of several says that it wants to stop.
+    leaving: Option<Leaving>,
     lane_threads: LaneThreads,
     journal_threads: Vec<JournalThreads>,
     locked: Vec<OpenDirectory>,
@@ -220,7 +233,7 @@ impl Verdicts {
     }
 }
 
-/// Starts the data plane and the metadata plane of a lone node. Returns when every partition it leads is led.
+/// Starts the data plane and the metadata plane. Returns when every partition it leads is led.
 pub async fn start(options: StartOptions) -> Result<Started, StartError> {
     start_with(options, None).await
 }
@@ -230,13 +243,12 @@ pub async fn start_on(options: StartOptions, metadata: MetadataHandle) -> Result
     start_with(options, Some(metadata)).await
 }
 
-async fn start_with(options: StartOptions, kept: Option<MetadataHandle>) -> Result<Started, StartError> {
-    let OpenDirectories { open, mut absent, cluster_id, is_new_cluster } = directories::open_all(&options)?;
-    let recovered = directories::recover_all(&options, open, &mut absent)?;
+async fn start_with(mut options: StartOptions, kept: Option<MetadataHandle>) -> Result<Started, StartError> {
+    let heartbeat_every = options.cluster.as_ref().map(|cluster| cluster.heartbeat_every);
     let keeps_metadata = kept.is_none();
-    let metadata = match kept {
-        Some(kept) => kept,
-        None => start_metadata(&options, &recovered, &cluster_id)?,
+    let Up { recovered, absent, cluster_id, is_new_cluster, metadata } = match &options.cluster {
+        None => metadata_plane::alone(&options, kept)?,
+        Some(_) => metadata_plane::with_others(&mut options).await?,
     };
     let registered = register(&options, &cluster_id, &metadata, &recovered).await?;
     for (RecoveredDirectory { open, .. }, known) in recovered.iter().zip(&registered.directories) {
@@ -320,12 +332,18 @@ async fn start_with(options: StartOptions, kept: Option<MetadataHandle>) -> Resu
     for directory in &node.directories {
         keep_scrubbing(&node, directory, &lanes).await?;
     }
-    tell_of_failures(&node, &lanes, &metadata).await;
+    let leaving = match heartbeat_every {
+        Some(every) => Some(heartbeats::begin(&node, &lanes, &metadata, every).await),
+        None => {
+            tell_of_failures(&node, &lanes, &metadata).await;
+            None
+        }
+    };
 
     let broker_epoch = registered.epoch;
     let report =
         StartReport { is_new_cluster, cluster_id, broker_epoch, directories: reports, absent, registered, strays };
-    Ok(Started { node, lanes, metadata, report, keeps_metadata, lane_threads, journal_threads, locked })
+    Ok(Started { node, lanes, metadata, report, keeps_metadata, leaving, lane_threads, journal_threads, locked })
 }
 
 fn holes_of(found: &RecoveredLog) -> impl Iterator<Item = (TopicPartition, Hole)> + '_ {
@@ -349,6 +367,14 @@ fn told<T: Ord>(all: impl Iterator<Item = T>) -> Vec<T> {
 }
 
 impl Started {
+    /// Hands over what this broker leads, if others can lead it. Returns when it may stop, or when the time is up.
+    pub async fn hand_over(&self) {
+        let Some(leaving) = &self.leaving else { return };
+        if tokio::time::timeout(HAND_OVER_WITHIN, leaving.leave()).await.is_err() {
+            tracing::warn!("this broker has not handed over in time and stops all the same");
+        }
+    }
+
     /// Stops in order: lanes, then the journals with everything queued, then metadata; then says that the stop was clean
     /// in every directory that still works. Blocks; nobody may hold a lane's future any more.
     pub fn stop(self) -> Result<(), Fault> {
@@ -384,26 +410,6 @@ impl Started {
     }
 }
 
-fn start_metadata(
-    options: &StartOptions,
-    recovered: &[RecoveredDirectory],
-    cluster_id: &ClusterId,
-) -> Result<MetadataHandle, StartError> {
-    let home = recovered.iter().find(|directory| directory.open.holds_metadata);
-    let home = home.expect("without the metadata's directory the start has ended before");
-    Ok(controller::start(MetadataOptions {
-        defaults: options.defaults.clone(),
-        ..MetadataOptions::new(
-            Arc::clone(&options.disk),
-            home.open.log_dir.metadata_path(),
-            options.node_id,
-            cluster_id.clone(),
-            home.open.meta.directory_id,
-            Arc::clone(&options.rules),
-        )
-    })?)
-}
-
 /// Gives every lane its logs and the first image. Returns the logs that are no replica, each with its directory's place.
 async fn adopt(lanes: &Lanes, metadata: &MetadataHandle, logs: Vec<(Log, usize)>) -> Vec<(Log, usize)> {
     let mut by_lane: Vec<follow_image::Recovered> = (0..lanes.count()).map(|_| Default::default()).collect();
@@ -434,7 +440,7 @@ async fn unfence(
         want_shutdown: false,
         online_directories: None,
     };
-    metadata.submit(ControllerRequest::Heartbeat(heartbeat)).await?;
+    until_answered(metadata, || ControllerRequest::Heartbeat(heartbeat.clone())).await?;
     let index = metadata.image().index();
     for lane in 0..lanes.count() {
         lanes.call(lane, move |lane| lane.applied(index)).await;

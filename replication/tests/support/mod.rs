@@ -85,6 +85,7 @@ pub(crate) fn options(disk: Arc<dyn Disk>, log_dirs: Vec<PathBuf>, upkeep: Upkee
             scrub: None,
         },
         progress: Arc::default(),
+        cluster: None,
         rules: Arc::new(SettingsRules { static_broker: BTreeMap::new(), broker_key: |_| None, group_key: |_| None }),
         defaults: Defaults::default(),
         random: Random {

@@ -22,8 +22,8 @@ use crate::disk::Disk;
 use crate::index::file::fits;
 use crate::journal::ReplayFrom;
 use crate::log_dir::{
-    CLEAN_STOP_NAME, META_PROPERTIES_NAME, MetaProperties, OFFLINE_NAME, REOPENED_NAME, RESERVE_NAME, TENURE_KIND,
-    TENURE_NAME, offline_reason, parse_replica_name,
+    CLEAN_STOP_NAME, MEMBER_NAME, META_PROPERTIES_NAME, MetaProperties, OFFLINE_NAME, REOPENED_NAME, RESERVE_NAME,
+    TENURE_KIND, TENURE_NAME, offline_reason, parse_replica_name,
 };
 use crate::segment::{SegmentFile, SegmentId, SegmentName, directory_of};
 use crate::small_file::Envelope;
@@ -389,11 +389,12 @@ pub(super) fn segment_name(name: &str) -> Option<(SegmentName, SegmentFile)> {
 
 /// Names in a log directory that are looked at elsewhere.
 fn is_known(name: &str) -> bool {
-    const NAMES: [&str; 10] = [
+    const NAMES: [&str; 11] = [
         "journal",
         "metadata",
         CHECKPOINT_NAME,
         META_PROPERTIES_NAME,
+        MEMBER_NAME,
         TENURE_NAME,
         CLEAN_STOP_NAME,
         SCRUB_NAME,

@@ -12,7 +12,7 @@ use crate::controller::{
     ReportedDirectory, SettingsRules, TopicReference,
 };
 use crate::metadata::{MetadataDelta, Verdict};
-use stonelog_protocol::{BrokerEpoch, LeaderEpoch};
+use stonelog_protocol::{BrokerEpoch, LeaderEpoch, Uuid};
 
 const DIRECTORY: DirectoryId = Uuid([7; 16]);
 const NODE: BrokerId = BrokerId(1);
@@ -160,6 +160,7 @@ fn quorum_options(dir: &Path) -> QuorumOptions {
         directory: dir.join("metadata"),
         node_id: NODE,
         voter: Voter { directory: DIRECTORY.0, host: String::new(), port: 0 },
+        request_within: REQUEST_WITHIN_DEFAULT,
     }
 }
 

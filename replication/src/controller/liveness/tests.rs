@@ -7,16 +7,16 @@ use stonelog_protocol::{LeaderEpoch, PartitionEpoch, PartitionIndex, Uuid};
 
 const TOPIC: Uuid = Uuid([9; 16]);
 
-fn at(seconds: u64) -> Duration {
+pub(in crate::controller) fn at(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn id(broker: i32) -> BrokerId {
+pub(in crate::controller) fn id(broker: i32) -> BrokerId {
     BrokerId(broker)
 }
 
 /// The epoch a broker has in [`cluster`].
-fn epoch(broker: i32) -> BrokerEpoch {
+pub(in crate::controller) fn epoch(broker: i32) -> BrokerEpoch {
     BrokerEpoch(i64::from(broker))
 }
 
@@ -24,7 +24,7 @@ fn directory(broker: i32) -> Uuid {
     Uuid([u8::try_from(broker).unwrap(); 16])
 }
 
-fn applied(image: &MetadataImage, records: &[MetadataRecord]) -> MetadataImage {
+pub(in crate::controller) fn applied(image: &MetadataImage, records: &[MetadataRecord]) -> MetadataImage {
     let batch = crate::metadata::RecordBatch {
         base_index: image.index(),
         controller_term: 1,
@@ -35,7 +35,7 @@ fn applied(image: &MetadataImage, records: &[MetadataRecord]) -> MetadataImage {
 }
 
 /// Three unfenced brokers and a partition on them, led by the first.
-fn cluster() -> MetadataImage {
+pub(in crate::controller) fn cluster() -> MetadataImage {
     let register = |broker: i32| {
         MetadataRecord::RegisterBroker(RegisterBroker {
             id: id(broker),
@@ -74,7 +74,7 @@ fn cluster() -> MetadataImage {
     MetadataImage::from_records(100, &records).unwrap()
 }
 
-fn broker_change(broker: i32, fenced: Option<bool>, leaving: Option<bool>) -> MetadataRecord {
+pub(in crate::controller) fn broker_change(broker: i32, fenced: Option<bool>, leaving: Option<bool>) -> MetadataRecord {
     MetadataRecord::BrokerRegistrationChange(BrokerRegistrationChange {
         id: id(broker),
         epoch: epoch(broker),

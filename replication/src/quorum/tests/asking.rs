@@ -50,9 +50,9 @@ fn serve_control(running: &Running) {
     let node = running.node.clone();
     let handler = Arc::new(Settings { node: Arc::downgrade(&node), publisher: running.publisher.clone() });
     let node = Arc::downgrade(&node);
-    running.services.serve_control(move |hello| {
-        Box::new(ControlSession::new(&node.upgrade().unwrap(), handler.clone(), hello.from.node))
-    });
+    running
+        .services
+        .serve_control(move |hello| Box::new(ControlSession::new(node.clone(), handler.clone(), hello.from.node)));
 }
 
 fn forwarder(cluster: &Cluster) -> Forwarder<TcpDialer> {

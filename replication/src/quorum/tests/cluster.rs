@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use crate::metadata::record::ConfigRecord;
 use crate::metadata::{ConfigResource, MetadataImage, MetadataRecord, RecordBatch};
 use crate::quorum::link::{LinkError, PeerDialer, PeerLink, Target};
-use crate::quorum::node::{QuorumNode, QuorumOptions, StartError};
+use crate::quorum::node::{QuorumNode, QuorumOptions, REQUEST_WITHIN_DEFAULT, StartError};
 use crate::quorum::publisher::Publisher;
 use crate::quorum::services::NodeServices;
 use crate::quorum::type_config::{Outcome, Voter};
@@ -133,6 +133,7 @@ impl Site {
             directory: self.dir.path().join("metadata"),
             node_id: BrokerId(self.id),
             voter: self.voter(),
+            request_within: REQUEST_WITHIN_DEFAULT,
         };
         let node = Arc::new(QuorumNode::start_voter(options, publisher.clone(), dialer).await?);
         services.serve_quorum(&node);

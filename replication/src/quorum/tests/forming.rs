@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use super::cluster::{PATIENCE, block_on, until};
 use crate::quorum::bootstrap::{Bootstrap, OnDisk, Step};
 use crate::quorum::form::find_cluster;
-use crate::quorum::node::{QuorumNode, QuorumOptions};
+use crate::quorum::node::{QuorumNode, QuorumOptions, REQUEST_WITHIN_DEFAULT};
 use crate::quorum::publisher::Publisher;
 use crate::quorum::services::NodeServices;
 use crate::quorum::type_config::Voter;
@@ -79,6 +79,7 @@ async fn boot(id: i32, disk: &mut Kept, listed: &[ListedVoter], until: Until) ->
         directory: disk.path.join("metadata"),
         node_id: BrokerId(id),
         voter: Voter { directory: disk.directory.0, host: "127.0.0.1".to_owned(), port },
+        request_within: REQUEST_WITHIN_DEFAULT,
     };
     let node = QuorumNode::start_voter(options, Arc::new(Publisher::default()), dialer).await.unwrap();
     let node = Arc::new(node);

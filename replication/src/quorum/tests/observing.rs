@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::cluster::{ALL, Cluster, block_on, cluster_id, has, others, until};
-use crate::quorum::node::QuorumOptions;
+use crate::quorum::node::{QuorumOptions, REQUEST_WITHIN_DEFAULT};
 use crate::quorum::observer::Observer;
 use crate::quorum::publisher::Publisher;
 use crate::quorum::type_config::Voter;
@@ -36,6 +36,7 @@ impl Observing {
             directory: directory.to_owned(),
             node_id: BrokerId(9),
             voter: Voter { directory: [9; 16], host: String::new(), port: 0 },
+            request_within: REQUEST_WITHIN_DEFAULT,
         };
         let (observer, leading) = Observer::open(&options, publisher.clone(), dialer, listed.collect()).await.unwrap();
         let mut running = JoinSet::new();

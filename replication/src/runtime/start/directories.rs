@@ -7,10 +7,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use stonelog_protocol::{BrokerEpoch, ClusterId, Uuid};
+use stonelog_protocol::{BrokerEpoch, ClusterId, DirectoryId, Uuid};
 use stonelog_storage::disk::{Disk, raise_descriptor_limit};
 use stonelog_storage::log::LogConfig;
-use stonelog_storage::log_dir::{self, DirectoryState, LogDir, MetaProperties, Tenure};
+use stonelog_storage::log_dir::{self, DirectoryState, LogDir, MemberMark, MetaProperties, Tenure};
 use stonelog_storage::recovery::{self, RecoveredLogDir, RecoveryOptions};
 use stonelog_storage::segment::file_cache::{INDEX_BYTES_MAX, open_files_count};
 use stonelog_storage::{Fault, log_dir::LastStop};
@@ -33,6 +33,13 @@ pub(super) struct RecoveredDirectory {
     pub(super) recovered: RecoveredLogDir,
 }
 
+/// The configured directories as they were found; the usable ones are locked.
+pub(super) struct FoundDirectories {
+    found: Vec<(usize, LogDir, DirectoryState)>,
+    absent: Vec<AbsentDirectory>,
+    metadata_place: usize,
+}
+
 /// What the configured directories are.
 pub(super) struct OpenDirectories {
     pub(super) open: Vec<OpenDirectory>,
@@ -41,8 +48,8 @@ pub(super) struct OpenDirectories {
     pub(super) is_new_cluster: bool,
 }
 
-/// Locks every directory that is there, checks whose it is, and formats the empty ones.
-pub(super) fn open_all(options: &StartOptions) -> Result<OpenDirectories, StartError> {
+/// Locks every directory that is there, and looks whose it is. Nothing is formatted yet.
+pub(super) fn find_all(options: &StartOptions) -> Result<FoundDirectories, StartError> {
     let disk = &options.disk;
     let mut found: Vec<(usize, LogDir, DirectoryState)> = Vec::new();
     let mut missing = Vec::new();
@@ -74,7 +81,65 @@ pub(super) fn open_all(options: &StartOptions) -> Result<OpenDirectories, StartE
         return Err(StartError::AllAbsent(absent));
     }
     let metadata_place = find_metadata(options, &found, &absent)?;
-    format_and_check(options, found, absent, metadata_place)
+    Ok(FoundDirectories { found, absent, metadata_place })
+}
+
+impl FoundDirectories {
+    /// The directory that holds the metadata log, or will.
+    fn home(&self) -> &(usize, LogDir, DirectoryState) {
+        let home = self.found.iter().find(|(place, ..)| *place == self.metadata_place);
+        home.expect("the metadata's place is that of a directory that was found")
+    }
+
+    fn metas(&self) -> impl Iterator<Item = &MetaProperties> {
+        self.found.iter().filter_map(|(_, _, state)| match state {
+            DirectoryState::Ours(meta) => Some(meta),
+            DirectoryState::Empty => None,
+        })
+    }
+
+    /// Where the metadata log is, or will be.
+    pub(super) fn metadata_home(&self) -> PathBuf {
+        self.home().1.path().to_owned()
+    }
+
+    /// The identity that this node votes with; durable from here on, before anybody hears of it (rule 13).
+    pub(super) fn voting_identity(&self, options: &StartOptions) -> Result<DirectoryId, Fault> {
+        let (place, log_dir, state) = self.home();
+        if let DirectoryState::Ours(meta) = state {
+            return Ok(meta.directory_id);
+        }
+        if let Some(mark) = MemberMark::read(&*options.disk, log_dir.path())? {
+            return Ok(mark.directory_id);
+        }
+        let mark = MemberMark { directory_id: directory_id(options, *place), may_have_voted: false };
+        mark.write(&*options.disk, log_dir.path())?;
+        Ok(mark.directory_id)
+    }
+
+    /// The cluster that the directories belong to, or are wished to.
+    pub(super) fn cluster_id(&self, options: &StartOptions) -> Option<ClusterId> {
+        self.metas().next().map(|meta| meta.cluster_id.clone()).or_else(|| options.cluster_id.clone())
+    }
+
+    /// Whether any directory holds replicas or a recorded broker epoch: this node has been part of a cluster.
+    pub(super) fn has_been_used(&self) -> Result<bool, Fault> {
+        let mut is_used = self.metas().any(|meta| meta.broker_epoch.is_some()) || !self.absent.is_empty();
+        for (_, log_dir, state) in &self.found {
+            is_used |= matches!(state, DirectoryState::Ours(_)) && !log_dir.replicas()?.is_empty();
+        }
+        Ok(is_used)
+    }
+
+    /// Formats the empty directories for a cluster, or a new one with `None`, and refuses those of another.
+    pub(super) fn open(
+        self,
+        options: &StartOptions,
+        cluster_id: Option<ClusterId>,
+    ) -> Result<OpenDirectories, StartError> {
+        let FoundDirectories { found, absent, metadata_place } = self;
+        format_and_check(options, found, absent, metadata_place, cluster_id)
+    }
 }
 
 /// Why a directory cannot be used.
@@ -175,6 +240,13 @@ fn find_metadata(
         }
         ours.push((*place, meta));
     }
+    if let Some(cluster) = &options.cluster {
+        // A node of several finds its cluster again, whatever it has lost; but not a voter whose log may be elsewhere.
+        let is_listed = cluster.voters.iter().any(|voter| voter.node == options.node_id);
+        if absent.is_empty() || ours.is_empty() || !is_listed {
+            return place_for_metadata(options, found);
+        }
+    }
     let is_begun = ours.iter().any(|(_, meta)| meta.broker_epoch.is_some());
     let begins_in = ours.is_empty() || ours.iter().any(|(place, _)| *place == options.metadata_place);
     if absent.is_empty() && !is_begun && begins_in {
@@ -186,12 +258,25 @@ fn find_metadata(
     })
 }
 
+/// The place of the directory that remembers to be a member's, else the configured one, else the first that is usable.
+fn place_for_metadata(options: &StartOptions, found: &[(usize, LogDir, DirectoryState)]) -> Result<usize, StartError> {
+    for (place, log_dir, _) in found {
+        if MemberMark::read(&*options.disk, log_dir.path())?.is_some() {
+            return Ok(*place);
+        }
+    }
+    let configured = found.iter().find(|(place, ..)| *place == options.metadata_place);
+    let (place, ..) = configured.or(found.first()).expect("a start without any directory has ended before");
+    Ok(*place)
+}
+
 /// Formats the empty directories, the one with the metadata log first, and refuses those of another cluster or node.
 fn format_and_check(
     options: &StartOptions,
     found: Vec<(usize, LogDir, DirectoryState)>,
     absent: Vec<AbsentDirectory>,
     metadata_place: usize,
+    joined: Option<ClusterId>,
 ) -> Result<OpenDirectories, StartError> {
     let known = found.iter().find_map(|(_, _, state)| match state {
         DirectoryState::Ours(meta) => Some(meta.cluster_id.clone()),
@@ -199,7 +284,7 @@ fn format_and_check(
     });
     let is_new_cluster = known.is_none();
     let fresh = || ClusterId(Uuid::from_random(options.random.cluster).to_string().into());
-    let cluster_id = known.or_else(|| options.cluster_id.clone()).unwrap_or_else(fresh);
+    let cluster_id = joined.or(known).or_else(|| options.cluster_id.clone()).unwrap_or_else(fresh);
     let mut open = Vec::new();
     let (first, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|(place, ..)| *place == metadata_place);
     for (place, log_dir, state) in first.into_iter().chain(others) {
@@ -210,10 +295,11 @@ fn format_and_check(
                 meta
             }
             DirectoryState::Empty => {
+                let promised = MemberMark::read(&*options.disk, log_dir.path())?.map(|mark| mark.directory_id);
                 let meta = MetaProperties {
                     cluster_id: cluster_id.clone(),
                     node_id: options.node_id,
-                    directory_id: directory_id(options, place),
+                    directory_id: promised.unwrap_or_else(|| directory_id(options, place)),
                     broker_epoch: None,
                     follows_epoch: None,
                 };

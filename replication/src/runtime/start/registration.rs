@@ -1,5 +1,8 @@
 //! Registration: what recovery proved goes to the controller, and the epoch it answers into every online directory.
 
+use std::time::Duration;
+
+use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::{BrokerEpoch, BrokerId, ClusterId, TopicPartition, Uuid};
 use stonelog_storage::Fault;
 use stonelog_storage::recovery::Verdict as Recovered;
@@ -7,12 +10,17 @@ use stonelog_storage::recovery::Verdict as Recovered;
 use super::directories::{OpenDirectory, RecoveredDirectory};
 use super::{StartError, StartOptions};
 use crate::controller::{
-    ControllerRequest, ControllerResponse, MetadataHandle, RegisterBrokerRequest, RegisteredBroker,
+    ControllerError, ControllerRequest, ControllerResponse, MetadataHandle, RegisterBrokerRequest, RegisteredBroker,
     RegisteredDirectory, ReportedDirectory,
 };
 use crate::metadata::broker::ReplicaReport;
 use crate::metadata::{MetadataImage, Verdict};
 use crate::settings::cluster_keys::{Overruled, overruled};
+
+/// How long a starting broker goes on asking (`initial.broker.registration.timeout.ms`).
+const REGISTER_WITHIN: Duration = Duration::from_secs(60);
+/// Before it asks again.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Registers this incarnation with what recovery proved, directory by directory.
 pub(super) async fn register(
@@ -21,8 +29,57 @@ pub(super) async fn register(
     metadata: &MetadataHandle,
     recovered: &[RecoveredDirectory],
 ) -> Result<RegisteredBroker, StartError> {
-    let image = metadata.image();
-    name_overruled(options, &image);
+    name_overruled(options, &metadata.image());
+    let request = || ControllerRequest::RegisterBroker(request(options, cluster_id, &metadata.image(), recovered));
+    match until_answered(metadata, request).await? {
+        ControllerResponse::RegisterBroker(registered) => Ok(registered),
+        _ => unreachable!("the answer's variant is the request's"),
+    }
+}
+
+/// Asks until the controller has decided. In a cluster there may be none for a while, and the incarnation before this one
+/// may not be known to be gone.
+pub(super) async fn until_answered(
+    metadata: &MetadataHandle,
+    request: impl Fn() -> ControllerRequest,
+) -> Result<ControllerResponse, ControllerError> {
+    let asking = async {
+        loop {
+            let request = request();
+            match metadata.submit(request.clone()).await {
+                Err(error) if is_passing(&request, &error) => {
+                    tracing::warn!("the controller has not answered yet: {error}");
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+                answer => return answer,
+            }
+        }
+    };
+    match tokio::time::timeout(REGISTER_WITHIN, asking).await {
+        Ok(answer) => answer,
+        Err(_) => metadata.submit(request()).await,
+    }
+}
+
+fn is_passing(request: &ControllerRequest, error: &ControllerError) -> bool {
+    match error {
+        ControllerError::Rejected(reject) => match reject.code {
+            ErrorCode::DuplicateBrokerRegistration => true,
+            // It was asked with an older image than the controller's.
+            ErrorCode::StaleBrokerEpoch => matches!(request, ControllerRequest::RegisterBroker(_)),
+            _ => false,
+        },
+        ControllerError::NotController(_) | ControllerError::Unknown => true,
+        ControllerError::Stopped => false,
+    }
+}
+
+fn request(
+    options: &StartOptions,
+    cluster_id: &ClusterId,
+    image: &MetadataImage,
+    recovered: &[RecoveredDirectory],
+) -> RegisterBrokerRequest {
     let mut registrations = Vec::new();
     let mut differing = Vec::new();
     for directory in recovered {
@@ -41,9 +98,9 @@ pub(super) async fn register(
             }
             of_replica => of_replica != verdict,
         };
-        differing.extend(reports(options.node_id, &image, directory).filter(tells));
+        differing.extend(reports(options.node_id, image, directory).filter(tells));
     }
-    let request = RegisterBrokerRequest {
+    RegisterBrokerRequest {
         id: options.node_id,
         cluster_id: cluster_id.clone(),
         incarnation: Uuid::from_random(options.random.incarnation),
@@ -52,10 +109,6 @@ pub(super) async fn register(
         directories: registrations,
         differing,
         replaces: image.broker(options.node_id).map(|registered| registered.epoch),
-    };
-    match metadata.submit(ControllerRequest::RegisterBroker(request)).await? {
-        ControllerResponse::RegisterBroker(registered) => Ok(registered),
-        _ => unreachable!("the answer's variant is the request's"),
     }
 }
 

@@ -1,0 +1,460 @@
+//! A node of several: finds its cluster, votes or follows, and is the active controller for as long as it leads.
+//!
+//! It enters in two steps, because the cluster's id must be durable in between: [`join`] looks for a cluster, or forms
+//! one with the others (rule 13); [`Joining::enter`] takes part. Who leads is the quorum's to say; what an active
+//! controller does unasked is decided in [`crate::controller::duties`], and run here.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use stonelog_protocol::peer::probe::{ListedVoter, ProbeAnswer};
+use stonelog_protocol::peer::proof::{Hello, Identity};
+use stonelog_protocol::{BrokerId, ClusterId, DirectoryId};
+use stonelog_storage::Fault;
+use stonelog_storage::disk::Disk;
+use stonelog_storage::log_dir::MemberMark;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::asking::{Asker, Elsewhere, News};
+use super::serving::Active;
+use super::voting::{Soft, hand_over};
+use super::{ControllerError, MetadataHandle, MetadataOptions, QUEUE_LEN_MAX, Stop, Submission};
+use crate::controller::duties::DutySettings;
+use crate::quorum::bootstrap::{Bootstrap, BootstrapError, OnDisk, Step};
+use crate::quorum::control::ControlSession;
+use crate::quorum::die;
+use crate::quorum::form::find_cluster;
+use crate::quorum::link::{PeerSession, Target};
+use crate::quorum::log_store;
+use crate::quorum::node::{QuorumNode, QuorumOptions, StartError as QuorumError};
+use crate::quorum::observer::Observer;
+use crate::quorum::publisher::{Published, Publisher};
+use crate::quorum::services::NodeServices;
+use crate::quorum::type_config::Voter;
+use crate::runtime::peers::{ClusterSecret, HandedOver, TcpDialer, serve, serve_handed_over};
+
+/// How a node of several reaches the others, and what it knows of them.
+pub struct ClusterOptions {
+    /// The voters by configuration.
+    pub voters: Vec<ListedVoter>,
+    /// The cluster's secret. Without one nodes speak over the loopback interface only.
+    pub secret: Option<ClusterSecret>,
+    /// Sockets for other nodes alone: listening, non-blocking.
+    pub sockets: Vec<std::net::TcpListener>,
+    /// What listeners for clients found to come from other nodes.
+    pub handed_over: Option<mpsc::Receiver<HandedOver>>,
+    /// What the active controller does unasked.
+    pub duties: DutySettings,
+    /// How long a voter may take to make entries durable (`controller.quorum.request.timeout.ms`).
+    pub request_within: Duration,
+    /// `broker.heartbeat.interval.ms`.
+    pub heartbeat_every: Duration,
+}
+
+/// What a node starts to look for a cluster with.
+pub struct JoinOptions {
+    /// The file system.
+    pub disk: Arc<dyn Disk>,
+    /// The log directory with the metadata log.
+    pub log_dir: PathBuf,
+    /// This node.
+    pub node_id: BrokerId,
+    /// That directory's identity, durable.
+    pub directory_id: DirectoryId,
+    /// Its cluster, by `meta.properties` or by somebody's wish.
+    pub cluster_id: Option<ClusterId>,
+    /// Whether there are replicas or recorded broker epochs in any log directory.
+    pub has_been_used: bool,
+    /// The id of a cluster that this node forms.
+    pub fresh_cluster_id: ClusterId,
+    /// The others.
+    pub cluster: ClusterOptions,
+}
+
+/// Why a node did not become part of a cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// It must not.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// Its member of the quorum did not start.
+    #[error(transparent)]
+    Quorum(#[from] QuorumError),
+    /// Its disk.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// A socket, or the thread.
+    #[error("cannot take part in the cluster: {0}")]
+    Io(#[from] std::io::Error),
+    /// The thread ended, having said why.
+    #[error("the metadata thread ended")]
+    Ended,
+}
+
+/// A node on its way into a cluster.
+pub struct Joining {
+    found: oneshot::Receiver<Result<ClusterId, JoinError>>,
+    enter: oneshot::Sender<MetadataOptions>,
+    entered: oneshot::Receiver<Result<Elsewhere, JoinError>>,
+    publisher: Arc<Publisher>,
+    requests: mpsc::Sender<Submission>,
+    stop: Stop,
+}
+
+/// Starts the metadata plane of a node of several, on a thread of its own, and looks for its cluster.
+pub fn join(options: JoinOptions) -> Result<Joining, JoinError> {
+    let publisher = Arc::new(Publisher::default());
+    let (requests, queue) = mpsc::channel(QUEUE_LEN_MAX);
+    let (signal, stopped) = oneshot::channel();
+    let (found_sender, found) = oneshot::channel();
+    let (enter, entering) = oneshot::channel();
+    let (entered_sender, entered) = oneshot::channel();
+    let start = Start { found: found_sender, entering, entered: entered_sender };
+    let (published, own_requests) = (publisher.clone(), requests.clone());
+    let thread = std::thread::Builder::new().name("metadata".to_owned()).spawn(move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(start.found.send(Err(error.into()))),
+        };
+        runtime.block_on(live(options, published, own_requests, queue, stopped, start));
+    })?;
+    let stop = Stop { signal: Mutex::new(Some(signal)), thread: Mutex::new(Some(thread)) };
+    Ok(Joining { found, enter, entered, publisher, requests, stop })
+}
+
+impl Joining {
+    /// Waits until there is a cluster; its id is to be made durable before the node enters. Says in the log why it takes
+    /// time.
+    pub async fn found(&mut self) -> Result<ClusterId, JoinError> {
+        (&mut self.found).await.unwrap_or(Err(JoinError::Ended))
+    }
+
+    /// Takes part from here on.
+    pub fn enter(self, options: MetadataOptions) -> Entering {
+        // A thread that has ended says why.
+        drop(self.enter.send(options));
+        let Joining { entered, publisher, requests, stop, .. } = self;
+        Entering { entered, publisher, requests, stop }
+    }
+}
+
+/// A node that takes part, and may not know yet who leads.
+pub struct Entering {
+    entered: oneshot::Receiver<Result<Elsewhere, JoinError>>,
+    publisher: Arc<Publisher>,
+    requests: mpsc::Sender<Submission>,
+    stop: Stop,
+}
+
+impl Entering {
+    /// Returns when somebody leads and this node has applied what was committed before.
+    pub async fn entered(self) -> Result<MetadataHandle, JoinError> {
+        let Entering { entered, publisher, requests, stop } = self;
+        let elsewhere = entered.await.unwrap_or(Err(JoinError::Ended))?;
+        Ok(MetadataHandle { publisher, requests, elsewhere: Some(elsewhere), stop: Arc::new(stop) })
+    }
+}
+
+/// The thread's ends of the way in.
+struct Start {
+    found: oneshot::Sender<Result<ClusterId, JoinError>>,
+    entering: oneshot::Receiver<MetadataOptions>,
+    entered: oneshot::Sender<Result<Elsewhere, JoinError>>,
+}
+
+/// What takes part in the quorum.
+pub(super) enum Part {
+    Voter(Active),
+    Observer,
+}
+
+/// A node that has found its cluster.
+pub(super) struct Member {
+    pub(super) part: Part,
+    pub(super) publisher: Arc<Publisher>,
+    services: Arc<NodeServices>,
+    pub(super) leaders: watch::Sender<Option<BrokerId>>,
+    pub(super) soft: Soft,
+    pub(super) news: mpsc::UnboundedReceiver<News>,
+    pub(super) news_sender: mpsc::UnboundedSender<News>,
+    /// Accepting, forwarding, observing, connecting back.
+    pub(super) tasks: JoinSet<()>,
+}
+
+/// Says once that this node is part of the cluster: it knows who leads, and what was committed before.
+pub(super) struct Entered(Option<(oneshot::Sender<Result<Elsewhere, JoinError>>, Elsewhere)>);
+
+impl Entered {
+    pub(super) fn say(&mut self) {
+        if let Some((sender, elsewhere)) = self.0.take() {
+            // The starter is waiting.
+            drop(sender.send(Ok(elsewhere)));
+        }
+    }
+}
+
+async fn live(
+    options: JoinOptions,
+    publisher: Arc<Publisher>,
+    requests: mpsc::Sender<Submission>,
+    queue: mpsc::Receiver<Submission>,
+    mut stopped: oneshot::Receiver<()>,
+    start: Start,
+) {
+    let Start { found, entering, entered } = start;
+    let seeker = match Seeker::begin(options, publisher).await {
+        Ok(seeker) => seeker,
+        Err(error) => return drop(found.send(Err(error))),
+    };
+    let step = tokio::select! {
+        step = seeker.seek() => step,
+        _ = &mut stopped => return,
+    };
+    let (step, cluster) = match step {
+        Ok(found) => found,
+        Err(error) => return drop(found.send(Err(error))),
+    };
+    // The starter is waiting, and makes the id durable.
+    drop(found.send(Ok(cluster.clone())));
+    let Ok(metadata) = entering.await else { return };
+    let (mut member, elsewhere) = match seeker.enter(step, cluster, metadata, requests).await {
+        Ok(entered) => entered,
+        Err(error) => return drop(entered.send(Err(error))),
+    };
+    let entered = Entered(Some((entered, elsewhere)));
+    tokio::select! {
+        () = member.run(queue, entered) => {}
+        // Nothing that is under way is waited for: who asked is answered that it stopped.
+        _ = stopped => {}
+    }
+    member.stop().await;
+}
+
+/// A node that looks for its cluster.
+struct Seeker {
+    options: JoinOptions,
+    publisher: Arc<Publisher>,
+    services: Arc<NodeServices>,
+    known: watch::Sender<Identity>,
+    dialer: TcpDialer,
+    tasks: JoinSet<()>,
+    /// Open already if there was a log.
+    node: Option<QuorumNode>,
+    on_disk: OnDisk,
+}
+
+impl Seeker {
+    async fn begin(mut options: JoinOptions, publisher: Arc<Publisher>) -> Result<Seeker, JoinError> {
+        let identity = Identity {
+            node: options.node_id,
+            directory: options.directory_id,
+            // A wish is no membership: nobody is refused for it.
+            cluster: options.cluster_id.clone().filter(|_| options.has_been_used),
+        };
+        let services = NodeServices::new(identity.clone());
+        let (known, identities) = watch::channel(identity);
+        let secret = options.cluster.secret.clone();
+        let listed = options.cluster.voters.iter();
+        let listed = listed.map(|voter| (voter.node, (voter.host.to_string(), voter.port))).collect();
+        let dialer = TcpDialer::new(Arc::new(move || identities.borrow().clone()), secret.clone(), listed);
+        let mut tasks = JoinSet::new();
+        for socket in std::mem::take(&mut options.cluster.sockets) {
+            tasks.spawn(serve(tokio::net::TcpListener::from_std(socket)?, secret.clone(), services.clone()));
+        }
+        if let Some(handed_over) = options.cluster.handed_over.take() {
+            tasks.spawn(serve_handed_over(handed_over, secret, services.clone()));
+        }
+        let mut seeker =
+            Seeker { options, publisher, services, known, dialer, tasks, node: None, on_disk: OnDisk::Empty };
+        seeker.on_disk = seeker.look().await?;
+        Ok(seeker)
+    }
+
+    /// What the disk says; a log that is there is opened.
+    async fn look(&mut self) -> Result<OnDisk, JoinError> {
+        let options = &self.options;
+        let mark = MemberMark::read(&*options.disk, &options.log_dir)?;
+        let has_log = log_store::exists(&*options.disk, &self.directory())?;
+        let Some(cluster) = options.cluster_id.clone() else { return Ok(OnDisk::Empty) };
+        if has_log {
+            let node = self.open().await?;
+            let is_initialized = node.is_initialized().await?;
+            let members = node.members().await?;
+            self.node = Some(node);
+            if is_initialized {
+                return Ok(OnDisk::Log { cluster, members });
+            }
+        } else if mark.is_some_and(|mark| mark.may_have_voted) {
+            return Ok(OnDisk::LogLost(cluster));
+        }
+        Ok(if self.options.has_been_used { OnDisk::Joined(cluster) } else { OnDisk::Formatted(cluster) })
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.options.log_dir.join("metadata")
+    }
+
+    fn quorum_options(&self) -> QuorumOptions {
+        let listed = self.options.cluster.voters.iter().find(|voter| voter.node == self.options.node_id);
+        QuorumOptions {
+            disk: self.options.disk.clone(),
+            directory: self.directory(),
+            node_id: self.options.node_id,
+            voter: Voter {
+                directory: self.options.directory_id.0,
+                host: listed.map_or_else(String::new, |voter| voter.host.to_string()),
+                port: listed.map_or(0, |voter| voter.port),
+            },
+            request_within: self.options.cluster.request_within,
+        }
+    }
+
+    async fn open(&self) -> Result<QuorumNode, QuorumError> {
+        QuorumNode::start_voter(self.quorum_options(), self.publisher.clone(), self.dialer.clone()).await
+    }
+
+    /// Asks until there is a cluster; how to enter it, and which it is.
+    async fn seek(&self) -> Result<(Step, ClusterId), JoinError> {
+        let options = &self.options;
+        let voters = options.cluster.voters.clone();
+        let bootstrap = Bootstrap::new(options.node_id, options.directory_id, voters, self.on_disk.clone());
+        let say = |waiting: &_| tracing::warn!("looking for the cluster: {waiting}");
+        let step = find_cluster(bootstrap, &self.dialer, &self.services, say).await?;
+        let cluster = match &step {
+            Step::Initialize { cluster, .. } => cluster.clone().unwrap_or_else(|| options.fresh_cluster_id.clone()),
+            Step::Vote(cluster) | Step::Observe(cluster) => cluster.clone(),
+            Step::Ask(_) => unreachable!("it is asked until there is a step"),
+        };
+        Ok((step, cluster))
+    }
+
+    /// The cluster's id is durable.
+    async fn enter(
+        mut self,
+        step: Step,
+        cluster: ClusterId,
+        metadata: MetadataOptions,
+        requests: mpsc::Sender<Submission>,
+    ) -> Result<(Member, Elsewhere), JoinError> {
+        let options = &self.options;
+        let (node_id, directory) = (options.node_id, options.directory_id);
+        let identity = Identity { node: node_id, directory, cluster: Some(cluster.clone()) };
+        self.known.send_replace(identity.clone());
+        self.services.set_identity(identity);
+        let (leaders, heard) = watch::channel(None);
+        let (news_sender, news) = mpsc::unbounded_channel();
+        let opened = self.node.take();
+        let part = if let Step::Observe(_) = step {
+            if let Some(node) = opened {
+                node.stop().await;
+            }
+            self.observe(leaders.clone()).await?;
+            Part::Observer
+        } else {
+            let node = match opened {
+                Some(node) => node,
+                None => self.open().await?,
+            };
+            // From here on it is a member, and never empty again; the log's file is there, so it is not lost either.
+            let members = Vec::new();
+            self.services.answer_probes(ProbeAnswer::Member { cluster, members, leader: None });
+            let mark = MemberMark { directory_id: directory, may_have_voted: true };
+            mark.write(&*self.options.disk, &self.options.log_dir)?;
+            let node = Arc::new(node);
+            self.services.serve_quorum(&node);
+            if let Step::Initialize { members, .. } = &step {
+                node.initialize(members).await?;
+            }
+            Part::Voter(Active::new(node, self.publisher.clone(), metadata).with_lease())
+        };
+        if let Part::Voter(active) = &part {
+            let node = Arc::downgrade(&active.node);
+            let (publisher, news) = (self.publisher.clone(), news_sender.clone());
+            self.services.serve_control(move |hello: &Hello| -> Box<dyn PeerSession> {
+                let asker = Asker {
+                    from: hello.from.node,
+                    requests: requests.clone(),
+                    publisher: publisher.clone(),
+                    news: news.clone(),
+                    spoke_as: Mutex::default(),
+                };
+                Box::new(ControlSession::new(node.clone(), Arc::new(asker), hello.from.node))
+            });
+        }
+        let voters: Vec<Target> = self.options.cluster.voters.iter().map(target).collect();
+        let elsewhere = Elsewhere::start(&mut self.tasks, &self.dialer, &voters, &heard, &self.publisher);
+        let member = Member {
+            part,
+            publisher: self.publisher,
+            services: self.services,
+            leaders,
+            soft: Soft::new(self.options.cluster.duties),
+            news,
+            news_sender,
+            tasks: self.tasks,
+        };
+        Ok((member, elsewhere))
+    }
+
+    async fn observe(&mut self, leaders: watch::Sender<Option<BrokerId>>) -> Result<(), QuorumError> {
+        let listed = self.options.cluster.voters.iter().filter(|voter| voter.node != self.options.node_id);
+        let listed: BTreeMap<_, _> = listed.map(|voter| (voter.node, (voter.host.to_string(), voter.port))).collect();
+        let (publisher, dialer) = (self.publisher.clone(), self.dialer.clone());
+        let (observer, mut leading) = Observer::open(&self.quorum_options(), publisher, dialer, listed).await?;
+        self.tasks.spawn(async move { die(&observer.run().await) });
+        self.tasks.spawn(async move {
+            while leading.changed().await.is_ok() {
+                let leader = leading.borrow().map(|leading| leading.node);
+                leaders.send_replace(leader);
+            }
+        });
+        Ok(())
+    }
+}
+
+fn target(voter: &ListedVoter) -> Target {
+    Target { node: voter.node, directory: None, host: voter.host.to_string(), port: voter.port }
+}
+
+impl Member {
+    /// Runs until nobody can ask any more, which is when the node ends.
+    async fn run(&mut self, queue: mpsc::Receiver<Submission>, entered: Entered) {
+        match &self.part {
+            Part::Observer => self.follow(queue, entered).await,
+            Part::Voter(_) => self.vote(queue, entered).await,
+        }
+    }
+
+    /// A node that does not vote decides nothing.
+    async fn follow(&mut self, mut queue: mpsc::Receiver<Submission>, mut entered: Entered) {
+        let mut images = self.publisher.subscribe();
+        loop {
+            tokio::select! {
+                Some(Published { image, .. }) = images.recv() => {
+                    if image.cluster_id().is_some() && image.controller().is_some() {
+                        entered.say();
+                    }
+                }
+                submission = queue.recv() => match submission {
+                    Some(submission) => submission.answer(Err(ControllerError::NotController(None))),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// Leaves the quorum in order: a leader sees to it that another one leads.
+    async fn stop(mut self) {
+        if let Part::Voter(active) = &self.part {
+            hand_over(&active.node, active.node_id).await;
+        }
+        self.services.stop();
+        self.tasks.shutdown().await;
+        if let Part::Voter(active) = &self.part {
+            active.node.stop().await;
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Transcripts: events in, what is asked for out.
+
+use super::*;
+use crate::controller::liveness::tests::{applied, at, broker_change, cluster, epoch, id};
+use crate::controller::request::{BrokerHeartbeat, NewTopic};
+use crate::controller::response::Balanced;
+
+fn duties() -> Duties {
+    duties_with(at(300))
+}
+
+fn duties_with(balance_every: Duration) -> Duties {
+    Duties::new(DutySettings {
+        session_timeout: at(9),
+        balance_every: Some(balance_every),
+        listed: vec![id(1), id(2), id(3), id(4)],
+    })
+}
+
+fn active(image: &MetadataImage, now: Duration) -> Duties {
+    let mut duties = duties();
+    // Three brokers are up already.
+    let raise = DutyEffect::Ask(ControllerRequest::RaiseInternalTopics);
+    assert_eq!(duties.on_event(DutyEvent::Activated(image), now), [raise]);
+    duties
+}
+
+fn beat(broker: i32, metadata_index: u64) -> ControllerRequest {
+    ControllerRequest::Heartbeat(BrokerHeartbeat {
+        id: id(broker),
+        epoch: epoch(broker),
+        metadata_index,
+        want_fence: false,
+        want_shutdown: false,
+        online_directories: None,
+    })
+}
+
+fn hear(duties: &mut Duties, brokers: &[i32], now: Duration) {
+    for broker in brokers {
+        assert_eq!(duties.on_event(DutyEvent::Asked(&beat(*broker, 100)), now), []);
+    }
+}
+
+fn fence(broker: i32) -> ControllerRequest {
+    ControllerRequest::FenceBroker(FenceBroker { id: id(broker), epoch: epoch(broker) })
+}
+
+#[test]
+fn silent_broker_is_fenced_entry_by_entry_until_it_is() {
+    let image = cluster();
+    let mut duties = active(&image, at(0));
+    hear(&mut duties, &[1, 2], at(5));
+    assert_eq!(duties.wake_at(), Some(at(9)));
+    assert_eq!(duties.on_event(DutyEvent::Tick, at(9)), [DutyEffect::Ask(fence(3))]);
+    let some_left = ControllerResponse::FenceBroker { is_fenced: false };
+    let again = duties.on_event(DutyEvent::Done(&fence(3), Came::Decided(&some_left)), at(9));
+    assert_eq!(again, [DutyEffect::Ask(fence(3))]);
+    let done = ControllerResponse::FenceBroker { is_fenced: true };
+    assert_eq!(duties.on_event(DutyEvent::Done(&fence(3), Came::Decided(&done)), at(9)), []);
+    let image = applied(&image, &[broker_change(3, Some(true), None)]);
+    assert_eq!(duties.on_event(DutyEvent::Applied(&image), at(9)), []);
+    assert_eq!(duties.wake_at(), Some(at(14)));
+}
+
+#[test]
+fn fencing_of_unknown_outcome_is_asked_for_again_after_a_pause() {
+    let mut duties = active(&cluster(), at(0));
+    hear(&mut duties, &[1, 2], at(5));
+    assert_eq!(duties.on_event(DutyEvent::Tick, at(9)), [DutyEffect::Ask(fence(3))]);
+    assert_eq!(duties.on_event(DutyEvent::Done(&fence(3), Came::Unknown), at(9)), []);
+    let again_at = at(9) + ASK_AGAIN_AFTER;
+    assert_eq!(duties.wake_at(), Some(again_at));
+    assert_eq!(duties.on_event(DutyEvent::Tick, at(9)), []);
+    assert_eq!(duties.on_event(DutyEvent::Tick, again_at), [DutyEffect::Ask(fence(3))]);
+    // The image has moved on: the next one tells.
+    assert_eq!(duties.on_event(DutyEvent::Done(&fence(3), Came::Refused), again_at), []);
+    assert_eq!(duties.wake_at(), Some(at(300)));
+}
+
+#[test]
+fn controller_that_was_not_sure_for_a_while_begins_with_full_sessions() {
+    let image = cluster();
+    let mut duties = active(&image, at(0));
+    assert_eq!(duties.on_event(DutyEvent::SteppedDown, at(8)), []);
+    assert_eq!(duties.wake_at(), None);
+    assert_eq!(duties.on_event(DutyEvent::Tick, at(20)), []);
+    assert_eq!(duties.on_event(DutyEvent::Asked(&beat(1, 100)), at(20)), []);
+    let raise = DutyEffect::Ask(ControllerRequest::RaiseInternalTopics);
+    assert_eq!(duties.on_event(DutyEvent::Activated(&image), at(20)), [raise]);
+    assert_eq!(duties.wake_at(), Some(at(29)));
+}
+
+#[test]
+fn preferred_leaders_are_put_back_in_time_and_while_there_are_more() {
+    let image = cluster();
+    let mut duties = duties_with(at(5));
+    duties.on_event(DutyEvent::Activated(&image), at(0));
+    let balance = || DutyEffect::Ask(ControllerRequest::BalanceLeaders);
+    hear(&mut duties, &[1, 2, 3], at(4));
+    assert_eq!(duties.on_event(DutyEvent::Tick, at(4)), []);
+    assert_eq!(duties.on_event(DutyEvent::Tick, at(5)), [balance()]);
+    let done = |has_more| ControllerResponse::BalanceLeaders(Balanced { elected: 0, moved: 1, has_more });
+    let more = duties.on_event(DutyEvent::Done(&ControllerRequest::BalanceLeaders, Came::Decided(&done(true))), at(5));
+    assert_eq!(more, [balance()]);
+    let none = duties.on_event(DutyEvent::Done(&ControllerRequest::BalanceLeaders, Came::Decided(&done(false))), at(6));
+    assert_eq!(none, []);
+    hear(&mut duties, &[1, 2, 3], at(9));
+    assert_eq!(duties.on_event(DutyEvent::Tick, at(10)), [balance()]);
+}
+
+#[test]
+fn third_broker_that_comes_up_gives_internal_topics_their_replicas() {
+    let image = cluster();
+    let two = applied(&image, &[broker_change(3, Some(true), None)]);
+    let mut duties = duties();
+    assert_eq!(duties.on_event(DutyEvent::Activated(&two), at(0)), []);
+    let three = applied(&two, &[broker_change(3, Some(false), None)]);
+    let raise = DutyEffect::Ask(ControllerRequest::RaiseInternalTopics);
+    assert_eq!(duties.on_event(DutyEvent::Applied(&three), at(1)), [raise]);
+    assert_eq!(duties.on_event(DutyEvent::Applied(&three), at(2)), []);
+}
+
+#[test]
+fn broker_whose_connection_is_closed_is_looked_for_and_may_be_replaced() {
+    use crate::controller::request::RegisterBrokerRequest;
+    let image = cluster();
+    let mut duties = active(&image, at(0));
+    let register = ControllerRequest::RegisterBroker(RegisterBrokerRequest {
+        id: id(2),
+        cluster_id: stonelog_protocol::ClusterId("c".into()),
+        incarnation: stonelog_protocol::Uuid([5; 16]),
+        endpoints: Vec::new(),
+        rack: None,
+        directories: Vec::new(),
+        differing: Vec::new(),
+        replaces: Some(epoch(2)),
+    });
+    assert!(!duties.facts(&register, &image, at(1)).previous_is_gone);
+    let closed = duties.on_event(DutyEvent::ConnectionClosed { id: id(2), epoch: epoch(2) }, at(1));
+    let [DutyEffect::ConnectBack { id: to, attempt }] = closed[..] else { panic!("{closed:?}") };
+    assert_eq!(to, id(2));
+    assert!(duties.facts(&register, &image, at(1)).previous_is_gone);
+    let refused = DutyEvent::ConnectedBack { id: to, attempt, outcome: ConnectBack::Refused };
+    assert_eq!(duties.on_event(refused, at(1)), [DutyEffect::Ask(fence(2))]);
+}
+
+#[test]
+fn new_topic_waits_for_listed_brokers_as_long_as_a_new_cluster_does() {
+    let image = MetadataImage::empty();
+    let mut duties = duties();
+    assert_eq!(duties.on_event(DutyEvent::Activated(&image), at(10)), []);
+    let topic = NewTopic {
+        name: "t".into(),
+        partitions: 1,
+        replication_factor: -1,
+        assignments: Vec::new(),
+        configs: Vec::new(),
+    };
+    let create = CreateTopics { topics: vec![topic], validate_only: false };
+    let waits = |duties: &Duties, now| duties.waits(&create, &image, &Defaults::default(), now);
+    assert!(waits(&duties, at(11)));
+    assert!(!waits(&duties, at(70)));
+    // Three are enough, whoever else is listed.
+    assert!(!duties.waits(&create, &cluster(), &Defaults::default(), at(11)));
+}
