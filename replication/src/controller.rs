@@ -105,6 +105,12 @@ impl Decision {
     fn new(records: Vec<MetadataRecord>, response: ControllerResponse) -> Decision {
         Decision { records, response, goes_on: false }
     }
+
+    /// The first entry of several. The answer is not given; deciding what is left makes another.
+    fn part(records: Vec<MetadataRecord>, response: ControllerResponse) -> Decision {
+        assert!(!records.is_empty(), "a request that goes on has got somewhere");
+        Decision { records, response, goes_on: true }
+    }
 }
 
 /// What a decision may use besides the image and the request.

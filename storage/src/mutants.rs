@@ -63,6 +63,18 @@ pub enum Guard {
     JoinDirectory,
     /// `cluster-defaults`: what an acknowledgement means is read from the metadata alone, not from each broker's file.
     ClusterDefaults,
+    /// `now-whole`: a replica joins the in-sync set only while its leader says that its log is whole (rule 9).
+    NowWhole,
+    /// `damaged-leaves`: a damaged replica keeps no place in ISR or ELR while another one has one (rule 9).
+    DamagedLeaves,
+    /// `fenced-leader`: a partition whose leader is fenced is led by whoever can, as one without a leader.
+    FencedLeader,
+    /// `coming-members`: a cut replica waits for a whole or longer one that has registered and is not unfenced yet (rule 11).
+    ComingMembers,
+    /// `added-do-not-count`: replicas being added do not count when an eligible set is given up.
+    AddedDoNotCount,
+    /// `retry-keeps-directories`: a registration that is tried again changes nothing that the first one settled.
+    RetryKeepsDirectories,
     /// `late-registration`: an incarnation takes the place only of the registration it has seen.
     LateRegistration,
     /// `previous-is-gone`: an incarnation takes the place of one that is not fenced only when that one is gone.
@@ -114,6 +126,12 @@ impl Guard {
             Guard::JoinBrokerEpoch => "join-broker-epoch",
             Guard::JoinDirectory => "join-directory",
             Guard::ClusterDefaults => "cluster-defaults",
+            Guard::NowWhole => "now-whole",
+            Guard::DamagedLeaves => "damaged-leaves",
+            Guard::FencedLeader => "fenced-leader",
+            Guard::ComingMembers => "coming-members",
+            Guard::AddedDoNotCount => "added-do-not-count",
+            Guard::RetryKeepsDirectories => "retry-keeps-directories",
             Guard::LateRegistration => "late-registration",
             Guard::PreviousIsGone => "previous-is-gone",
             Guard::MemberDirectory => "member-directory",

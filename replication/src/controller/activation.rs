@@ -8,7 +8,7 @@
 
 use super::after;
 use super::elections::on_min_isr_changed;
-use super::entry::Entry;
+use super::entry::fitting;
 use super::rules::ConfigRules;
 use crate::metadata::record::ConfigRecord;
 use crate::metadata::{ConfigResource, MetadataImage, MetadataRecord};
@@ -43,15 +43,9 @@ pub fn activation_records(image: &MetadataImage, rules: &dyn ConfigRules) -> Act
         return Activation { records: facts, goes_on: false };
     }
     let changed = after(image, image.index() + 1, &facts);
-    let mut entry = Entry::new(facts.len());
-    for effect in on_min_isr_changed(image, &changed, rules) {
-        if !entry.push(effect) {
-            break;
-        }
-    }
-    let (mut records, goes_on) = entry.finish();
-    if !goes_on {
+    let (mut records, is_whole) = fitting(on_min_isr_changed(image, &changed, rules), facts.len());
+    if is_whole {
         records.extend(facts);
     }
-    Activation { records, goes_on }
+    Activation { records, goes_on: !is_whole }
 }

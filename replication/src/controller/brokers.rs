@@ -6,6 +6,7 @@ use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::{BrokerEpoch, BrokerId, DirectoryId, TopicPartition};
 
 use super::change::Planner;
+use super::entry::fitting;
 use super::request::{BrokerHeartbeat, RegisterBrokerRequest, ReportedDirectory, UnregisterBrokerRequest};
 use super::response::{ControllerResponse, HeartbeatState, RegisteredBroker, RegisteredDirectory};
 use super::rules::ConfigRules;
@@ -69,9 +70,14 @@ pub(super) fn decide_register(
         unfenced_with: Vec::new(),
     };
     if let Some(old) = same_incarnation {
-        // A retry: what it was told before holds, and so do the states it has reached since.
+        // A retry: what it was told before holds, and so do the states it has reached since. What its directories are
+        // changes by heartbeats, which settle what follows; the list it began with may be older than those.
         record.fenced = old.fenced;
         record.in_controlled_shutdown = old.in_controlled_shutdown;
+        if !off!(RetryKeepsDirectories) {
+            record.directories = old.directories.clone();
+            record.differing = old.differing.to_vec();
+        }
         let answer = RegisteredBroker {
             epoch: old.epoch,
             is_new: false,
@@ -82,8 +88,8 @@ pub(super) fn decide_register(
         let records = vec![MetadataRecord::RegisterBroker(record)];
         return Ok(Decision::new(records, ControllerResponse::RegisterBroker(answer)));
     }
-    let mut records = vec![MetadataRecord::RegisterBroker(record)];
-    let registered = after(image, inputs.next_index, &records);
+    let register = MetadataRecord::RegisterBroker(record);
+    let registered = after(image, inputs.next_index, std::slice::from_ref(&register));
     let mut answer = RegisteredBroker {
         epoch: BrokerEpoch(i64::try_from(inputs.next_index).expect("a log has fewer than 2^63 entries")),
         is_new: true,
@@ -91,8 +97,20 @@ pub(super) fn decide_register(
         offline: Vec::new(),
         directories: known,
     };
-    settle_replicas(&registered, inputs.rules, request.id, &mut records, &mut answer);
-    Ok(Decision::new(records, ControllerResponse::RegisterBroker(answer)))
+    let changes = settle_replicas(&registered, inputs.rules, request.id, &mut answer);
+    let (mut records, is_whole) = fitting(std::iter::once(register).chain(changes.iter().cloned()), 0);
+    if is_whole {
+        return Ok(Decision::new(records, ControllerResponse::RegisterBroker(answer)));
+    }
+    if changes.is_empty() {
+        let message = format!("broker {} reports more replicas apart from their directories than fit", request.id);
+        return Err(Reject::new(ErrorCode::InvalidRegistration, message));
+    }
+    // What the new incarnation lacks leaves ISR and ELR first; it is registered in the last entry. Meanwhile the one
+    // before it, which is gone, is elected and joins nowhere.
+    records = fitting(changes, 1).0;
+    records.extend(old.filter(|old| old.is_active()).map(|old| fencing::leaving(old)));
+    Ok(Decision::part(records, ControllerResponse::RegisterBroker(answer)))
 }
 
 /// Which of the directories were there for the last incarnation that was unfenced with them (rule 11).
@@ -165,9 +183,9 @@ fn settle_replicas(
     image: &MetadataImage,
     rules: &dyn ConfigRules,
     broker: BrokerId,
-    records: &mut Vec<MetadataRecord>,
     answer: &mut RegisteredBroker,
-) {
+) -> Vec<MetadataRecord> {
+    let mut records = Vec::new();
     let mut planner = Planner::new(image, rules);
     for (topic, index, partition) in image.partitions_with_member(broker) {
         let key = TopicPartition { topic_id: topic.id, partition: index };
@@ -188,6 +206,16 @@ fn settle_replicas(
         };
         records.extend(change.map(MetadataRecord::PartitionChange));
     }
+    // What entries before this one took offline, where it took several.
+    for (topic, index, partition) in image.leaderless_partitions() {
+        let key = TopicPartition { topic_id: topic.id, partition: index };
+        let is_empty = partition.isr.is_empty() && partition.elr.is_empty() && partition.last_known_elr == [broker];
+        let verdict = || partition.directory_of(broker).and_then(|id| image.broker(broker)?.verdict(key, id));
+        if is_empty && verdict() == Some(Verdict::Lost) && rules.is_strict(image, &topic.name) {
+            answer.offline.push(key);
+        }
+    }
+    records
 }
 
 /// Whether the broker stays the whole in-sync set: nobody else is there to lead, and it has everything, or as much as
@@ -241,16 +269,15 @@ pub(super) fn decide_heartbeat(
 ) -> Result<Decision, Reject> {
     let broker = check_epoch(image, request.id, request.epoch)?;
     let is_caught_up = i64::try_from(request.metadata_index).is_ok_and(|index| index >= broker.epoch.0);
-    let mut change = BrokerRegistrationChange {
-        id: broker.id,
-        epoch: broker.epoch,
-        fenced: None,
-        in_controlled_shutdown: None,
-        online_directories: None,
-    };
-    let known: Vec<_> = broker.directories.iter().map(|directory| directory.id).collect();
-    change.online_directories = request.online_directories.clone().filter(|online| *online != known);
     let mut state = HeartbeatState { is_caught_up, is_fenced: broker.fenced, should_shut_down: false };
+    let is_news =
+        |online: &&Vec<DirectoryId>| !broker.directories.iter().map(|known| known.id).eq(online.iter().copied());
+    if let Some(online) = request.online_directories.as_ref().filter(is_news) {
+        // First of all, and in entries of its own; what else it asks is decided on what that leaves.
+        let records = fencing::change_directories(image, inputs, broker, online);
+        return Ok(Decision::part(records, ControllerResponse::Heartbeat(state)));
+    }
+    let mut change = fencing::unchanged(broker);
     if broker.fenced {
         if request.want_shutdown {
             state.should_shut_down = true;
@@ -303,7 +330,7 @@ fn decide_shutdown(
     }
 }
 
-/// Forgets a broker: it leaves every ISR and ELR in the same entry.
+/// Forgets a broker: it leaves every ISR and ELR in the same entry, or in those before it.
 pub(super) fn decide_unregister(
     image: &MetadataImage,
     request: UnregisterBrokerRequest,
@@ -317,7 +344,11 @@ pub(super) fn decide_unregister(
     let changes = image
         .partitions_with_member(broker.id)
         .filter_map(|(topic, index, partition)| planner.plan(topic, index, partition).lost(broker.id).finish());
-    let mut records: Vec<_> = changes.map(MetadataRecord::PartitionChange).collect();
+    let (mut records, is_whole) = fitting(changes.map(MetadataRecord::PartitionChange), 1);
+    if !is_whole {
+        records.extend(Some(broker).filter(|broker| broker.is_active()).map(|broker| fencing::leaving(broker)));
+        return Ok(Decision::part(records, ControllerResponse::UnregisterBroker));
+    }
     records.push(MetadataRecord::UnregisterBroker(UnregisterBroker { id: broker.id, epoch: broker.epoch }));
     Ok(Decision::new(records, ControllerResponse::UnregisterBroker))
 }

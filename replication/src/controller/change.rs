@@ -171,6 +171,14 @@ impl<'a> ChangePlan<'a> {
         self.without(broker)
     }
 
+    /// A broker's replica has holes below its end: it keeps no place in the ELR. Who is in the wished set stays there.
+    pub(super) fn damaged(mut self, broker: BrokerId) -> Self {
+        if !off!(DamagedLeaves) {
+            self.lost.push(broker);
+        }
+        self
+    }
+
     /// A broker's replica ended in a torn tail when it started. It is not in sync until it has caught up.
     pub(super) fn cut(mut self, broker: BrokerId) -> Self {
         if !self.cut.contains(&broker) {
@@ -212,7 +220,7 @@ impl<'a> ChangePlan<'a> {
             elr = self.eligible(&isr);
         }
         let last_known_elr = match (leader, old.leader) {
-            (Some(_), _) if isr.len() >= min_isr => Vec::new(),
+            (Some(_), _) if self.counted(&isr) >= min_isr => Vec::new(),
             (None, Some(last)) => vec![last],
             _ => old.last_known_elr.clone(),
         };
@@ -236,8 +244,14 @@ impl<'a> ChangePlan<'a> {
         (change != unchanged).then_some(change)
     }
 
+    /// Members that count for the min ISR: leaders count the same ones ([`crate::partition::Leadership::isr_size`]), and
+    /// while these are too few nothing is acknowledged that an eligible replica could lack.
+    fn counted(&self, isr: &[BrokerId]) -> usize {
+        isr.iter().filter(|member| !self.layout.adding.contains(member) || off!(AddedDoNotCount)).count()
+    }
+
     fn eligible(&self, isr: &[BrokerId]) -> Vec<BrokerId> {
-        if isr.len() >= self.promise.min_isr {
+        if self.counted(isr) >= self.promise.min_isr {
             return Vec::new();
         }
         let old = self.partition;
@@ -263,24 +277,39 @@ impl<'a> ChangePlan<'a> {
     }
 
     /// A whole member at once; a cut one when no registered member is whole and enough of them have registered, and then
-    /// the one that reaches furthest.
+    /// the one that reaches furthest. A member that has registered and is not unfenced yet is waited for: it is whole, or
+    /// reaches further.
     fn elect_from(&self, elr: &[BrokerId]) -> Option<BrokerId> {
-        let acceptable: Vec<BrokerId> = elr.iter().copied().filter(|broker| self.is_acceptable(*broker)).collect();
-        if let Some(whole) = acceptable.iter().copied().find(|broker| !self.cut.contains(broker)) {
-            return Some(whole);
+        let is_there = |broker: &BrokerId| self.is_acceptable(*broker) || self.is_coming(*broker);
+        let registered: Vec<BrokerId> = elr.iter().copied().filter(is_there).collect();
+        let mut whole = registered.iter().copied().filter(|broker| !self.cut.contains(broker)).peekable();
+        if whole.peek().is_some() {
+            return whole.find(|broker| self.is_acceptable(*broker));
         }
-        if acceptable.len() < self.promise.min_isr.min(elr.len()) {
+        if registered.len() < self.promise.min_isr.min(elr.len()) {
             return None;
         }
         let mut furthest: Option<((LeaderEpoch, Offset), BrokerId)> = None;
-        for broker in acceptable {
+        for broker in registered {
             let end = self.end_of(broker);
-            // Among equals the first replica.
-            if furthest.is_none_or(|(best, _)| end > best) {
+            // Among equals one that can lead at once, and of those the first replica.
+            let is_better = |(best, than): (_, BrokerId)| {
+                end > best || end == best && self.is_acceptable(broker) && !self.is_acceptable(than)
+            };
+            if furthest.is_none_or(is_better) {
                 furthest = Some((end, broker));
             }
         }
-        furthest.map(|(_, broker)| broker)
+        furthest.map(|(_, broker)| broker).filter(|broker| self.is_acceptable(*broker))
+    }
+
+    /// Registered with the replica's directory, and never unfenced since: what it holds is known, and it will serve soon.
+    /// One that was unfenced and is silent now may hold anything by the time it returns; it has to register first.
+    fn is_coming(&self, broker: BrokerId) -> bool {
+        let Some(registration) = self.image.broker(broker) else { return false };
+        let directory = self.layout.directory_of(broker).filter(|directory| registration.has_directory(*directory));
+        let is_unused = |directory| registration.last_unfenced_with(directory) != Some(registration.epoch);
+        registration.fenced && directory.is_some_and(is_unused) && !off!(ComingMembers)
     }
 
     /// Where a cut replica ended when its broker registered.

@@ -53,7 +53,7 @@ fn elect_one(
         topic.partition(index).ok_or_else(|| unknown(format!("No such partition as {topic_name}-{index}")))?;
     match election {
         ElectionType::Preferred => {
-            if partition.leader.is_some() && partition.leader == partition.preferred_leader() {
+            if image.is_led(partition) && partition.leader == partition.preferred_leader() {
                 return Err(ErrorCode::ElectionNotNeeded.into());
             }
             let change = ChangePlan::new(image, rules, topic, index, partition).preferred().finish();
@@ -62,7 +62,7 @@ fn elect_one(
                 .ok_or_else(|| ErrorCode::PreferredLeaderNotAvailable.into())
         }
         ElectionType::Unclean => {
-            if partition.leader.is_some() {
+            if image.is_led(partition) {
                 return Err(ErrorCode::ElectionNotNeeded.into());
             }
             if rules.is_strict(image, topic_name) {
@@ -111,7 +111,9 @@ pub(super) fn of_leaderless(
         if broker.is_some_and(|broker| !partition.replicas.contains(&broker)) {
             continue;
         }
-        let change = planner.plan(topic, index, partition).finish().filter(|change| change.leader.is_some());
+        let change = planner.plan(topic, index, partition).finish();
+        // A fenced leader that nobody can stand in for stays: it is about to be unfenced.
+        let change = change.filter(|change| matches!(change.leader, Some(Some(_))));
         if change.is_some_and(|change| !entry.push(MetadataRecord::PartitionChange(change))) {
             break;
         }
@@ -130,7 +132,7 @@ pub(super) fn decide_balance(image: &MetadataImage, inputs: &Inputs<'_>) -> Resu
     let mut has_more = !is_complete;
     for (topic, index, partition) in image.partitions() {
         let preferred = partition.preferred_leader();
-        if partition.leader.is_none() || partition.leader == preferred {
+        if !image.is_led(partition) || partition.leader == preferred {
             continue;
         }
         let change = planner.plan(topic, index, partition).preferred().finish();

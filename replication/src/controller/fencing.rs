@@ -4,13 +4,11 @@
 //! is in more in-sync sets than an entry has room for: then it leaves them entry by entry, from the first on as one in
 //! controlled shutdown, so that nobody elects it or lets it join meanwhile, and is fenced in the last.
 
-use std::collections::HashSet;
-
 use stonelog_protocol::DirectoryId;
 
 use super::brokers::check_epoch;
 use super::change::Planner;
-use super::entry::Entry;
+use super::entry::{Entry, fitting};
 use super::request::FenceBroker;
 use super::response::ControllerResponse;
 use super::{Decision, Inputs, Reject, after, elections};
@@ -43,6 +41,12 @@ pub(super) fn unchanged(broker: &BrokerRegistration) -> BrokerRegistrationChange
     }
 }
 
+/// From now on nobody elects this broker, and it joins nowhere.
+pub(super) fn leaving(broker: &BrokerRegistration) -> MetadataRecord {
+    let change = BrokerRegistrationChange { in_controlled_shutdown: Some(true), ..unchanged(broker) };
+    MetadataRecord::BrokerRegistrationChange(change)
+}
+
 /// The records that take a broker out of every in-sync set it is in and fence it, or as many as fit; whether all did.
 pub(super) fn fence(
     image: &MetadataImage,
@@ -72,7 +76,7 @@ pub(super) fn fence(
     (records, !is_full)
 }
 
-/// A registration change that fences nobody, with what follows from it.
+/// A change of a registration that fences nobody and leaves its directories, with what follows from it.
 pub(super) fn with_effects(
     image: &MetadataImage,
     inputs: &Inputs<'_>,
@@ -84,8 +88,6 @@ pub(super) fn with_effects(
     }
     let leaves = change.in_controlled_shutdown == Some(true);
     let is_unfenced = change.fenced == Some(false);
-    let old: HashSet<DirectoryId> = broker.directories.iter().map(|directory| directory.id).collect();
-    let has_directories = change.online_directories.is_some();
     let record = MetadataRecord::BrokerRegistrationChange(change);
     let mut records = Vec::new();
     if leaves {
@@ -103,10 +105,6 @@ pub(super) fn with_effects(
         records.extend(entry.finish().0);
     }
     records.push(record);
-    if has_directories {
-        let changed = after(image, inputs.next_index, &records);
-        records.extend(on_directories_changed(&changed, inputs, broker, &old));
-    }
     if is_unfenced {
         let changed = after(image, inputs.next_index, &records);
         let room = Entry::new(records.len());
@@ -115,26 +113,33 @@ pub(super) fn with_effects(
     records
 }
 
+/// The directories of a broker that are online from now on, with what follows: in one entry if it fits. If not, the
+/// replicas concerned leave first, entry by entry; the directories change in the last.
+///
 /// A replica whose directory went offline is absent: out of the in-sync set, its ELR place kept (rule 12). One whose
 /// directory comes back without a registration has proved nothing.
-fn on_directories_changed(
+pub(super) fn change_directories(
     image: &MetadataImage,
     inputs: &Inputs<'_>,
     broker: &BrokerRegistration,
-    old: &HashSet<DirectoryId>,
+    online: &[DirectoryId],
 ) -> Vec<MetadataRecord> {
-    let Some(now) = image.broker(broker.id) else { return Vec::new() };
-    let mut planner = Planner::new(image, inputs.rules);
-    let mut records = Vec::new();
-    for (topic, index, partition) in image.partitions_with_member(broker.id) {
-        let Some(directory) = partition.directory_of(broker.id) else { continue };
+    let change = BrokerRegistrationChange { online_directories: Some(online.to_vec()), ..unchanged(broker) };
+    let record = MetadataRecord::BrokerRegistrationChange(change);
+    let changed = after(image, inputs.next_index, std::slice::from_ref(&record));
+    let mut planner = Planner::new(&changed, inputs.rules);
+    let changes = changed.partitions_with_member(broker.id).filter_map(|(topic, index, partition)| {
+        let directory = partition.directory_of(broker.id)?;
         let plan = planner.plan(topic, index, partition);
-        let change = match (old.contains(&directory), now.has_directory(directory)) {
+        match (broker.has_directory(directory), online.contains(&directory)) {
             (_, false) if partition.isr.contains(&broker.id) => plan.without(broker.id).finish(),
             (false, true) => plan.lost(broker.id).finish(),
             _ => None,
-        };
-        records.extend(change.map(MetadataRecord::PartitionChange));
+        }
+    });
+    let (mut records, is_whole) = fitting(changes.map(MetadataRecord::PartitionChange), 1);
+    if is_whole {
+        records.push(record);
     }
     records
 }

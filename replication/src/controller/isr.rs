@@ -50,15 +50,27 @@ fn alter_one(
     let partition = topic.partition(wish.partition.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     check_wish(image, topic, partition, sender, wish)?;
     let isr: Vec<BrokerId> = wish.isr.iter().map(|member| member.broker).collect();
-    let plan = ChangePlan::new(image, inputs.rules, topic, wish.partition.partition, partition).isr(isr);
+    let plan = || {
+        let plan = ChangePlan::new(image, inputs.rules, topic, wish.partition.partition, partition).isr(isr.clone());
+        wish.damaged.iter().fold(plan, |plan, broker| plan.damaged(*broker))
+    };
+    let handed_over = wish.hand_over.then(|| hand_over(plan(), sender, wish)).flatten();
     // Also the set that there is raises the partition epoch: it is how a leader settles what it proposed before and got
     // no good answer to (rule 3).
     let unchanged = || PartitionChange::of(topic.id, wish.partition.partition);
-    let mut change = plan.finish().unwrap_or_else(unchanged);
+    let mut change = handed_over.or_else(|| plan().finish()).unwrap_or_else(unchanged);
     if wish.recovering != partition.recovering {
         change.recovering = Some(wish.recovering);
     }
     Ok(MetadataRecord::PartitionChange(change))
+}
+
+/// Another member leads, and the sender leaves the set: with its place in the ELR if its log is whole. `None` when nobody
+/// else can lead: then it stays, for a leader that is slow or damaged is better than none (rule 9).
+fn hand_over(plan: ChangePlan<'_>, sender: BrokerId, wish: &PartitionIsr) -> Option<PartitionChange> {
+    let is_whole = wish.isr.iter().any(|member| member.broker == sender && member.is_whole) || off!(DamagedLeaves);
+    let plan = if is_whole { plan.without(sender) } else { plan.lost(sender) };
+    plan.finish().filter(|change| matches!(change.leader, Some(Some(_))))
 }
 
 fn check_wish(
@@ -93,6 +105,10 @@ fn check_wish(
     if !wish.isr.iter().any(|member| member.broker == sender) {
         return invalid("the in-sync set lacks its leader".to_owned());
     }
+    let is_wished = |broker: &BrokerId| wish.isr.iter().any(|member| member.broker == *broker);
+    if let Some(broker) = wish.damaged.iter().find(|broker| is_wished(broker) || !partition.replicas.contains(broker)) {
+        return invalid(format!("broker {broker} is in the in-sync set and damaged, or no replica"));
+    }
     if wish.recovering == RecoveryState::Recovering {
         if wish.isr.len() > 1 {
             return invalid("a recovering leader is alone in its in-sync set".to_owned());
@@ -125,6 +141,12 @@ fn why_ineligible(image: &MetadataImage, partition: &PartitionRegistration, memb
         Some(format!("broker {id} fetched into directory {}, and the replica belongs into {home}", member.directory))
     } else if !broker.has_directory(home) && !off!(JoinDirectory) {
         Some(format!("directory {home} of broker {id} is offline"))
+    } else if partition.isr.contains(&id) {
+        None
+    } else if member.epoch.is_none() {
+        Some(format!("broker {id} has not been heard by this leader"))
+    } else if !member.is_whole && !off!(NowWhole) {
+        Some(format!("the log of broker {id} has holes"))
     } else {
         None
     }

@@ -20,7 +20,7 @@ pub(super) fn decide_accept(
     let topic = image.topic_by_name(&request.topic).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let partition = topic.partition(request.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let name = format!("{}-{}", request.topic, request.partition);
-    if let Some(leader) = partition.leader {
+    if let Some(leader) = partition.leader.filter(|_| image.is_led(partition)) {
         let message = format!("{name} is led by broker {leader}: there is no loss to accept");
         return Err(Reject::new(ErrorCode::ElectionNotNeeded, message));
     }

@@ -81,9 +81,18 @@ impl MetadataImage {
         self.indexes.members.get(&broker).map_or(0, |topics| topics.values().map(|indexes| indexes.len()).sum())
     }
 
-    /// The partitions that nobody leads, by topic id. Costs what it finds.
+    /// The partitions that nobody leads, and those whose leader is fenced, as one is that has registered anew and was the
+    /// last in sync. Costs what it finds, and the memberships of fenced brokers.
     pub fn leaderless_partitions(&self) -> impl Iterator<Item = Found<'_>> {
-        self.found(Some(&self.indexes.leaderless))
+        let fenced = self.brokers().filter(|broker| broker.fenced && !off!(FencedLeader)).map(|broker| broker.id);
+        let led_by = |id| self.partitions_with_member(id).filter(move |(_, _, partition)| partition.leader == Some(id));
+        self.found(Some(&self.indexes.leaderless)).chain(fenced.flat_map(led_by))
+    }
+
+    /// Whether a partition has a leader, and that one is not fenced.
+    pub fn is_led(&self, partition: &PartitionRegistration) -> bool {
+        let is_up = |leader: BrokerId| self.broker(leader).is_some_and(|broker| !broker.fenced || off!(FencedLeader));
+        partition.leader.is_some_and(is_up)
     }
 
     fn found<'a>(&'a self, partitions: Option<&'a Arc<Partitions>>) -> impl Iterator<Item = Found<'a>> {

@@ -171,6 +171,21 @@ fn offline_directory_makes_its_replicas_absent_not_lost() {
 }
 
 #[test]
+fn a_registration_tried_again_brings_no_failed_directory_back() {
+    let image = with_topic(1, &[1], &[]);
+    let request = ControllerRequest::RegisterBroker(registration(1, 2, Verdict::Proved));
+    let image = unfence(&run(&image, request.clone()).0, 1);
+    let offline = BrokerHeartbeat { online_directories: Some(Vec::new()), ..heartbeat(&image, 1) };
+    let image = run(&image, ControllerRequest::Heartbeat(offline)).0;
+    assert_eq!(p0(&image).leader, None);
+    let (again, decision) = run(&image, request);
+    let ControllerResponse::RegisterBroker(answer) = decision.response else { panic!("wrong answer") };
+    assert!(!answer.is_new);
+    assert_eq!(again.broker(BrokerId(1)).unwrap().directories, []);
+    assert_eq!(p0(&unfence(&again, 1)).leader, None);
+}
+
+#[test]
 fn lone_broker_may_stop_at_once_and_stays_as_it_is() {
     let image = with_topic(1, &[1], &[]);
     let request = BrokerHeartbeat { want_shutdown: true, ..heartbeat(&image, 1) };

@@ -178,3 +178,117 @@ fn preferred_leaders_go_back_a_thousand_at_a_time() {
     assert_eq!(decision.response, ControllerResponse::BalanceLeaders(balanced));
     assert!(image.partitions().all(|(_, _, partition)| partition.leader == partition.preferred_leader()));
 }
+
+#[test]
+fn a_fenced_last_member_gives_way_to_an_eligible_one_that_can_lead() {
+    let image = [1, 2].iter().fold(with_topic(3, &[1, 2, 3], &[]), |image, broker| fence(&image, *broker));
+    let restart = ControllerRequest::RegisterBroker(registration(3, 2, Verdict::Proved));
+    let image = run(&image, restart).0;
+    assert_eq!((p0(&image).leader, &p0(&image).isr, &p0(&image).elr), (Some(BrokerId(3)), &ids(&[3]), &ids(&[2])));
+    // A restart costs a partition that nobody else can lead nothing.
+    assert_eq!(decided(&image, ControllerRequest::BalanceLeaders).unwrap().records, []);
+    let led = unfence(&image, 2);
+    assert_eq!((p0(&led).leader, &p0(&led).isr, &p0(&led).elr), (Some(BrokerId(2)), &ids(&[2]), &ids(&[3])));
+    // Somebody may also decide not to wait for it.
+    let waiting = unfence(&image, 1);
+    assert_eq!(p0(&waiting).leader, Some(BrokerId(3)), "1 is not eligible");
+    let accept = AcceptLoss { topic: "t".to_owned(), partition: PartitionIndex(0), replica: BrokerId(1) };
+    assert_eq!(p0(&run(&waiting, ControllerRequest::AcceptLoss(accept)).0).leader, Some(BrokerId(1)));
+}
+
+/// Nobody up; all three are eligible, and two of them would suffice.
+fn three_eligible() -> MetadataImage {
+    let image = with_topic(3, &[1, 2, 3], &[("min.insync.replicas", "3")]);
+    let image = [1, 2, 3].iter().fold(image, |image, broker| fence(&image, *broker));
+    let edit = ConfigEdit {
+        key: "min.insync.replicas".to_owned(),
+        operation: ConfigOperation::Set,
+        value: Some("2".to_owned()),
+    };
+    let resources = vec![(ConfigResource::Topic("t".into()), vec![edit])];
+    let lower = IncrementalAlterConfigs { resources, validate_only: false };
+    let image = run(&image, ControllerRequest::IncrementalAlterConfigs(lower)).0;
+    assert_eq!(p0(&image).elr, ids(&[1, 2, 3]));
+    image
+}
+
+#[test]
+fn a_cut_member_waits_for_one_that_has_registered_whole_or_longer_and_is_not_unfenced_yet() {
+    let key = TopicPartition { topic_id: topic_id(0), partition: PartitionIndex(0) };
+    let comes = |image: &MetadataImage, verdict, end| {
+        let report = ReplicaReport { partition: key, verdict, last_epoch: LeaderEpoch(4), log_end_offset: Offset(end) };
+        let request = RegisterBrokerRequest { differing: vec![report], ..registration(3, 2, verdict) };
+        run(image, ControllerRequest::RegisterBroker(request)).0
+    };
+    for (verdict, end) in [(Verdict::Proved, 0), (Verdict::Cut, 72)] {
+        let image = comes(&three_eligible(), verdict, end);
+        let image = restart_cut(&restart_cut(&image, 1, 2, (4, 70)), 2, 2, (4, 71));
+        assert_eq!(p0(&image).leader, None, "{verdict:?}: 3 has registered and is better");
+        assert_eq!(p0(&unfence(&image, 3)).leader, Some(BrokerId(3)), "{verdict:?}");
+    }
+    // One that reaches less far is counted, and not waited for.
+    let image = comes(&three_eligible(), Verdict::Cut, 69);
+    assert_eq!(p0(&restart_cut(&image, 1, 2, (4, 70))).leader, Some(BrokerId(1)));
+    // One that was in use and fell silent has not registered since.
+    let image = fence(&unfence(&comes(&three_eligible(), Verdict::Cut, 72), 3), 3);
+    let image = restart_cut(&restart_cut(&image, 1, 2, (4, 70)), 2, 2, (4, 71));
+    assert_eq!(p0(&image).leader, Some(BrokerId(2)));
+}
+
+/// Decides a request entry by entry, each of at most so many records; how many entries it took.
+fn run_in_parts(image: &MetadataImage, request: &ControllerRequest, records_max: usize) -> (MetadataImage, usize) {
+    crate::controller::entry::tests::RECORDS_MAX.set(records_max);
+    let mut image = image.clone();
+    for entries in 1.. {
+        let (next, decision) = run(&image, request.clone());
+        assert!(decision.records.len() <= records_max, "{:?}", decision.records);
+        assert!(next.indexes_are_true());
+        image = next;
+        if !decision.goes_on {
+            return (image, entries);
+        }
+    }
+    unreachable!("a request comes to an end");
+}
+
+#[test]
+fn what_does_not_fit_one_entry_is_decided_in_several() {
+    let image = run(&brokers(3), create(vec![new_topic("t", 10, 3)])).0;
+    let lost = ControllerRequest::RegisterBroker(registration(1, 2, Verdict::Lost));
+    let (after, entries) = run_in_parts(&image, &lost, 4);
+    assert_eq!((entries, after.membership_count(BrokerId(1))), (4, 0));
+    let registered = after.broker(BrokerId(1)).unwrap();
+    assert!(registered.fenced && !registered.in_controlled_shutdown && registered.incarnation == Uuid([2; 16]));
+    // Before the last entry it is the old incarnation, which nobody elects and no leader lets join.
+    let (first, _) = run(&image, lost);
+    let old = first.broker(BrokerId(1)).unwrap();
+    assert!(old.in_controlled_shutdown && old.incarnation == Uuid([1; 16]));
+    assert_eq!(first.membership_count(BrokerId(1)), 7);
+
+    let forget = ControllerRequest::UnregisterBroker(UnregisterBrokerRequest { id: BrokerId(1) });
+    let (after, entries) = run_in_parts(&image, &forget, 4);
+    assert_eq!((entries, after.broker(BrokerId(1)).is_none(), after.brokers().len()), (4, true, 2));
+
+    let offline = BrokerHeartbeat { online_directories: Some(Vec::new()), ..heartbeat(&image, 1) };
+    let (after, entries) = run_in_parts(&image, &ControllerRequest::Heartbeat(offline), 4);
+    assert_eq!(entries, 5, "and one in which it is answered");
+    assert!(after.broker(BrokerId(1)).unwrap().directories.is_empty());
+    assert!(after.partitions().all(|(_, _, partition)| partition.leader.is_some_and(|leader| leader != BrokerId(1))));
+}
+
+#[test]
+fn strict_partitions_taken_offline_in_several_entries_are_all_named_in_the_answer() {
+    let image = run(&brokers(1), create(vec![new_topic("t", 5, 1)])).0;
+    let lost = ControllerRequest::RegisterBroker(registration(1, 2, Verdict::Lost));
+    crate::controller::entry::tests::RECORDS_MAX.set(3);
+    let mut image = image;
+    let answer = loop {
+        let (next, decision) = run(&image, lost.clone());
+        image = next;
+        if !decision.goes_on {
+            break decision.response;
+        }
+    };
+    let ControllerResponse::RegisterBroker(answer) = answer else { panic!("wrong answer") };
+    assert_eq!(answer.offline.len(), 5);
+}

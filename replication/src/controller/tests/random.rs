@@ -164,7 +164,7 @@ impl World {
             let runs = |broker: &BrokerId| self.machines[&broker.0].runs && self.image.is_active(*broker);
             let min_isr = rules.min_insync_replicas(&self.image, &topic.name, partition.settled_count());
             let may = partition.leader.is_some_and(|leader| runs(&leader)) && partition.isr.iter().all(runs);
-            if may && partition.isr.len() >= min_isr {
+            if may && counted(partition) >= min_isr {
                 let end = self.acknowledged.entry(key).or_default();
                 *end += 1;
                 for broker in &partition.isr {
@@ -424,6 +424,11 @@ impl World {
     }
 }
 
+/// Members of the in-sync set that count for the min ISR.
+fn counted(partition: &PartitionRegistration) -> usize {
+    partition.isr.iter().filter(|member| !partition.adding.contains(member)).count()
+}
+
 /// The invariants of one batch.
 fn check(before: &MetadataImage, after: &MetadataImage, request: &ControllerRequest, rules: &SettingsRules) {
     for broker in after.brokers() {
@@ -440,7 +445,7 @@ fn check(before: &MetadataImage, after: &MetadataImage, request: &ControllerRequ
         assert_eq!(partition.directories.len(), partition.replicas.len(), "{}", told());
         assert!(partition.cut.iter().all(|member| partition.elr.contains(member)), "{}", told());
         let min_isr = rules.min_insync_replicas(after, &topic.name, partition.settled_count());
-        assert!(partition.isr.len() < min_isr || partition.elr.is_empty(), "min ISR {min_isr}: {}", told());
+        assert!(counted(partition) < min_isr || partition.elr.is_empty(), "min ISR {min_isr}: {}", told());
         // The last member stays, fenced as its registration has it, until it is unfenced.
         let is_last = partition.isr.len() == 1;
         let is_up = |member: &BrokerId| after.broker(*member).is_some_and(|broker| !broker.fenced);

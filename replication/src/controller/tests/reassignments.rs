@@ -1,6 +1,22 @@
 //! Partitions move between brokers and directories, internal topics grow, and new topics wait for brokers.
 
 use super::*;
+
+#[test]
+fn a_replica_being_added_does_not_cost_an_eligible_one_its_place() {
+    let image = with_topic(4, &[1, 2], &[("min.insync.replicas", "2")]);
+    let fence = BrokerHeartbeat { want_fence: true, ..heartbeat(&image, 2) };
+    let image = run(&image, ControllerRequest::Heartbeat(fence)).0;
+    assert_eq!((&p0(&image).isr, &p0(&image).elr), (&ids(&[1]), &ids(&[2])));
+    let wish_for = NewReplicas { topic: "t".to_owned(), partition: PartitionIndex(0), replicas: Some(ids(&[1, 3, 4])) };
+    let request = AlterReassignments { partitions: vec![wish_for], allow_replication_factor_change: true };
+    let image = run(&image, ControllerRequest::AlterReassignments(request)).0;
+    let broker_epoch = image.broker(BrokerId(1)).unwrap().epoch;
+    let join = AlterPartition { broker: BrokerId(1), broker_epoch, partitions: vec![wish(&image, &[1, 3])] };
+    let image = run(&image, ControllerRequest::AlterPartition(join)).0;
+    // Its leader counts one of two and acknowledges nothing: 2 still holds whatever was.
+    assert_eq!((&p0(&image).isr, &p0(&image).elr), (&ids(&[1, 3]), &ids(&[2])));
+}
 use std::time::Duration;
 
 fn move_to(replicas: Option<&[i32]>) -> ControllerRequest {
