@@ -36,6 +36,9 @@ async fn what_is_acknowledged_is_durable_on_every_member_of_the_in_sync_set() {
         let of = partition(topic, index);
         assert_eq!(cluster.isr(of), ids(&[1, 2, 3]));
         cluster.assert_equal(of, 30).await;
+        for _ in 0..3 {
+            assert_eq!(cluster.node(cluster.leader_id(of).unwrap()).confirms(of).await, Ok(()));
+        }
     }
     cluster.stop();
 }
@@ -77,7 +80,10 @@ async fn a_deposed_leader_cuts_what_nobody_acknowledged_and_follows() {
         append.await.unwrap();
     }
     cluster.node(BrokerId(1)).until(to, |log| log.durable() == Offset(8)).await;
+    // Nobody tells it that it leads, and then it does not.
+    let alone = cluster.node(BrokerId(1)).confirms(to);
     cluster.fence(1).await;
+    assert_eq!(alone.await.map_err(|reject| reject.error_code()), Err(ErrorCode::NotLeaderOrFollower));
     cluster.until(|cluster| cluster.leader_id(to) != Some(BrokerId(1))).await;
     assert_eq!(produce(cluster.node(BrokerId(1)).started(), to, vec![1]).await, Err(ErrorCode::NotLeaderOrFollower));
     for number in 5..9 {

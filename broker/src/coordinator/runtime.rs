@@ -172,6 +172,28 @@ pub async fn read<R: Send + 'static>(
     read_at(context, owned, read).await
 }
 
+/// As [`read`], and resolves only once enough followers have said that this broker led when it was asked: a coordinator
+/// that has been replaced answers nothing old (rule 15).
+///
+/// # Errors
+/// [`decide`]'s; NOT_COORDINATOR also where nobody can tell.
+pub async fn read_confirmed<R: Send + 'static>(
+    context: &RequestContext,
+    group: &GroupId,
+    read: impl FnOnce(&mut Groups, Now) -> R + Send + 'static,
+) -> Result<R, ErrorCode> {
+    let owned = owner_of(context, group)?;
+    let lanes = context.lane.lanes();
+    let work = move |lane: Rc<Lane>| async move {
+        let partition = partition(owned)?;
+        partition.loaded().await?;
+        let (answer, confirmed) = tokio::join!(partition.read(read), lane.confirm_leadership(owned));
+        confirmed.map_err(|_| ErrorCode::NotCoordinator)?;
+        answer
+    };
+    lanes.call(lanes.owner(owned), work).await
+}
+
 /// Reads the state of every partition this broker leads. Errors as [`decide`]'s, the first one met.
 pub async fn read_every<R: Send + 'static>(
     context: &RequestContext,

@@ -67,7 +67,7 @@ async fn fetch(context: &RequestContext, group: &str, topics: Topics) -> Result<
         let image = metadata.image();
         groups.fetch_offsets(&request, |name| image.topic_by_name(name).map(|topic| topic.id))
     };
-    runtime::read(context, &group, read).await
+    runtime::read_confirmed(context, &group, read).await
 }
 
 /// Versions below 8.

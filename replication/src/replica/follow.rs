@@ -127,6 +127,8 @@ impl Follower {
             assert!(following.leader_epoch >= self.following.leader_epoch, "leader epochs never go back");
             self.following = following;
             self.ended_count = 0;
+            // What another leader asked proves nothing to this one.
+            self.probe = 0;
             self.state = State::Idle { retry_at: now };
         }
     }

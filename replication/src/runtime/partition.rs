@@ -49,6 +49,8 @@ pub struct Partition {
     pub(super) cutting: Cell<bool>,
     /// It is to lead, and a cut of its log is not durable yet.
     pub(super) deferred: Cell<bool>,
+    /// Published when a follower has reported, and when it leads no more or anew.
+    pub(super) reported: Changed,
 }
 
 /// A [`Replica`] being changed: a panic meanwhile ends the process, since nobody could tell what half was done.
@@ -69,6 +71,9 @@ pub struct Replica {
     pub high_watermark: Offset,
     /// While it leads: the streams of its followers.
     pub(super) streams: BTreeMap<BrokerId, Led>,
+    /// The newest number that followers are asked to repeat, and the newest that any was told.
+    pub(super) probe: u64,
+    pub(super) probe_said: u64,
     /// While it follows: the connection of its stream.
     pub(super) port: Option<Rc<Port>>,
     /// The topic's effective configuration.
@@ -93,6 +98,8 @@ impl Partition {
             follower: None,
             high_watermark: log.log_start(),
             streams: BTreeMap::new(),
+            probe: 0,
+            probe_said: 0,
             port: None,
             log,
             config,
@@ -116,6 +123,7 @@ impl Partition {
             surveying: Cell::new(false),
             cutting: Cell::new(false),
             deferred: Cell::new(false),
+            reported: Changed::default(),
         })
     }
 
@@ -185,8 +193,12 @@ impl Partition {
             replica.progress(self.id)
         };
         self.touched.set(false);
-        if self.progress.replace(progress) != progress {
+        let before = self.progress.replace(progress);
+        if before != progress {
             self.changed.publish();
+        }
+        if (before.role, before.leader_epoch) != (progress.role, progress.leader_epoch) {
+            self.reported.publish();
         }
     }
 

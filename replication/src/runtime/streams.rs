@@ -8,6 +8,7 @@
 
 mod accept;
 mod bytes;
+mod confirm;
 mod converse;
 mod dial;
 mod following;

@@ -299,6 +299,12 @@ impl Node {
         lanes.call(lanes.owner(of), look).await
     }
 
+    /// Asks whether it leads; asked when this returns.
+    pub(crate) fn confirms(&self, of: TopicPartition) -> impl Future<Output = Result<(), Reject>> {
+        let lanes = &self.started().lanes;
+        lanes.call(lanes.owner(of), move |lane| lane.confirm_leadership(of))
+    }
+
     /// Waits until a log is so.
     pub(crate) async fn until(&self, of: TopicPartition, is_so: impl Fn(&Log) -> bool + Clone + Send + 'static) {
         let waiting = async {

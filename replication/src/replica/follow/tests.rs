@@ -278,6 +278,25 @@ fn streams_that_end_again_and_again_are_opened_less_and_less_often_until_records
 }
 
 #[test]
+fn what_one_leader_asked_is_not_repeated_to_the_next() {
+    let now = start();
+    let (_, own) = logs(6, 2);
+    let mut follower = follower(1, 0, now);
+    let stream = streaming(&mut follower, &own.log, now);
+    let asked = StreamBody::News(StreamNews { probe: 7, ..news(0) });
+    follower.on_message(&with(&stream, asked), &own.log, now);
+    let probe_of = |messages: Vec<StreamMessage>| match &messages[..] {
+        [StreamMessage { body: StreamBody::Report(report), .. }] => report.probe,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(probe_of(follower.say(&own.log, false)), 7);
+    follower.on_following(following(2), now);
+    let open = follower.open(StreamId(6), &own.log, now).expect("it is time");
+    let StreamBody::Open(open) = open.body else { panic!("{open:?}") };
+    assert_eq!(open.report.probe, 0);
+}
+
+#[test]
 fn batches_that_the_log_refuses_end_the_stream() {
     let now = start();
     let (_, own) = logs(6, 2);

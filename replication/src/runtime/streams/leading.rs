@@ -99,6 +99,7 @@ impl Lane {
                     return false;
                 };
                 self.look_soon(partition.id(), follower, leader.as_ref());
+                partition.reported.publish();
                 moved
             }
             StreamBody::Credit(bytes) => {
@@ -154,19 +155,21 @@ impl Lane {
     pub(super) fn push(self: &Rc<Self>, partition: &Rc<Partition>, port: &Rc<Port>, out: &mut Gathered) {
         let follower = port.wire.peer;
         let mut replica = partition.replica_mut();
-        let Replica { leader, log, streams, .. } = &mut *replica;
+        let Replica { leader, log, streams, probe, probe_said, .. } = &mut *replica;
         let (Some(leader), Some(led)) = (leader.as_mut(), streams.get_mut(&follower)) else { return };
         if !Rc::ptr_eq(&led.port, port) {
             return;
         }
+        let probe = *probe;
+        *probe_said = probe;
         loop {
             if out.len() >= WRITE_BYTES_MAX {
                 port.mark(partition.id());
                 return;
             }
             let (plan, was_read) = match led.found.take() {
-                Some(Found { done, .. }) => (led.stream.on_read(leader, log, done, 0), true),
-                None => (led.stream.plan(leader, log, 0), false),
+                Some(Found { done, .. }) => (led.stream.on_read(leader, log, done, probe), true),
+                None => (led.stream.plan(leader, log, probe), false),
             };
             match plan {
                 PushPlan::Push(push) => out.add(&push),
@@ -184,7 +187,7 @@ impl Lane {
                 }
             }
         }
-        if let Some(news) = led.stream.news(leader, log, 0) {
+        if let Some(news) = led.stream.news(leader, log, probe) {
             out.add(&news);
         }
     }
