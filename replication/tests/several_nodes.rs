@@ -106,6 +106,7 @@ fn node_options(id: i32, directory: PathBuf, port: u16, listed: Vec<ListedVoter>
         secret: None,
         sockets: vec![socket],
         handed_over: None,
+        listener: "PLAINTEXT".into(),
         duties,
         request_within: Duration::from_secs(2),
         heartbeat_every: HEARTBEAT,

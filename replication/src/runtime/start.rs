@@ -34,7 +34,8 @@ use super::pool::Pool;
 use super::priority::Granted;
 use super::scrubber::Scrubber;
 use super::space::{self, Space};
-use crate::controller::member::{ClusterOptions, JoinError};
+use super::streams::{self, StreamsOptions};
+use crate::controller::member::{ClusterOptions, JoinError, StreamLinks};
 use crate::controller::{
     BrokerHeartbeat, ConfigRules, ControllerError, ControllerRequest, Defaults, MetadataHandle, RegisteredBroker,
 };
@@ -246,7 +247,7 @@ pub async fn start_on(options: StartOptions, metadata: MetadataHandle) -> Result
 async fn start_with(mut options: StartOptions, kept: Option<MetadataHandle>) -> Result<Started, StartError> {
     let heartbeat_every = options.cluster.as_ref().map(|cluster| cluster.heartbeat_every);
     let keeps_metadata = kept.is_none();
-    let Up { recovered, absent, cluster_id, is_new_cluster, metadata } = match &options.cluster {
+    let Up { recovered, absent, cluster_id, is_new_cluster, metadata, links } = match &options.cluster {
         None => metadata_plane::alone(&options, kept)?,
         Some(_) => metadata_plane::with_others(&mut options).await?,
     };
@@ -324,6 +325,10 @@ async fn start_with(mut options: StartOptions, kept: Option<MetadataHandle>) -> 
         false => strays::Kept::ForADay,
     };
     let strays = strays::put_aside(&node, strays, keep);
+    if let Some((StreamLinks { dialer, accepted }, listener)) = links {
+        // Before unfencing: who is in sync from its first moment on must follow from then on.
+        streams::start(&lanes, StreamsOptions { dialer, listener, accepted, metadata: metadata.clone() }).await;
+    }
     unfence(&options.node_id, registered.epoch, &metadata, &lanes).await?;
     for (directory, (version, dropped)) in node.directories.iter().zip(checkpoints) {
         keep_checkpoints(&node, directory, &lanes, version, dropped).await;

@@ -35,6 +35,7 @@ use crate::quorum::publisher::{Published, Publisher};
 use crate::quorum::services::NodeServices;
 use crate::quorum::type_config::Voter;
 use crate::runtime::peers::{ClusterSecret, HandedOver, TcpDialer, serve, serve_handed_over};
+use crate::runtime::streams::{PROVED_LEN_MAX, ProvedSocket};
 
 /// How a node of several reaches the others, and what it knows of them.
 pub struct ClusterOptions {
@@ -46,6 +47,8 @@ pub struct ClusterOptions {
     pub sockets: Vec<std::net::TcpListener>,
     /// What listeners for clients found to come from other nodes.
     pub handed_over: Option<mpsc::Receiver<HandedOver>>,
+    /// `inter.broker.listener.name`: where brokers that follow others' partitions find them, by their registrations.
+    pub listener: Arc<str>,
     /// What the active controller does unasked.
     pub duties: DutySettings,
     /// How long a voter may take to make entries durable (`controller.quorum.request.timeout.ms`).
@@ -94,11 +97,20 @@ pub enum JoinError {
     Ended,
 }
 
+/// What replica streams need of the way to other nodes: see [`crate::runtime::streams::start`].
+pub struct StreamLinks {
+    /// Dials and proves.
+    pub dialer: TcpDialer,
+    /// Connections for streams that others have dialed.
+    pub accepted: mpsc::Receiver<ProvedSocket>,
+}
+
 /// A node on its way into a cluster.
 pub struct Joining {
     found: oneshot::Receiver<Result<ClusterId, JoinError>>,
     enter: oneshot::Sender<MetadataOptions>,
     entered: oneshot::Receiver<Result<Elsewhere, JoinError>>,
+    links: oneshot::Receiver<StreamLinks>,
     publisher: Arc<Publisher>,
     requests: mpsc::Sender<Submission>,
     stop: Stop,
@@ -112,7 +124,8 @@ pub fn join(options: JoinOptions) -> Result<Joining, JoinError> {
     let (found_sender, found) = oneshot::channel();
     let (enter, entering) = oneshot::channel();
     let (entered_sender, entered) = oneshot::channel();
-    let start = Start { found: found_sender, entering, entered: entered_sender };
+    let (links_sender, links) = oneshot::channel();
+    let start = Start { found: found_sender, entering, entered: entered_sender, links: links_sender };
     let (published, own_requests) = (publisher.clone(), requests.clone());
     let thread = std::thread::Builder::new().name("metadata".to_owned()).spawn(move || {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -122,7 +135,7 @@ pub fn join(options: JoinOptions) -> Result<Joining, JoinError> {
         runtime.block_on(live(options, published, own_requests, queue, stopped, start));
     })?;
     let stop = Stop { signal: Mutex::new(Some(signal)), thread: Mutex::new(Some(thread)) };
-    Ok(Joining { found, enter, entered, publisher, requests, stop })
+    Ok(Joining { found, enter, entered, links, publisher, requests, stop })
 }
 
 impl Joining {
@@ -136,14 +149,15 @@ impl Joining {
     pub fn enter(self, options: MetadataOptions) -> Entering {
         // A thread that has ended says why.
         drop(self.enter.send(options));
-        let Joining { entered, publisher, requests, stop, .. } = self;
-        Entering { entered, publisher, requests, stop }
+        let Joining { entered, links, publisher, requests, stop, .. } = self;
+        Entering { entered, links, publisher, requests, stop }
     }
 }
 
 /// A node that takes part, and may not know yet who leads.
 pub struct Entering {
     entered: oneshot::Receiver<Result<Elsewhere, JoinError>>,
+    links: oneshot::Receiver<StreamLinks>,
     publisher: Arc<Publisher>,
     requests: mpsc::Sender<Submission>,
     stop: Stop,
@@ -151,10 +165,11 @@ pub struct Entering {
 
 impl Entering {
     /// Returns when somebody leads and this node has applied what was committed before.
-    pub async fn entered(self) -> Result<MetadataHandle, JoinError> {
-        let Entering { entered, publisher, requests, stop } = self;
+    pub async fn entered(self) -> Result<(MetadataHandle, StreamLinks), JoinError> {
+        let Entering { entered, links, publisher, requests, stop } = self;
         let elsewhere = entered.await.unwrap_or(Err(JoinError::Ended))?;
-        Ok(MetadataHandle { publisher, requests, elsewhere: Some(elsewhere), stop: Arc::new(stop) })
+        let links = links.await.map_err(|_| JoinError::Ended)?;
+        Ok((MetadataHandle { publisher, requests, elsewhere: Some(elsewhere), stop: Arc::new(stop) }, links))
     }
 }
 
@@ -163,6 +178,7 @@ struct Start {
     found: oneshot::Sender<Result<ClusterId, JoinError>>,
     entering: oneshot::Receiver<MetadataOptions>,
     entered: oneshot::Sender<Result<Elsewhere, JoinError>>,
+    links: oneshot::Sender<StreamLinks>,
 }
 
 /// What takes part in the quorum.
@@ -204,11 +220,13 @@ async fn live(
     mut stopped: oneshot::Receiver<()>,
     start: Start,
 ) {
-    let Start { found, entering, entered } = start;
+    let Start { found, entering, entered, links } = start;
     let seeker = match Seeker::begin(options, publisher).await {
         Ok(seeker) => seeker,
         Err(error) => return drop(found.send(Err(error))),
     };
+    // Who dials before the lanes take it over waits; the starter has not gone.
+    drop(links.send(seeker.stream_links()));
     let step = tokio::select! {
         step = seeker.seek() => step,
         _ = &mut stopped => return,
@@ -247,6 +265,13 @@ struct Seeker {
 }
 
 impl Seeker {
+    /// Serves streams from here on.
+    fn stream_links(&self) -> StreamLinks {
+        let (proved, accepted) = mpsc::channel(PROVED_LEN_MAX);
+        self.services.serve_streams(proved);
+        StreamLinks { dialer: self.dialer.clone(), accepted }
+    }
+
     async fn begin(mut options: JoinOptions, publisher: Arc<Publisher>) -> Result<Seeker, JoinError> {
         let identity = Identity {
             node: options.node_id,

@@ -6,7 +6,7 @@ use stonelog_protocol::{ClusterId, DirectoryId, Uuid};
 
 use super::directories::{self, OpenDirectories, RecoveredDirectory};
 use super::{StartError, StartOptions};
-use crate::controller::member::{self, JoinOptions};
+use crate::controller::member::{self, JoinOptions, StreamLinks};
 use crate::controller::{self, MetadataHandle, MetadataOptions};
 
 /// Recovered directories, and the metadata plane over one of them.
@@ -16,6 +16,8 @@ pub(super) struct Up {
     pub(super) cluster_id: ClusterId,
     pub(super) is_new_cluster: bool,
     pub(super) metadata: MetadataHandle,
+    /// Where other brokers' streams come from and go to; `None` for a lone node.
+    pub(super) links: Option<(StreamLinks, Arc<str>)>,
 }
 
 /// Opens and recovers the directories and starts the quorum of one, unless somebody keeps one already. Returns when it
@@ -25,7 +27,7 @@ pub(super) fn alone(options: &StartOptions, kept: Option<MetadataHandle>) -> Res
     let OpenDirectories { open, mut absent, cluster_id, is_new_cluster } = opened;
     let recovered = directories::recover_all(options, open, &mut absent)?;
     if let Some(metadata) = kept {
-        return Ok(Up { recovered, absent, cluster_id, is_new_cluster, metadata });
+        return Ok(Up { recovered, absent, cluster_id, is_new_cluster, metadata, links: None });
     }
     let home = recovered.iter().find(|directory| directory.open.holds_metadata);
     let home = home.expect("without the metadata's directory the start has ended before");
@@ -35,7 +37,7 @@ pub(super) fn alone(options: &StartOptions, kept: Option<MetadataHandle>) -> Res
         cluster_id.clone(),
         home.open.meta.directory_id,
     ))?;
-    Ok(Up { recovered, absent, cluster_id, is_new_cluster, metadata })
+    Ok(Up { recovered, absent, cluster_id, is_new_cluster, metadata, links: None })
 }
 
 /// Finds the cluster, or forms it with the others; takes part in its quorum while the directories are recovered. Returns
@@ -44,6 +46,7 @@ pub(super) async fn with_others(options: &mut StartOptions) -> Result<Up, StartE
     let found = directories::find_all(options)?;
     // Its sockets are this step's alone.
     let cluster = options.cluster.take().expect("it was asked for");
+    let listener = Arc::clone(&cluster.listener);
     let options = &*options;
     let directory_id = found.voting_identity(options)?;
     let log_dir = found.metadata_home();
@@ -63,8 +66,8 @@ pub(super) async fn with_others(options: &mut StartOptions) -> Result<Up, StartE
     let metadata = metadata_options(options, log_dir.join("metadata"), cluster_id.clone(), directory_id);
     let entering = joining.enter(metadata);
     let recovered = directories::recover_all(options, open, &mut absent)?;
-    let metadata = entering.entered().await?;
-    Ok(Up { recovered, absent, cluster_id, is_new_cluster, metadata })
+    let (metadata, links) = entering.entered().await?;
+    Ok(Up { recovered, absent, cluster_id, is_new_cluster, metadata, links: Some((links, listener)) })
 }
 
 fn metadata_options(
