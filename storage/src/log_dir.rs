@@ -20,8 +20,8 @@ use stonelog_protocol::{BrokerEpoch, PartitionIndex, TopicPartition, Uuid};
 pub use member_mark::{MEMBER_NAME, MemberMark};
 pub use meta_properties::{META_PROPERTIES_NAME, MetaError, MetaProperties};
 pub use offline::{
-    OFFLINE_NAME, PeerMarker, REOPENED_NAME, forget_peer, is_just_reopened, mark_offline, mark_peer_offline,
-    offline_reason, on_reopened, peers_offline, reopened_epoch,
+    OFFLINE_NAME, PeerMarker, REOPENED_NAME, failure_epoch, forget_peer, is_just_reopened, mark_offline,
+    mark_peer_offline, offline_reason, on_reopened, peers_offline, reopened_epoch,
 };
 pub use recorded_epochs::RecordedEpochs;
 pub use reread::Reread;
@@ -115,8 +115,10 @@ impl LogDir {
         // Pages were lost, not only the process: relaxed replicas have not survived.
         small_file::remove_small_file(&*self.disk, &self.path, TENURE_NAME)?;
         small_file::remove_small_file(&*self.disk, &self.path, CLEAN_STOP_NAME)?;
-        let epoch = MetaProperties::read(&*self.disk, &self.path)?.and_then(|read| read.value.broker_epoch);
-        offline::settle(&*self.disk, &self.path, epoch)
+        let recorded = MetaProperties::read(&*self.disk, &self.path)?.and_then(|read| read.value.broker_epoch);
+        // Also what a neighbour says that is away now and that no start will ask until it is back.
+        let newest = offline::failure_epoch(&*self.disk, &self.path, recorded.unwrap_or(BrokerEpoch(-1)))?;
+        offline::settle(&*self.disk, &self.path, newest)
     }
 
     /// The directory itself.
@@ -368,6 +370,23 @@ mod tests {
             let fault = open(&disk).err().unwrap();
             assert!(matches!(fault, Fault::Foreign { .. }), "{name}: {fault}");
             assert_eq!(fault.to_string().contains("Apache Kafka"), name != "letter.txt");
+        }
+    }
+
+    #[test]
+    fn settling_reaches_the_marker_of_a_start_that_failed_before_it_had_a_new_epoch() {
+        let disk = SimDisk::new();
+        let (directory, _) = open(&disk).unwrap();
+        directory.format(&meta()).unwrap();
+        directory.record_broker_epoch(BrokerEpoch(5), None).unwrap();
+        for _ in 0..3 {
+            let marker = failure_epoch(&disk, Path::new(PATH), BrokerEpoch(5)).unwrap();
+            assert!(reopened_epoch(&disk, Path::new(PATH)).unwrap().is_none_or(|settled| settled < marker));
+            // The neighbour that holds it is away.
+            directory.settle_failure().unwrap();
+            let settled = reopened_epoch(&disk, Path::new(PATH)).unwrap().unwrap();
+            on_reopened(&disk, Path::new(PATH), settled).unwrap();
+            assert!(settled >= marker, "it counts no more when it is back");
         }
     }
 

@@ -246,20 +246,22 @@ fn a_failed_write_ends_the_journal() {
     }
 }
 
+/// Repeats a write until it fails.
+fn until_refused(mut write: impl FnMut() -> Result<(), Fault>) -> Fault {
+    (0..1000).find_map(|_| write().err()).expect("a journal has a limit, and so has its disk")
+}
+
 #[test]
 fn running_out_of_space_stores_nothing_and_can_be_tried_again() {
     let disk = SimDisk::new();
     let (mut journal, _) = open(&disk, from_start()).unwrap();
     disk.set_capacity(Some(OPTIONS.first_file_bytes));
     let mut entries = Vec::new();
-    let refused = loop {
+    let refused = until_refused(|| {
         // Two commits: the first would still fit the file.
         let both = [append(0, entries.len() as i64, 3000), append(1, entries.len() as i64, 14_000)];
-        match journal.writer.write(&both) {
-            Ok(_) => entries.extend(both),
-            Err(fault) => break fault,
-        }
-    };
+        journal.writer.write(&both).map(|_| entries.extend(both))
+    });
     assert!(refused.is_out_of_space(), "{refused}");
     assert!(journal.maintenance.prepare_spare().unwrap_err().is_out_of_space());
     journal.flusher.sync().unwrap();
@@ -278,15 +280,13 @@ fn the_limit_refuses_until_files_are_recycled() {
     let disk = SimDisk::new();
     let (mut journal, _) = open(&disk, from_start()).unwrap();
     let mut last = None;
-    let refused = loop {
-        match journal.writer.write(&[append(0, 1, 15_000)]) {
-            Ok(receipt) => last = Some(receipt),
-            Err(fault) => break fault,
-        }
+    let refused = until_refused(|| {
+        last = Some(journal.writer.write(&[append(0, 1, 15_000)])?);
         journal.flusher.sync().unwrap();
         let usage = journal.maintenance.usage();
         assert!(usage.bytes_live <= usage.bytes_max);
-    };
+        Ok(())
+    });
     assert!(refused.is_out_of_space());
     assert!(journal.maintenance.recycle(last.unwrap().start).unwrap() > 5);
     journal.writer.write(&[append(0, 1, 15_000)]).unwrap();
@@ -297,10 +297,10 @@ fn what_a_checkpoint_frees_is_written_again_without_new_space() {
     let disk = SimDisk::new();
     let (mut journal, _) = open(&disk, from_start()).unwrap();
     let mut last = None;
-    while let Ok(receipt) = journal.writer.write(&[append(0, 1, 15_000)]) {
-        last = Some(receipt);
-        journal.flusher.sync().unwrap();
-    }
+    until_refused(|| {
+        last = Some(journal.writer.write(&[append(0, 1, 15_000)])?);
+        journal.flusher.sync().map(drop)
+    });
     let last = last.unwrap();
     let freed = journal.maintenance.recycle(last.start).unwrap();
     assert!(freed > 5, "a checkpoint frees many at once: {freed}");
@@ -323,10 +323,12 @@ fn what_was_written_beyond_the_limit_is_recovered_and_freed_like_the_rest() {
         let (mut journal, _) = open(&disk, from_start()).unwrap();
         let mut entries = Vec::new();
         let mut offset = 0;
-        while journal.writer.write(&[append(0, offset, 15_000)]).is_ok() {
+        until_refused(|| {
+            journal.writer.write(&[append(0, offset, 15_000)])?;
             entries.push(append(0, offset, 15_000));
             offset += 1;
-        }
+            Ok(())
+        });
         let dropped = JournalEntry { change: Change::Drop, ..append(0, 0, 1) };
         let beyond = [append(0, offset, 15_000), dropped];
         journal.writer.write_beyond_limit(&beyond).unwrap();
@@ -371,11 +373,7 @@ fn a_full_disk_still_recovers_with_the_spare() {
     journal.flusher.sync().unwrap();
     disk.set_capacity(Some(0));
     // The writer takes one spare and leaves the last.
-    let refused = loop {
-        if let Err(fault) = journal.writer.write(&[append(0, 2, 15_000)]) {
-            break fault;
-        }
-    };
+    let refused = until_refused(|| journal.writer.write(&[append(0, 2, 15_000)]).map(drop));
     assert!(refused.is_out_of_space());
     journal.flusher.sync().unwrap();
     disk.crash(4, Tearing::Sectors);

@@ -89,6 +89,13 @@ pub fn reopened_epoch(disk: &dyn Disk, directory: &Path) -> Result<Option<Broker
     Ok(bytes.and_then(|bytes| text(&bytes).lines().next()?.parse().ok()).map(BrokerEpoch))
 }
 
+/// The epoch for markers about a directory that fails while the broker has the epoch `broker_epoch`, or had it last: none
+/// that was settled, or such a marker would not count.
+pub fn failure_epoch(disk: &dyn Disk, directory: &Path, broker_epoch: BrokerEpoch) -> Result<BrokerEpoch, Fault> {
+    let settled = reopened_epoch(disk, directory)?;
+    Ok(settled.map_or(broker_epoch, |settled| broker_epoch.max(BrokerEpoch(settled.0.saturating_add(1)))))
+}
+
 /// Whether the directory was reopened since it was last used: whatever anybody says of it is settled.
 pub fn is_just_reopened(disk: &dyn Disk, directory: &Path) -> Result<bool, Fault> {
     let bytes = read_small_file(disk, &directory.join(REOPENED_NAME))?;
@@ -101,8 +108,7 @@ pub fn on_reopened(disk: &dyn Disk, directory: &Path, epoch: BrokerEpoch) -> Res
 }
 
 /// Puts a directory back into use. Only for whoever has just read all of it from the device.
-pub(super) fn settle(disk: &dyn Disk, directory: &Path, epoch: Option<BrokerEpoch>) -> Result<(), Fault> {
-    let epoch = epoch.unwrap_or(BrokerEpoch(-1));
+pub(super) fn settle(disk: &dyn Disk, directory: &Path, epoch: BrokerEpoch) -> Result<(), Fault> {
     write_small_file(disk, directory, REOPENED_NAME, format!("{epoch}\n{ALL}\n").as_bytes())?;
     remove_small_file(disk, directory, OFFLINE_NAME).map(drop)
 }
@@ -131,7 +137,7 @@ mod tests {
         mark_offline(&disk, root(), "fdatasync x: EIO").unwrap();
         disk.crash(1, Tearing::Sectors);
         assert_eq!(offline_reason(&disk, root()).unwrap().as_deref(), Some("fdatasync x: EIO"));
-        settle(&disk, root(), Some(BrokerEpoch(7))).unwrap();
+        settle(&disk, root(), BrokerEpoch(7)).unwrap();
         disk.crash(2, Tearing::Sectors);
         assert_eq!(offline_reason(&disk, root()).unwrap(), None);
         assert_eq!(reopened_epoch(&disk, root()).unwrap(), Some(BrokerEpoch(7)));
@@ -139,6 +145,10 @@ mod tests {
         on_reopened(&disk, root(), BrokerEpoch(8)).unwrap();
         assert_eq!(reopened_epoch(&disk, root()).unwrap(), Some(BrokerEpoch(8)));
         assert!(!is_just_reopened(&disk, root()).unwrap());
+        for (broker_epoch, expected) in [(3, 9), (8, 9), (9, 9), (12, 12)] {
+            let epoch = failure_epoch(&disk, root(), BrokerEpoch(broker_epoch)).unwrap();
+            assert_eq!(epoch, BrokerEpoch(expected), "a marker of today is not settled");
+        }
     }
 
     #[test]
