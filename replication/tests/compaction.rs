@@ -23,6 +23,8 @@ use stonelog_storage::disk::RealDisk;
 use stonelog_storage::log_dir::current_tenure;
 use support::*;
 
+/// So long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(120);
 const KEYS: u8 = 10;
 const VALUE_BYTES: usize = 4 << 10;
 
@@ -167,9 +169,12 @@ async fn a_cleaner_that_is_switched_off_compacts_nothing() {
         let due = partition.replica().log.compaction_due(now, partition.progress().last_stable_offset).is_some();
         std::future::ready(due)
     };
-    while !started.lanes.call(started.lanes.owner(topic), due).await {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    let is_due = async {
+        while !started.lanes.call(started.lanes.owner(topic), due).await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, is_due).await.expect("it is dirty enough");
     // Each waits for the disk: a cleaner would have looked many times.
     for number in 600..800 {
         put(&started, topic, number).await;
@@ -192,9 +197,12 @@ async fn a_topic_deleted_while_it_is_compacted_leaves_no_file() {
         let partition = lane.partition(topic).unwrap();
         std::future::ready(partition.is_compacting())
     };
-    while !started.lanes.call(started.lanes.owner(topic), compacting).await {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    let is_begun = async {
+        while !started.lanes.call(started.lanes.owner(topic), compacting).await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, is_begun).await.expect("it is compacted");
     delete_topic(&started, "t").await;
     let path = directory.path().join(topic.to_string());
     eventually(|| !path.exists()).await;

@@ -8,6 +8,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use stonelog_protocol::TopicId;
 use stonelog_protocol::batch::BatchHeader;
@@ -142,9 +143,12 @@ async fn internal_topics_on_a_full_disk_are_refused_before_memory_is() {
     assert!(unflushed < 1 << 20, "{unflushed} bytes are kept in memory");
     disk.set_capacity(None);
     // What was admitted is written, and then it goes on.
-    let mut number = 1;
-    while produce(&started, id, value(0, number, VALUE_BYTES)).await.is_err() {
-        number += 1;
-    }
+    let goes_on = async {
+        let mut number = 1;
+        while produce(&started, id, value(0, number, VALUE_BYTES)).await.is_err() {
+            number += 1;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), goes_on).await.expect("there is space again");
     started.stop().unwrap();
 }

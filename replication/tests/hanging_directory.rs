@@ -150,11 +150,15 @@ async fn with_b_hanging_for(held: &'static str, hangs_after: Duration) -> (Start
     gate.set_closed(true);
     let (id, b) = (partition(topic, in_b), Arc::clone(&started.node.directories[1]));
     let filled = started.lanes.call(started.lanes.owner(id), move |lane| {
-        while !b.is_under_pressure() {
+        for _ in 0..JOURNAL.bytes_max as usize / VALUE_BYTES {
+            if b.is_under_pressure() {
+                break;
+            }
             let batch = batch_of(&value(in_b, 1, VALUE_BYTES));
             let header = BatchHeader::read(&batch).unwrap();
             lane.append(Append { partition: id, batch, header, acks: Acks::All }).unwrap();
         }
+        assert!(b.is_under_pressure(), "more than its journal takes");
         std::future::ready(())
     });
     filled.await;

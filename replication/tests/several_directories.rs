@@ -135,7 +135,7 @@ async fn a_directory_that_takes_no_marker_is_remembered_by_its_neighbour() {
 #[tokio::test]
 async fn a_reopened_directory_comes_back_whatever_its_neighbour_says_and_may_fail_again() {
     let disk = SimDisk::new();
-    let (started, ..) = two(&disk).await;
+    let (started, topic, _, in_b) = two(&disk).await;
     let b = started.node.directories[1].id;
     started.stop().unwrap();
     disk.kill();
@@ -164,9 +164,60 @@ async fn a_reopened_directory_comes_back_whatever_its_neighbour_says_and_may_fai
         drop(directory);
         let whole = start_on(&disk, &[A, B], 5).await.unwrap();
         assert!(whole.report.absent.is_empty(), "{:?}", whole.report.absent);
+        // Nor is what fails later, though the broker's epoch is lower than what was settled.
+        disk.fail(SimOperation::Create, "/b/.stonelog_offline", 0, SimFault::InputOutput);
+        disk.fail(SimOperation::Write, "/b/journal", 0, SimFault::InputOutput);
+        assert!(produces(&whole, topic, in_b[0]).await.is_err());
         whole.stop().unwrap();
         disk.kill();
+        let without = start_on(&disk, &[A, B], 6).await.unwrap();
+        assert_eq!(without.report.absent.len(), 1, "its neighbour remembers");
+        without.stop().unwrap();
+        disk.kill();
+        let (directory, _) = LogDir::open(Arc::new(disk.clone()), Path::new(B)).unwrap();
+        directory.settle_failure().unwrap();
+        drop(directory);
+        start_on(&disk, &[A, B], 7).await.unwrap().stop().unwrap();
+        disk.kill();
     }
+}
+
+#[tokio::test]
+async fn a_device_that_fails_while_the_epoch_is_recorded_is_not_asked_again() {
+    let disk = SimDisk::new();
+    let (started, topic, in_a, _) = two(&disk).await;
+    started.stop().unwrap();
+    disk.kill();
+    // The next fsync says OK, and the bytes are gone.
+    disk.fail(SimOperation::SyncData, "/b/meta.properties", 0, SimFault::LosesBytes);
+    assert!(start_on(&disk, &[A, B], 2).await.is_err());
+    disk.kill();
+    let without = start_on(&disk, &[A, B], 3).await.unwrap();
+    assert!(without.report.absent[0].reason.contains("stonelog storage reopen /b"), "{:?}", without.report.absent);
+    produces(&without, topic, in_a[0]).await.unwrap();
+    without.stop().unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_that_fails_while_it_is_settled_stops_nobody_else() {
+    let disk = SimDisk::new();
+    let (started, topic, in_a, _) = two(&disk).await;
+    started.stop().unwrap();
+    disk.kill();
+    let (directory, _) = LogDir::open(Arc::new(disk.clone()), Path::new(B)).unwrap();
+    directory.settle_failure().unwrap();
+    drop(directory);
+    for operation in [SimOperation::Create, SimOperation::Rename] {
+        disk.fail(operation, "/b/.stonelog_reopened", 0, SimFault::InputOutput);
+        let without = start_on(&disk, &[A, B], 2).await.unwrap();
+        assert_eq!(without.report.absent[0].path, Path::new(B), "{operation:?}");
+        produces(&without, topic, in_a[0]).await.unwrap();
+        without.stop().unwrap();
+        disk.kill();
+    }
+    let whole = start_on(&disk, &[A, B], 3).await.unwrap();
+    assert!(whole.report.absent.is_empty(), "{:?}", whole.report.absent);
+    whole.stop().unwrap();
 }
 
 #[tokio::test]

@@ -41,6 +41,8 @@ pub struct Checkpointer {
     deletes: Vec<DeleteJob>,
     /// Replicas that were dropped, whose files go after the next checkpoint that is written.
     dropped: Vec<TopicPartition>,
+    /// A replica has come back whose files could not go yet: another round follows.
+    is_awaited: bool,
 }
 
 /// What one lane contributes to a checkpoint.
@@ -54,6 +56,8 @@ struct Contribution {
     gone: Vec<TopicPartition>,
     /// Those whose lanes are told when it is written.
     planned: Vec<(TopicPartition, LogGeneration)>,
+    /// Somebody waits for files that cannot go yet.
+    is_awaited: bool,
 }
 
 impl Checkpointer {
@@ -76,6 +80,7 @@ impl Checkpointer {
             replicas: BTreeMap::new(),
             deletes: Vec::new(),
             dropped,
+            is_awaited: false,
         }
     }
 
@@ -101,7 +106,8 @@ impl Checkpointer {
                 self.node.take_offline(&self.directory, &fault);
                 return;
             }
-            if self.directory.journal.reported() > self.reported && self.directory.wants_room() {
+            let is_more_durable = self.directory.journal.reported() > self.reported;
+            if self.is_awaited || is_more_durable && self.directory.wants_room() {
                 // The rest became durable meanwhile, and a full journal waits for it to be covered.
                 self.directory.flushed.notify_one();
             }
@@ -124,7 +130,9 @@ impl Checkpointer {
             all.left.extend(one.left);
             all.gone.extend(one.gone);
             all.planned.extend(one.planned);
+            all.is_awaited |= one.is_awaited;
         }
+        self.is_awaited = all.is_awaited;
         all.gone.append(&mut self.dropped);
         for partition in &all.left {
             self.replicas.remove(partition);
@@ -148,13 +156,18 @@ impl Checkpointer {
             let jobs = self.lanes.call(lane, move |lane| std::future::ready(lane.checkpointed(&planned))).await;
             self.deletes.extend(jobs);
         }
-        self.delete(self.deletes.clone(), all.gone).await?;
+        self.delete(self.deletes.clone(), all.gone.clone()).await?;
         let deleted: Arc<[_]> = std::mem::take(&mut self.deletes).into();
         for lane in (0..self.lanes.count()).filter(|_| !deleted.is_empty()) {
             let deleted = Arc::clone(&deleted);
             self.lanes.call(lane, move |lane| async move { lane.deleted(&deleted) }).await;
         }
         self.dropped.clear();
+        let gone: Arc<[_]> = all.gone.into();
+        for lane in (0..self.lanes.count()).filter(|_| !gone.is_empty()) {
+            let gone = Arc::clone(&gone);
+            self.lanes.call(lane, move |lane| async move { lane.on_files_gone(place, &gone) }).await;
+        }
         Ok(())
     }
 
@@ -273,6 +286,8 @@ impl Lane {
             let is_removable = is_gone && !is_busy;
             if is_removable {
                 contribution.gone.push(partition.id());
+            } else {
+                contribution.is_awaited |= self.absent.borrow().contains(&partition.id());
             }
             !is_removable
         });

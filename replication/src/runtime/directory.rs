@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use stonelog_protocol::DirectoryId;
+use stonelog_protocol::{BrokerEpoch, DirectoryId};
 use stonelog_storage::disk::Disk;
 use stonelog_storage::job::FileAccess;
 use stonelog_storage::journal::JournalPosition;
@@ -55,6 +55,8 @@ pub struct Directory {
     pub cleaner: Pool,
     /// This start's recovery epoch, of which new logs' generations are made.
     pub recovery_epoch: u32,
+    /// The epoch of markers about it, should it fail.
+    pub failure_epoch: BrokerEpoch,
     /// Whether it proved whole, so that a replica it does not hold was never written.
     pub is_whole: bool,
     /// Whether the metadata quorum's log lies in it: then the broker cannot go on without it.
@@ -91,6 +93,7 @@ pub struct DirectoryParts {
     pub scrubbers: Pool,
     pub cleaner: Pool,
     pub recovery_epoch: u32,
+    pub failure_epoch: BrokerEpoch,
     pub is_whole: bool,
     pub holds_metadata: bool,
     pub unflushed_bytes_max: usize,
@@ -151,6 +154,7 @@ impl Directory {
             scrub: ScrubCounters::default(),
             cleaner: parts.cleaner,
             recovery_epoch: parts.recovery_epoch,
+            failure_epoch: parts.failure_epoch,
             is_whole: parts.is_whole,
             holds_metadata: parts.holds_metadata,
             unflushed_bytes_max: parts.unflushed_bytes_max,

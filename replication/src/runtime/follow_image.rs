@@ -35,6 +35,8 @@ pub struct Recovered {
     /// The logs of this lane, each with the place of its directory. One partition may be in several: one of them is the
     /// replica, by the metadata, the others are strays.
     pub logs: HashMap<(TopicPartition, usize), Log>,
+    /// Those that were dropped and whose files may still be there, with the place of the directory.
+    pub dropped: Vec<(TopicPartition, usize)>,
 }
 
 impl Lane {
@@ -45,6 +47,7 @@ impl Lane {
         mut images: mpsc::UnboundedReceiver<Published>,
         mut recovered: Recovered,
     ) -> Vec<(Log, usize)> {
+        self.leaving.borrow_mut().extend(recovered.dropped.drain(..));
         if let Some(first) = images.recv().await {
             self.apply(&first.image, &first.delta, &mut recovered);
         }
@@ -212,6 +215,11 @@ impl Lane {
         let (mut log, created) = match recovered.logs.remove(&(id, directory.place)) {
             Some(log) => (log, None),
             None if directory.is_offline() => return None,
+            None if self.leaving.borrow().contains(&(id, directory.place)) => {
+                // [`Lane::on_files_gone`] comes back to it, after the next checkpoint.
+                directory.flushed.notify_one();
+                return None;
+            }
             None if directory.is_whole => {
                 let generation = LogGeneration { recovery_epoch: directory.recovery_epoch, counter: 0 };
                 let key = ReplicaKey { partition: id, generation };
@@ -377,7 +385,22 @@ impl Lane {
         };
         drop(self.enqueue_change(&partition, entry));
         partition.publish();
+        self.leaving.borrow_mut().insert((id, partition.directory().place));
         self.dropped.borrow_mut().push(partition);
+    }
+
+    /// The files of replicas that left a directory are removed: those that have come back meanwhile are made.
+    pub(super) fn on_files_gone(self: Rc<Self>, place: usize, gone: &[TopicPartition]) {
+        let image = self.image();
+        for id in gone {
+            let was_leaving = self.leaving.borrow_mut().remove(&(*id, place));
+            if was_leaving
+                && self.absent.borrow().contains(id)
+                && let Some(topic) = image.topic_by_id(id.topic_id)
+            {
+                self.reconcile(&image, topic, &mut Recovered::default());
+            }
+        }
     }
 
     fn log_config(&self, config: &TopicConfig) -> LogConfig {
@@ -403,3 +426,6 @@ impl Lane {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

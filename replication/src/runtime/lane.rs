@@ -51,6 +51,9 @@ pub struct Lane {
     pub(super) topic_configs: RefCell<HashMap<TopicId, Rc<TopicConfig>>>,
     /// Partitions that left this broker and whose files are still there.
     pub(super) dropped: RefCell<Vec<Rc<Partition>>>,
+    /// Replicas that left a directory, by its place, and whose files are to be removed from it: until they are, a new
+    /// replica of the same partition would lose its files with them.
+    pub(super) leaving: RefCell<HashSet<(TopicPartition, usize)>>,
     /// Published when something has moved to segments.
     pub(super) room: Changed,
     streams: LaneStreams,
@@ -140,6 +143,7 @@ impl Lane {
             image_changed: Changed::default(),
             topic_configs: RefCell::default(),
             dropped: RefCell::default(),
+            leaving: RefCell::default(),
             room: Changed::default(),
             streams: LaneStreams::default(),
         })

@@ -135,7 +135,7 @@ impl Node {
     fn mark(&self, failed: &Directory, reason: &str) {
         let neighbours: Vec<_> = self.online().map(Arc::clone).collect();
         let (disk, path, id, reason) = (Arc::clone(&self.disk), failed.path.clone(), failed.id, reason.to_owned());
-        let epoch = self.broker_epoch;
+        let epoch = failed.failure_epoch;
         let (sender, written) = channel();
         let write = move || {
             let mut marked = neighbours

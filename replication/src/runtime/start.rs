@@ -19,7 +19,7 @@ use stonelog_storage::disk::Disk;
 use stonelog_storage::holes::Hole;
 use stonelog_storage::journal::{JournalOptions, RecoveryEnd};
 use stonelog_storage::log::Log;
-use stonelog_storage::log_dir::Tenure;
+use stonelog_storage::log_dir::{self, Tenure};
 use stonelog_storage::recovery::{Loss, RecoveredLog, RecoveryProgress, Verdict as Recovered};
 
 use super::checkpointer::Checkpointer;
@@ -253,8 +253,10 @@ async fn start_with(mut options: StartOptions, kept: Option<MetadataHandle>) -> 
     };
     let registered = register(&options, &cluster_id, &metadata, &recovered).await?;
     for (RecoveredDirectory { open, .. }, known) in recovered.iter().zip(&registered.directories) {
-        record_epoch(open, registered.epoch, known)?;
-        open.log_dir.record_tenure(&open.tenure)?;
+        let recorded = record_epoch(open, registered.epoch, known);
+        recorded.and_then(|()| open.log_dir.record_tenure(&open.tenure)).inspect_err(|fault| {
+            directories::mark_if_device_failed(&options, open, &recovered, fault);
+        })?;
     }
 
     let mut reports = Vec::new();
@@ -298,6 +300,7 @@ async fn start_with(mut options: StartOptions, kept: Option<MetadataHandle>) -> 
             scrubbers: Pool::start("scrub", 1)?,
             cleaner: Pool::start("cleaner", CLEANER_THREADS)?,
             recovery_epoch: recovered.recovery_epoch,
+            failure_epoch: log_dir::failure_epoch(&*options.disk, open.log_dir.path(), registered.epoch)?,
             is_whole: !recovered.journal_end.hurts_everyone(),
             holds_metadata: open.holds_metadata,
             unflushed_bytes_max: options.node.unflushed_bytes_max,
@@ -319,7 +322,9 @@ async fn start_with(mut options: StartOptions, kept: Option<MetadataHandle>) -> 
         lane_count: options.lanes,
     });
     let (lane_threads, lanes) = Lanes::start(Arc::clone(&node))?;
-    let strays = adopt(&lanes, &metadata, logs).await;
+    let dropped = checkpoints.iter().enumerate();
+    let dropped = dropped.flat_map(|(place, (_, dropped))| dropped.iter().map(move |partition| (*partition, place)));
+    let strays = adopt(&lanes, &metadata, logs, dropped.collect()).await;
     let keep = match reports.iter().any(|directory| directory.is_old_copy) {
         true => strays::Kept::ForGood,
         false => strays::Kept::ForADay,
@@ -416,11 +421,19 @@ impl Started {
 }
 
 /// Gives every lane its logs and the first image. Returns the logs that are no replica, each with its directory's place.
-async fn adopt(lanes: &Lanes, metadata: &MetadataHandle, logs: Vec<(Log, usize)>) -> Vec<(Log, usize)> {
+async fn adopt(
+    lanes: &Lanes,
+    metadata: &MetadataHandle,
+    logs: Vec<(Log, usize)>,
+    dropped: Vec<(TopicPartition, usize)>,
+) -> Vec<(Log, usize)> {
     let mut by_lane: Vec<follow_image::Recovered> = (0..lanes.count()).map(|_| Default::default()).collect();
     for (log, place) in logs {
         let partition = log.key().partition;
         by_lane[lanes.owner(partition)].logs.insert((partition, place), log);
+    }
+    for (partition, place) in dropped {
+        by_lane[lanes.owner(partition)].dropped.push((partition, place));
     }
     let mut strays = Vec::new();
     for (lane, recovered) in by_lane.into_iter().enumerate() {

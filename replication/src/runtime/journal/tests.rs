@@ -9,6 +9,7 @@ use stonelog_storage::journal::{self, JournalOptions, ReplayFrom};
 use stonelog_storage::{LogGeneration, ReplicaKey};
 
 use super::*;
+use crate::runtime::clock::Clock;
 use crate::runtime::space::Room;
 
 const OPTIONS: JournalOptions = JournalOptions {
@@ -35,6 +36,15 @@ fn events(signal: &LaneSignal) -> Vec<JournalEvent> {
     let mut events = Vec::new();
     signal.take_now(&mut events);
     events
+}
+
+/// Looks again until it is so.
+fn wait_until(mut is_so: impl FnMut() -> bool) {
+    let give_up = Clock.mono() + Duration::from_secs(120);
+    while !is_so() {
+        assert!(Clock.mono() < give_up, "it never came to be");
+        std::thread::yield_now();
+    }
 }
 
 #[test]
@@ -65,7 +75,7 @@ fn turn_larger_than_the_journal_has_room_for_is_written_bit_by_bit() {
     let entries = (0..count).map(|_| entry(bytes)).collect();
     queue.submit(Submission { lane: 0, first_ticket: 1, entries, hurry_written: false });
     let mut durable = 0;
-    while durable < count {
+    wait_until(|| {
         // As a checkpoint does that covers everything reported.
         maintenance.recycle(queue.reported()).unwrap();
         for event in events(&lane) {
@@ -73,8 +83,8 @@ fn turn_larger_than_the_journal_has_room_for_is_written_bit_by_bit() {
                 durable = last_ticket;
             }
         }
-        std::thread::yield_now();
-    }
+        durable >= count
+    });
     threads.stop().unwrap();
 }
 
@@ -108,14 +118,14 @@ fn a_drop_behind_a_full_journal_that_only_it_can_free_is_written_all_the_same() 
     let count = entries.len() as u64;
     queue.submit(Submission { lane: 0, first_ticket: 1, entries, hurry_written: false });
     let mut durable = 0;
-    while durable < count {
+    wait_until(|| {
         for event in events(&lane) {
             if let JournalEvent::Durable { last_ticket } = event {
                 durable = last_ticket;
             }
         }
-        std::thread::yield_now();
-    }
+        durable >= count
+    });
     let usage = maintenance.usage();
     assert!(usage.bytes_live > usage.bytes_max && usage.bytes_live <= 2 * usage.bytes_max, "{usage:?}");
     // Then it is freed as usual, and keeps its limit again.
@@ -140,9 +150,7 @@ fn a_journal_at_its_limit_on_a_full_disk_takes_nothing_more() {
     .unwrap();
     let entries = (0..6).map(|_| entry(50 << 10)).collect();
     queue.submit(Submission { lane: 0, first_ticket: 1, entries, hurry_written: false });
-    while !space.journal_waits() {
-        std::thread::yield_now();
-    }
+    wait_until(|| space.journal_waits());
     assert!(!space.admits(true), "not even internal topics: no segment takes what the journal cannot");
     // Space comes back while the journal still waits: for a checkpoint, so segments must go on.
     space.on_measured(Path::new("directory"), u64::MAX, true);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use stonelog_protocol::{BrokerEpoch, ClusterId, DirectoryId, Uuid};
 use stonelog_storage::disk::{Disk, raise_descriptor_limit};
 use stonelog_storage::log::LogConfig;
-use stonelog_storage::log_dir::{self, DirectoryState, LogDir, MemberMark, MetaProperties, Tenure};
+use stonelog_storage::log_dir::{self, DirectoryState, LogDir, MemberMark, MetaProperties, PeerMarker, Tenure};
 use stonelog_storage::recovery::{self, RecoveredLogDir, RecoveryOptions};
 use stonelog_storage::segment::file_cache::{INDEX_BYTES_MAX, open_files_count};
 use stonelog_storage::{Fault, log_dir::LastStop};
@@ -76,7 +76,7 @@ pub(super) fn find_all(options: &StartOptions) -> Result<FoundDirectories, Start
         }
     }
     found.sort_by_key(|(place, ..)| *place);
-    let found = leave_out_marked_by_neighbours(&**disk, found, &mut absent)?;
+    let found = leave_out_marked_by_neighbours(&**disk, found, &mut absent);
     if found.is_empty() {
         return Err(StartError::AllAbsent(absent));
     }
@@ -180,49 +180,77 @@ fn marked(path: &Path, id: Option<Uuid>, reason: &str) -> AbsentDirectory {
     AbsentDirectory { path: path.to_owned(), id, reason }
 }
 
-/// A failing device may not even have taken its own marker; its neighbours remember.
+/// A failing device may not even have taken its own marker; its neighbours remember. A directory whose own files cannot
+/// be read or written meanwhile is left out by itself.
 fn leave_out_marked_by_neighbours(
     disk: &dyn Disk,
     found: Vec<(usize, LogDir, DirectoryState)>,
     absent: &mut Vec<AbsentDirectory>,
-) -> Result<Vec<(usize, LogDir, DirectoryState)>, Fault> {
-    let mut markers = Vec::new();
-    for (_, log_dir, _) in &found {
-        for marker in log_dir::peers_offline(disk, log_dir.path())? {
-            markers.push((log_dir.path().to_owned(), marker));
+) -> Vec<(usize, LogDir, DirectoryState)> {
+    let failed = |log_dir: &LogDir, state: &DirectoryState, fault: &Fault| {
+        tracing::error!("log directory {} is left out: {fault}", log_dir.path().display());
+        let id = match state {
+            DirectoryState::Ours(meta) => Some(meta.directory_id),
+            DirectoryState::Empty => None,
+        };
+        AbsentDirectory { path: log_dir.path().to_owned(), id, reason: fault.to_string() }
+    };
+    let mut markers: Vec<(PathBuf, PeerMarker)> = Vec::new();
+    let mut readable = Vec::new();
+    for (place, log_dir, state) in found {
+        match log_dir::peers_offline(disk, log_dir.path()) {
+            Ok(said) => {
+                markers.extend(said.into_iter().map(|marker| (log_dir.path().to_owned(), marker)));
+                readable.push((place, log_dir, state));
+            }
+            Err(fault) => absent.push(failed(&log_dir, &state, &fault)),
         }
     }
     let mut kept = Vec::new();
-    for (place, log_dir, state) in found {
-        let mut reason = None;
-        if let DirectoryState::Ours(meta) = &state {
-            let about_it = markers.iter().filter(|(_, marker)| marker.id == meta.directory_id);
-            if log_dir::is_just_reopened(disk, log_dir.path())? {
-                let mut settled = log_dir::reopened_epoch(disk, log_dir.path())?.unwrap_or(BrokerEpoch(-1));
-                for (at, marker) in about_it {
-                    log_dir::forget_peer(disk, at, marker.id)?;
-                    // One that cannot be read says nothing of others.
-                    if marker.epoch != BrokerEpoch(i64::MAX) {
-                        settled = settled.max(marker.epoch);
-                    }
-                }
-                log_dir::on_reopened(disk, log_dir.path(), settled)?;
-                kept.push((place, log_dir, state));
-                continue;
-            }
-            for (at, marker) in about_it {
-                match log_dir::reopened_epoch(disk, log_dir.path())? {
-                    Some(settled) if settled >= marker.epoch => log_dir::forget_peer(disk, at, marker.id)?,
-                    _ => reason = Some((meta.directory_id, marker.reason.clone())),
-                }
-            }
-        }
-        match reason {
-            Some((id, reason)) => absent.push(marked(log_dir.path(), Some(id), &reason)),
-            None => kept.push((place, log_dir, state)),
+    for (place, log_dir, state) in readable {
+        let DirectoryState::Ours(meta) = &state else {
+            kept.push((place, log_dir, state));
+            continue;
+        };
+        let about_it: Vec<_> = markers.iter().filter(|(_, marker)| marker.id == meta.directory_id).collect();
+        match said_by_neighbours(disk, log_dir.path(), &about_it) {
+            Ok(None) => kept.push((place, log_dir, state)),
+            Ok(Some(reason)) => absent.push(marked(log_dir.path(), Some(meta.directory_id), &reason)),
+            Err(fault) => absent.push(failed(&log_dir, &state, &fault)),
         }
     }
-    Ok(kept)
+    kept
+}
+
+/// Why a directory may not be used, by what its neighbours say of it. What is settled is forgotten; a neighbour that takes
+/// no change, or is away, may say it again, and it stays settled.
+fn said_by_neighbours(
+    disk: &dyn Disk,
+    path: &Path,
+    about_it: &[&(PathBuf, PeerMarker)],
+) -> Result<Option<String>, Fault> {
+    let forget = |at: &Path, marker: &PeerMarker| {
+        if let Err(fault) = log_dir::forget_peer(disk, at, marker.id) {
+            tracing::warn!("{} still says that {} has failed, which is settled: {fault}", at.display(), path.display());
+        }
+    };
+    let settled = log_dir::reopened_epoch(disk, path)?.unwrap_or(BrokerEpoch(-1));
+    if log_dir::is_just_reopened(disk, path)? {
+        // One that cannot be read says nothing of others.
+        let told = about_it.iter().map(|(_, marker)| marker.epoch).filter(|epoch| *epoch != BrokerEpoch(i64::MAX));
+        let newest = told.fold(settled, BrokerEpoch::max);
+        about_it.iter().for_each(|(at, marker)| forget(at, marker));
+        log_dir::on_reopened(disk, path, newest)?;
+        return Ok(None);
+    }
+    let mut reason = None;
+    for (at, marker) in about_it {
+        match settled >= marker.epoch {
+            true => forget(at, marker),
+            false => reason = Some(marker.reason.clone()),
+        }
+    }
+    Ok(reason)
 }
 
 /// The place of the directory with the metadata log, or of the one to begin it in.
@@ -391,8 +419,8 @@ pub(super) fn recover_all(
 fn mark(options: &StartOptions, failed: &OpenDirectory, neighbours: &[PathBuf], reason: &str) {
     let (disk, path) = (&*options.disk, failed.log_dir.path());
     // Newer than what was settled, though no broker epoch came after that.
-    let settled = log_dir::reopened_epoch(disk, path).ok().flatten().unwrap_or(BrokerEpoch(-1));
-    let epoch = failed.meta.broker_epoch.unwrap_or(BrokerEpoch(0)).max(BrokerEpoch(settled.0.saturating_add(1)));
+    let recorded = failed.meta.broker_epoch.unwrap_or(BrokerEpoch(0));
+    let epoch = log_dir::failure_epoch(disk, path, recorded).unwrap_or(recorded);
     let own = log_dir::mark_offline(disk, path, reason).map(|()| path);
     let others = neighbours.iter().map(|neighbour| {
         log_dir::mark_peer_offline(disk, neighbour, failed.meta.directory_id, epoch, reason)
@@ -408,6 +436,21 @@ fn mark(options: &StartOptions, failed: &OpenDirectory, neighbours: &[PathBuf], 
     if !is_marked {
         tracing::error!("nothing will keep {} from being used again: have its device checked", path.display());
     }
+}
+
+/// A device that fails while the start writes to it is not asked again by the next one.
+pub(super) fn mark_if_device_failed(
+    options: &StartOptions,
+    failed: &OpenDirectory,
+    all: &[RecoveredDirectory],
+    fault: &Fault,
+) {
+    if !fault.is_device_failure() {
+        return;
+    }
+    let others = all.iter().map(|directory| &directory.open).filter(|open| !std::ptr::eq(*open, failed));
+    let neighbours: Vec<PathBuf> = others.map(|open| open.log_dir.path().to_owned()).collect();
+    mark(options, failed, &neighbours, &fault.to_string());
 }
 
 fn recover(options: &StartOptions, directory: &OpenDirectory) -> Result<RecoveredLogDir, Fault> {

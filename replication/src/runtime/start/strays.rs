@@ -33,8 +33,19 @@ pub(super) enum Kept {
     ForGood,
 }
 
-/// Puts each log aside in its directory, which its place names. Returns where they are now. A directory that fails
-/// meanwhile goes offline.
+impl Kept {
+    /// What the name of a directory put aside `now` gets.
+    fn extension(self, now: Timestamp) -> String {
+        match self {
+            Kept::ForADay => format!("{}{SUFFIX}", now.0),
+            // Not a time, so nothing ever takes it for old.
+            Kept::ForGood => format!("{}.kept{SUFFIX}", now.0),
+        }
+    }
+}
+
+/// Puts each log aside in its directory, which its place names. Returns where they are now. A directory whose device fails
+/// meanwhile goes offline; a stray that cannot be put aside for another reason stays where it is.
 pub(super) fn put_aside(node: &Node, strays: Vec<(Log, usize)>, keep: Kept) -> Vec<PathBuf> {
     let mut kept = Vec::new();
     for (mut log, place) in strays {
@@ -44,10 +55,18 @@ pub(super) fn put_aside(node: &Node, strays: Vec<(Log, usize)>, keep: Kept) -> V
         }
         match put_aside_one(&mut log, directory, node.clock.wall(), keep) {
             Ok(moved) => kept.extend(moved),
-            Err(fault) => node.take_offline(directory, &fault),
+            Err(fault) if fault.is_device_failure() || !is_of_names(&fault) => node.take_offline(directory, &fault),
+            Err(fault) => {
+                tracing::error!("no topic claims {}, and it stays where it is: {fault}", log.key().partition);
+            }
         }
     }
     kept
+}
+
+/// Whether what failed changed no byte of a file and made none durable: another name, or a look at one.
+fn is_of_names(fault: &Fault) -> bool {
+    matches!(fault, Fault::Io { operation: "stat" | "rename", .. })
 }
 
 fn put_aside_one(log: &mut Log, directory: &Directory, now: Timestamp, keep: Kept) -> Result<Option<PathBuf>, Fault> {
@@ -67,11 +86,7 @@ fn put_aside_one(log: &mut Log, directory: &Directory, now: Timestamp, keep: Kep
     if !is_there()? {
         return Ok(None);
     }
-    let to = match keep {
-        Kept::ForADay => from.with_extension(format!("{}{SUFFIX}", now.0)),
-        // Not a time, so nothing ever takes it for old.
-        Kept::ForGood => from.with_extension(format!("{}.kept{SUFFIX}", now.0)),
-    };
+    let to = from.with_extension(keep.extension(now));
     disk.rename(&from, &to).map_err(|e| Fault::io("rename", &from, e))?;
     disk.sync_dir(&directory.path).map_err(|e| Fault::io("fsync directory", &directory.path, e))?;
     let long = if keep == Kept::ForADay { "for a day" } else { "until you remove it" };
@@ -102,7 +117,7 @@ pub(super) async fn remove_in_time(node: Arc<Node>, directory: Arc<Directory>) {
         match looked {
             Ok(Ok(0)) | Err(_) => return,
             Ok(Ok(_)) => {}
-            Ok(Err(fault)) => tracing::warn!("a stray is not removed: {fault}"),
+            Ok(Err(fault)) => tracing::warn!("strays are not looked at: {fault}"),
         }
         tokio::time::sleep(LOOK_EVERY).await;
         if directory.is_offline() {
@@ -121,14 +136,24 @@ fn remove_old(disk: &dyn Disk, root: &Path, now: Timestamp) -> Result<usize, Fau
             continue;
         }
         let path = root.join(&entry.name);
-        for file in disk.list(&path).map_err(|e| Fault::io("list", &path, e))?.iter().filter(|file| !file.is_dir) {
-            let file = path.join(&file.name);
-            disk.remove_file(&file).map_err(|e| Fault::io("remove", &file, e))?;
+        match remove(disk, &path) {
+            Ok(()) => tracing::info!("{} has been kept for a day and is gone", path.display()),
+            // The others are looked at all the same, and this one again.
+            Err(fault) => {
+                tracing::warn!("a stray is not removed: {fault}");
+                left += 1;
+            }
         }
-        disk.remove_dir(&path).map_err(|e| Fault::io("rmdir", &path, e))?;
-        tracing::info!("{} has been kept for a day and is gone", path.display());
     }
     Ok(left)
+}
+
+fn remove(disk: &dyn Disk, path: &Path) -> Result<(), Fault> {
+    for file in disk.list(path).map_err(|e| Fault::io("list", path, e))?.iter().filter(|file| !file.is_dir) {
+        let file = path.join(&file.name);
+        disk.remove_file(&file).map_err(|e| Fault::io("remove", &file, e))?;
+    }
+    disk.remove_dir(path).map_err(|e| Fault::io("rmdir", path, e))
 }
 
 /// When a stray of that name was put aside.
@@ -142,6 +167,34 @@ mod tests {
     use stonelog_storage::disk::{Open, SimDisk};
 
     use super::*;
+
+    #[test]
+    fn one_that_cannot_be_removed_stops_no_other_and_is_tried_again() {
+        let disk = SimDisk::new();
+        for name in ["a-0.1000.stray", "a-1.1000.stray", "a-2.1000.stray"] {
+            disk.create_dir(&Path::new("/").join(name)).unwrap();
+        }
+        // Somebody else's directory in it, which is not ours to remove.
+        disk.create_dir(Path::new("/a-1.1000.stray/x")).unwrap();
+        let now = Timestamp(1000 + KEPT_FOR.as_millis() as i64);
+        assert_eq!(remove_old(&disk, Path::new("/"), now).unwrap(), 1);
+        let left: Vec<_> = disk.list(Path::new("/")).unwrap().into_iter().map(|entry| entry.name).collect();
+        assert_eq!(left, ["a-1.1000.stray"]);
+        disk.remove_dir(Path::new("/a-1.1000.stray/x")).unwrap();
+        assert_eq!(remove_old(&disk, Path::new("/"), now).unwrap(), 0);
+        assert!(disk.list(Path::new("/")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_kept_for_good_has_a_name_that_no_time_makes_old() {
+        let name = |keep: Kept| format!("a-0.{}", keep.extension(Timestamp(1000)));
+        assert_eq!(put_aside_at(&name(Kept::ForADay)), Some(Timestamp(1000)));
+        assert_eq!(put_aside_at(&name(Kept::ForGood)), None);
+        let disk = SimDisk::new();
+        disk.create_dir(&Path::new("/").join(name(Kept::ForGood))).unwrap();
+        assert_eq!(remove_old(&disk, Path::new("/"), Timestamp(i64::MAX)).unwrap(), 0);
+        assert_eq!(disk.list(Path::new("/")).unwrap().len(), 1);
+    }
 
     #[test]
     fn a_stray_goes_after_a_day_and_nothing_else_does() {
