@@ -267,6 +267,14 @@ impl Follower {
 
     fn on_push(&mut self, push: &Push, log: &Log, now: Instant) -> Vec<Effect> {
         let State::Streaming { next_number, .. } = &mut self.state else { return self.fenced() };
+        let holds_nothing = log.last_record_epoch() == LeaderEpoch::NONE;
+        if holds_nothing && push.number == 0 && push.base != log.log_end() {
+            // The leader's log begins with another batch, maybe with one that its log start lies within (Kafka's
+            // `UnexpectedAppendOffsetException`): so does this log.
+            self.high_watermark = push.base;
+            self.state = State::Idle { retry_at: now };
+            return vec![Effect::Cut { cut: Cut::Reset(push.base), lost: None }];
+        }
         let is_next = push.number == *next_number && push.base == log.log_end();
         if !is_next && !off!(StreamNumber) {
             // Something between was lost, or is there twice: the next open says what is missing.

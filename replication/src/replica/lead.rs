@@ -32,6 +32,8 @@ pub struct LeadStream {
     /// Where its batches are looked for: not below `next`, for compaction leaves gaps, and whole segments empty.
     from: Offset,
     next_number: u64,
+    /// The follower holds nothing, and begins with the batch that the log start lies in, maybe in its middle.
+    begins_anew: bool,
     /// Bytes that may be pushed; below zero after a batch larger than what was left.
     credit: i64,
     /// A job reads the next push.
@@ -85,7 +87,10 @@ pub fn open(
             Err(refusal) => return answer(StreamBody::Refused(refusal)),
         }
     }
-    if open.fetch_offset < log.log_start() || open.fetch_offset > log.log_end() {
+    // Of a log without records nothing is out of range: the first push says where it begins.
+    let is_empty = open.last_fetched_epoch == LeaderEpoch::NONE;
+    let begins_anew = is_empty && open.fetch_offset <= log.log_start() && log.log_start() < log.log_end();
+    if (open.fetch_offset < log.log_start() && !begins_anew) || open.fetch_offset > log.log_end() {
         let refusal = Refusal::OutOfRange { log_start: log.log_start(), log_end: log.log_end() };
         return answer(StreamBody::Refused(refusal));
     }
@@ -94,9 +99,10 @@ pub fn open(
     let lead = LeadStream {
         stream,
         stamps,
-        next: open.fetch_offset,
-        from: open.fetch_offset,
+        next: open.fetch_offset.max(log.log_start()),
+        from: open.fetch_offset.max(log.log_start()),
         next_number: 0,
+        begins_anew,
         credit: i64::from(open.credit),
         reading: false,
         moves_count: 0,
@@ -200,6 +206,10 @@ impl LeadStream {
     }
 
     fn push(&mut self, leader: &mut Leader, log: &Log, batches: Vec<Bytes>, probe: u64) -> PushPlan {
+        if self.begins_anew && self.next_number == 0 {
+            let first = batches.iter().find_map(|piece| BatchHeader::read(piece).ok());
+            self.next = first.map_or(self.next, |header| header.base_offset.min(self.next));
+        }
         let Some(end) = end_of(&batches, self.next) else {
             return PushPlan::End(self.message(StreamBody::Close));
         };

@@ -47,15 +47,18 @@ impl TestLog {
             let ticket = self.ticket();
             self.log.begin_epoch(LeaderEpoch(epoch), ticket);
         }
-        for _ in 0..count {
-            let mut builder = BatchBuilder::new();
-            builder.push(NewRecord::new(NOW, None, Some(b"a value")));
-            let batch = BytesMut::from(&builder.build().expect("a batch")[..]);
-            let header = BatchHeader::read(&batch).expect("just built");
-            let ticket = self.ticket();
-            self.log.append_as_leader(batch, &header, LeaderEpoch(epoch), NOW, ticket).expect("it appends");
-        }
+        (0..count).for_each(|_| self.append(epoch, 1));
         self
+    }
+
+    /// Appends one batch in an epoch that has begun.
+    pub(super) fn append(&mut self, epoch: i32, records: usize) {
+        let mut builder = BatchBuilder::new();
+        (0..records).for_each(|_| builder.push(NewRecord::new(NOW, None, Some(b"a value"))));
+        let batch = BytesMut::from(&builder.build().expect("a batch")[..]);
+        let header = BatchHeader::read(&batch).expect("just built");
+        let ticket = self.ticket();
+        self.log.append_as_leader(batch, &header, LeaderEpoch(epoch), NOW, ticket).expect("it appends");
     }
 
     /// Appends what a leader sent.
@@ -91,6 +94,12 @@ impl TestLog {
     pub(super) fn delete_below(&mut self, start: i64) {
         let ticket = self.ticket();
         self.log.advance_log_start(Offset(start), ticket).expect("it moves");
+    }
+
+    /// Everything goes; the log begins anew.
+    pub(super) fn reset(&mut self, start: Offset) {
+        let ticket = self.ticket();
+        self.log.reset(start, ticket);
     }
 
     /// The bytes of the batches between two offsets.

@@ -306,3 +306,33 @@ fn batches_that_the_log_refuses_end_the_stream() {
     assert!(!follower.is_streaming());
     assert_eq!(follower.open(StreamId(6), &own.log, now), None);
 }
+
+#[test]
+fn an_empty_log_begins_where_the_first_push_does_and_another_goes_on_at_its_end() {
+    let now = start();
+    let mut leader = TestLog::new(true);
+    leader.lead(1, 2);
+    leader.append(1, 4);
+    leader.sync();
+    let mut own = TestLog::new(true);
+    own.reset(Offset(4));
+    own.sync();
+    let mut follower = follower(1, 4, now);
+    let stream = streaming(&mut follower, &own.log, now);
+    // The leader's log start, 4, lies within the batch from 2 to 6.
+    let first = push(&stream, 0, 2, leader.bytes(2, 6), 4);
+    let begins_anew = Effect::Cut { cut: Cut::Reset(Offset(2)), lost: None };
+    assert_eq!(follower.on_message(&first, &own.log, now), [begins_anew]);
+    own.reset(Offset(2));
+    own.sync();
+    let stream = streaming(&mut follower, &own.log, now);
+    let again = push(&stream, 0, 2, leader.bytes(2, 6), 4);
+    assert_eq!(follower.on_message(&again, &own.log, now), [Effect::Append(leader.bytes(2, 6))]);
+    own.follow(1, leader.bytes(2, 6)).expect("it begins there");
+    own.sync();
+    follower.on_appended(Ok(1), &own.log, now);
+    // With records in it, a push elsewhere ends the stream and cuts nothing.
+    let elsewhere = push(&stream, 1, 2, leader.bytes(2, 6), 4);
+    assert_eq!(follower.on_message(&elsewhere, &own.log, now), []);
+    assert!(!follower.is_streaming());
+}

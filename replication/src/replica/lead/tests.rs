@@ -123,8 +123,12 @@ fn a_follower_outside_the_log_is_told_its_range() {
     log.delete_below(2);
     let mut leader = leader(&log.log, 1);
     let range = StreamBody::Refused(Refusal::OutOfRange { log_start: Offset(2), log_end: Offset(5) });
-    assert_eq!(answer(&mut leader, &log.log, 1, opens(1, -1, 9)), range);
+    assert_eq!(answer(&mut leader, &log.log, 1, opens(1, 1, 9)), range);
     assert_eq!(answer(&mut leader, &log.log, 1, opens(6, -1, 9)), range);
+    // Nothing is left to begin with: the next batch comes at the log start.
+    log.delete_below(5);
+    let range = StreamBody::Refused(Refusal::OutOfRange { log_start: Offset(5), log_end: Offset(5) });
+    assert_eq!(answer(&mut leader, &log.log, 1, opens(1, -1, 9)), range);
 }
 
 #[test]
@@ -197,4 +201,27 @@ fn a_read_of_what_moves_again_and_again_or_is_damaged_ends_the_stream() {
     let (mut leader, mut stream) = reading(&log.log);
     let ended = stream.on_read(&mut leader, &log.log, ReadDone::Damaged(hole), 0);
     assert!(matches!(ended, PushPlan::End(_)), "{ended:?}");
+}
+
+#[test]
+fn an_empty_follower_begins_with_the_batch_that_the_log_start_lies_in() {
+    let mut own = TestLog::new(true);
+    own.lead(1, 2);
+    own.append(1, 4);
+    own.append(1, 1);
+    own.sync();
+    let from_the_batch_on = own.bytes(2, 7).len();
+    own.delete_below(4);
+    // Whether it begins at nothing, at the log start, or where the batch begins.
+    for fetch_offset in [0, 4, 2] {
+        let mut leader = leader(&own.log, 1);
+        let mut stream = opened(&mut leader, &own.log, 1, opens(fetch_offset, -1, 10_000));
+        let (number, base, bytes) = pushed(stream.plan(&mut leader, &own.log, 0));
+        assert_eq!((number, base, bytes), (0, 2, from_the_batch_on));
+    }
+    // Who holds something below the log start is told the range, as before.
+    let mut leader = leader(&own.log, 1);
+    let outside = answer(&mut leader, &own.log, 1, opens(2, 1, 10_000));
+    let refusal = Refusal::OutOfRange { log_start: Offset(4), log_end: Offset(7) };
+    assert_eq!(outside, StreamBody::Refused(refusal));
 }
