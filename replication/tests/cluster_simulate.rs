@@ -28,7 +28,7 @@ fn main() {
         dose: (6, 1),
         chunk: 20,
         marked_seeds_min: 200,
-        marks: faults::MARKS.into_iter().chain([ACKNOWLEDGED]).collect(),
+        marks: faults::MARKS.iter().copied().chain([ACKNOWLEDGED]).collect(),
         live,
     };
     simulation.run();

@@ -1,14 +1,13 @@
 //! What goes wrong, and the whole life of a seed: a minute of faults, then everything heals and has to come together.
 
-use stonelog_protocol::BrokerId;
-use stonelog_protocol::TopicPartition;
+use stonelog_protocol::{BrokerId, DirectoryId, TopicPartition};
 use stonelog_replication::controller::{ControllerRequest, DeleteTopics, TopicReference};
 use stonelog_storage::disk::{Survival, Tearing};
 
 use super::network::CONTROLLER;
-use super::node::Role;
-use super::{Cluster, Event, NODES};
-use crate::support::{Random, new_disk};
+use super::node::{Role, Store};
+use super::{Cluster, Event};
+use crate::support::Random;
 
 /// A seed has at least so many.
 pub const APPENDS_MIN: u64 = 500;
@@ -20,7 +19,7 @@ pub const TIME_MIN: u64 = 60_000_000;
 const HEAL: u64 = 90_000_000;
 
 /// What must have come up over a run.
-pub const MARKS: [&str; 37] = [
+pub const MARKS: &[&str] = &[
     "acknowledged",
     "append failed after the fact",
     "append refused for want of replicas",
@@ -58,7 +57,30 @@ pub const MARKS: [&str; 37] = [
     "elected from the ELR",
     "flush",
     "checkpoint written",
+    "message of a former life",
+    "request of a former life",
+    "died before an epoch was recorded everywhere",
+    "directory failed",
+    "disk replaced outside the in-sync set",
+    "replica given another directory",
+    "stray dropped",
+    "replica waits for an earlier one's deletion",
+    "reassignment asked for",
+    "reassignment complete",
+    "replica dropped",
+    "flush.messages changed",
+    "strict topic relaxed",
+    "relaxed replica cut below its watermark",
+    "records deleted",
+    "reset to a later log start",
+    "relaxed loss accepted",
 ];
+
+fn tell(cluster: &Cluster, what: &str, id: BrokerId) {
+    if std::env::var_os("STONELOG_SIMULATION_LOG").is_some() {
+        println!("{:>12} {what} {id}", cluster.now);
+    }
+}
 
 fn survival(random: &mut Random) -> Survival {
     match random.below(6) {
@@ -72,10 +94,11 @@ fn survival(random: &mut Random) -> Survival {
 /// Something goes wrong.
 pub(super) fn inject(cluster: &mut Cluster) {
     cluster.faults_count += 1;
-    let id = BrokerId(1 + cluster.below(NODES as u64) as i32);
-    let other = BrokerId(1 + (id.0 + cluster.below(NODES as u64 - 1) as i32) % NODES);
+    let nodes = cluster.options.nodes;
+    let id = BrokerId(1 + cluster.below(nodes as u64) as i32);
+    let other = BrokerId(1 + (id.0 + cluster.below(nodes as u64 - 1) as i32) % nodes);
     let until = cluster.now + 300_000 + cluster.below(15_000_000);
-    match cluster.below(24) {
+    match cluster.below(30) {
         0..=4 => {
             let is_power = cluster.below(3) > 0;
             cluster.coverage.hit(if is_power { "power cut of one node" } else { "process killed" });
@@ -83,7 +106,7 @@ pub(super) fn inject(cluster: &mut Cluster) {
         }
         5 | 6 => {
             cluster.coverage.hit("power cut of all nodes");
-            (1..=NODES).for_each(|id| crash(cluster, BrokerId(id), true));
+            cluster.ids().into_iter().for_each(|id| crash(cluster, id, true));
         }
         7..=9 => {
             cluster.coverage.hit("one-way partition");
@@ -117,11 +140,15 @@ pub(super) fn inject(cluster: &mut Cluster) {
         19 | 20 => replace_disk(cluster, id),
         21 => recreate(cluster),
         22 => change_min_isr(cluster),
+        23 => cluster.change_modes(),
+        24 | 25 => cluster.reassign(),
+        26 => cluster.delete_records(),
+        27 | 28 => fail_directory(cluster, id),
         _ => {
             // Everybody on their own for a while.
-            for from in 1..=NODES {
-                for to in 1..=NODES {
-                    cluster.network.cut(BrokerId(from), BrokerId(to), until);
+            for from in cluster.ids() {
+                for to in cluster.ids() {
+                    cluster.network.cut(from, to, until);
                 }
             }
         }
@@ -132,37 +159,106 @@ pub(super) fn crash(cluster: &mut Cluster, id: BrokerId, is_power: bool) {
     if cluster.node(id).up.take().is_none() {
         return;
     }
-    let survival = survival(&mut cluster.random);
-    let node = cluster.node(id);
-    node.stuck_until = 0;
-    match is_power {
-        true => node.disk.crash_to(survival),
-        false => node.disk.kill(),
+    tell(cluster, if is_power { "power cut" } else { "kill" }, id);
+    cluster.node(id).stuck_until = 0;
+    if is_power {
+        cluster.oracle.on_power_cut();
+    }
+    for directory in cluster.node(id).stores.keys().copied().collect::<Vec<_>>() {
+        let survival = survival(&mut cluster.random);
+        let store = &cluster.node(id).stores[&directory];
+        match is_power {
+            true => store.disk.crash_to(survival),
+            false => store.disk.kill(),
+        }
     }
     let fast = cluster.below(3) > 0;
     cluster.coverage.hit_if(fast, "restart inside a session");
     let after = if fast { 20_000 + cluster.below(1_500_000) } else { cluster.below(20_000_000) };
     cluster.plan(after, Event::Start(id, !is_power));
-    for other in (1..=NODES).map(BrokerId).filter(|other| *other != id) {
+    for other in cluster.ids().into_iter().filter(|other| *other != id) {
         cluster.plan(1_000, Event::Reset(id, other, None));
     }
 }
 
-/// A disk goes with all it holds. Only when everything committed is on two other disks, durably: one more loss would be
-/// one too many for the promise.
+/// Whether all that a directory of a node holds may go: what is committed is on enough other disks, durably, and one more
+/// loss would not be one too many for the promise. What is outside of every set is missed by nobody.
+fn may_lose(cluster: &Cluster, id: BrokerId, directory: DirectoryId) -> Option<&'static str> {
+    let image = cluster.log.newest();
+    let is_known = |node: &super::node::Node| {
+        let registered = image.broker(node.id).map(|broker| broker.incarnation);
+        node.up.as_ref().is_some_and(|up| registered == Some(up.incarnation) && up.epoch.is_some())
+    };
+    if cluster.options.min_isr == Some(1) || cluster.ever_relaxed || !cluster.nodes.iter().all(is_known) {
+        return None;
+    }
+    let mut mark = "disk replaced outside the in-sync set";
+    for (_, _, partition) in image.partitions() {
+        if partition.directory_of(id) != Some(directory) {
+            continue;
+        }
+        if partition.isr.contains(&id) || partition.elr.contains(&id) {
+            mark = "disk replaced";
+            if partition.isr.len() < 3 || partition.isr.len() < partition.replicas.len() {
+                return None;
+            }
+        }
+    }
+    Some(mark)
+}
+
+fn any_directory(cluster: &mut Cluster, id: BrokerId) -> DirectoryId {
+    let all: Vec<DirectoryId> = cluster.node(id).stores.keys().copied().collect();
+    all[cluster.below(all.len() as u64) as usize]
+}
+
+/// A disk goes with all it holds, and an empty one takes its place, as a copy of its name or under a new one.
 fn replace_disk(cluster: &mut Cluster, id: BrokerId) {
-    let image = std::sync::Arc::clone(cluster.log.newest());
-    let is_safe = image.partitions().all(|(_, _, partition)| partition.isr.len() == 3)
-        && cluster.options.min_isr != Some(1)
-        && cluster.nodes.iter().all(|node| node.up.is_some());
-    if !is_safe {
+    let outside = cluster.nodes.iter().map(|node| node.id).find(|id| {
+        let image = cluster.log.newest();
+        image.partitions().all(|(_, _, partition)| !partition.isr.contains(id) && !partition.elr.contains(id))
+    });
+    let id = outside.unwrap_or(id);
+    let directory = any_directory(cluster, id);
+    let Some(mark) = may_lose(cluster, id, directory) else { return };
+    cluster.coverage.hit(mark);
+    crash(cluster, id, true);
+    replace(cluster, id, directory);
+}
+
+fn replace(cluster: &mut Cluster, id: BrokerId, directory: DirectoryId) {
+    tell(cluster, "replaced disk", id);
+    let renamed = cluster.below(2) == 0;
+    cluster.stores_count = cluster.stores_count.wrapping_add(1);
+    let fresh = super::directory_id(id.0, 100, cluster.stores_count);
+    let node = cluster.node(id);
+    node.stores.remove(&directory);
+    node.stores.insert(if renamed { fresh } else { directory }, Store::new());
+}
+
+/// A directory fails under a process that goes on with the others. It is never used again.
+fn fail_directory(cluster: &mut Cluster, id: BrokerId) {
+    let directory = any_directory(cluster, id);
+    if cluster.node(id).stores.len() < 2 || may_lose(cluster, id, directory).is_none() {
         return;
     }
-    cluster.coverage.hit("disk replaced");
-    crash(cluster, id, true);
-    let node = cluster.node(id);
-    node.disk = new_disk();
-    node.recorded = Default::default();
+    tell(cluster, "failed directory", id);
+    cluster.coverage.hit("directory failed");
+    cluster.with(id, |node, env| {
+        let me = node.id;
+        node.stores.remove(&directory);
+        let Some(up) = &mut node.up else { return };
+        for gone in up.directories.close(directory) {
+            up.forget(gone);
+        }
+        up.has_failed = true;
+        up.hurry();
+        up.after(me, env);
+    });
+    let fresh = super::directory_id(id.0, 101, cluster.stores_count);
+    cluster.stores_count = cluster.stores_count.wrapping_add(1);
+    // It is there at the next start.
+    cluster.node(id).stores.insert(fresh, Store::new());
 }
 
 fn recreate(cluster: &mut Cluster) {
@@ -212,6 +308,9 @@ fn heal(cluster: &mut Cluster) {
     while cluster.now < end {
         let next = cluster.now + 1_000_000;
         cluster.run_until(next);
+        if cluster.ever_relaxed {
+            cluster.accept_losses();
+        }
         if cluster.now > end - HEAL + 22_000_000
             && unsettled(cluster).is_none()
             && cluster.oracle.acknowledged_count > acknowledged
@@ -227,15 +326,15 @@ fn heal(cluster: &mut Cluster) {
 fn unsettled(cluster: &Cluster) -> Option<String> {
     for id in cluster.partitions() {
         let registration = cluster.log.newest().partition(id)?;
-        if registration.isr.len() < 3 {
+        if registration.isr.len() < registration.replicas.len() || registration.is_reassigning() {
             return Some(format!("{id}: in sync are {:?}", registration.isr));
         }
-        for node in &cluster.nodes {
+        for node in cluster.nodes.iter().filter(|node| registration.replicas.contains(&node.id)) {
             let Some(part) = node.up.as_ref().and_then(|up| up.parts.get(&id)) else {
                 return Some(format!("{id} is not on {}", node.id));
             };
-            let next = stonelog_protocol::LeaderEpoch(registration.leader_epoch.0);
-            if let Some(entry) = cluster.oracle.missing(id, &part.shadow, 0, next) {
+            let start = node.up.as_ref().map_or(0, |up| up.directories.log(id).log_start().0);
+            if let Some(entry) = cluster.oracle.missing(id, &part.shadow, start, registration.leader_epoch) {
                 return Some(format!("{id} on {} lacks {entry:?}", node.id));
             }
             let end = part.shadow.values().last().map_or(0, |entry| entry.end);
@@ -278,7 +377,7 @@ fn describe(cluster: &Cluster) -> String {
             image.index()
         ));
         for (id, part) in &up.parts {
-            said.push_str(&describe_part(*id, part, up.process.log(*id)));
+            said.push_str(&describe_part(*id, part, up.directories.log(*id)));
         }
     }
     said

@@ -1,10 +1,11 @@
 //! The controller, and the metadata log as one serial history: the real decisions on the real image, committed after a
 //! delay, one batch at a time. A change of the controller loses what waits, and the outstanding batch or its answer.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use stonelog_protocol::{BrokerEpoch, BrokerId, ClusterId, Timestamp, TopicId, Uuid};
+use stonelog_replication::controller::rules::ConfigRules as _;
 use stonelog_replication::controller::{
     BrokerHeartbeat, ControllerRequest, ControllerResponse, Decision, Defaults, FenceBroker, Inputs, Reject,
     SettingsRules, bootstrap_records, decide,
@@ -51,6 +52,8 @@ pub struct MetadataLog {
     outstanding: Option<Outstanding>,
     heard: BTreeMap<BrokerId, u64>,
     topics_count: u8,
+    /// The strict topics of the newest image.
+    pub strict: BTreeSet<TopicId>,
 }
 
 impl MetadataLog {
@@ -64,6 +67,7 @@ impl MetadataLog {
             outstanding: None,
             heard: BTreeMap::new(),
             topics_count: 0,
+            strict: BTreeSet::new(),
         }
     }
 
@@ -74,6 +78,11 @@ impl MetadataLog {
     /// The image at an index, or the newest below it.
     pub fn next_after(&self, index: u64) -> Option<&Arc<MetadataImage>> {
         self.images.get(self.images.partition_point(|image| image.index() <= index))
+    }
+
+    /// Whether a topic is strict by the newest image.
+    pub fn is_strict(&self, topic: TopicId) -> bool {
+        self.strict.contains(&topic)
     }
 
     /// A request has arrived.
@@ -144,6 +153,8 @@ impl MetadataLog {
         let batch =
             RecordBatch { base_index: newest.index(), controller_term: self.term, created: Timestamp(0), records };
         let next = newest.apply(newest.index() + 1, &batch).expect("a decision fits its image");
+        let strict = next.topics().filter(|topic| self.rules.is_strict(&next, &topic.name));
+        self.strict = strict.map(|topic| topic.id).collect();
         self.images.push(Arc::new(next));
     }
 

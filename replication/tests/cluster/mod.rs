@@ -7,6 +7,8 @@
 
 #![allow(unreachable_pub, reason = "each part is used by its neighbours")]
 
+mod clients;
+mod directories;
 pub mod faults;
 mod metadata_log;
 mod network;
@@ -14,7 +16,10 @@ mod node;
 mod options;
 mod oracle;
 mod part;
+mod reconcile;
 mod steps;
+mod streams;
+mod truth;
 
 #[path = "../../../storage/tests/world/coverage.rs"]
 pub mod coverage;
@@ -26,25 +31,18 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
 
-use stonelog_protocol::batch::BatchHeader;
-use stonelog_protocol::{BrokerId, LeaderEpoch, PartitionIndex, TopicPartition};
-use stonelog_replication::controller::{
-    ConfigEdit, ConfigOperation, ControllerRequest, CreateTopics, IncrementalAlterConfigs, NewTopic,
-};
-use stonelog_replication::metadata::ConfigResource;
-use stonelog_replication::partition::{Acks, Receipt};
+use stonelog_protocol::{BrokerId, TopicPartition, Uuid};
 
-use crate::support::{Batch, Random, new_disk};
+use crate::support::Random;
 pub(crate) use crate::support::{NOW, ROOT};
 use coverage::Coverage;
 use metadata_log::{Answer, Asked, MetadataLog};
 use network::{CONTROLLER, Flight, Network, Sent};
-use node::{Env, Node, Out, Role, Waiting};
+use node::{Env, Node, Out, Store};
 use options::Options;
 use oracle::Oracle;
-use steps::{asked, check_superset};
-
-const NODES: i32 = 3;
+use steps::asked;
+use truth::{check_members, check_superset};
 
 /// Something that will happen.
 enum Event {
@@ -87,6 +85,19 @@ pub struct Cluster {
     trace: u64,
     healing: bool,
     probe: u64,
+    /// Directories made so far, beyond the first ones.
+    stores_count: u8,
+    /// Topics that were strict at the last look.
+    were_strict: std::collections::BTreeSet<stonelog_protocol::TopicId>,
+    /// Whether some topic was relaxed at some time.
+    ever_relaxed: bool,
+}
+
+/// The identifier of one of a node's directories.
+fn directory_id(node: i32, place: u8, replaced: u8) -> Uuid {
+    let mut bytes = [u8::try_from(node).expect("few nodes"); 16];
+    (bytes[14], bytes[15]) = (place, replaced);
+    Uuid(bytes)
 }
 
 impl Cluster {
@@ -95,12 +106,13 @@ impl Cluster {
         let options = Options::of(&mut random);
         let node = |id| Node {
             id: BrokerId(id),
-            disk: new_disk(),
+            stores: (0..options.directories).map(|place| (directory_id(id, place, 0), Store::new())).collect(),
             lives: 0,
-            recorded: Default::default(),
             up: None,
             stuck_until: 0,
         };
+        let ever_relaxed = options.relaxed;
+        let nodes: Vec<Node> = (1..=options.nodes).map(node).collect();
         let mut cluster = Cluster {
             seed,
             coverage: Coverage::default(),
@@ -113,7 +125,7 @@ impl Cluster {
             events: BinaryHeap::new(),
             planned: BTreeMap::new(),
             events_count: 0,
-            nodes: (1..=NODES).map(node).collect(),
+            nodes,
             log: MetadataLog::new(),
             network: Network::default(),
             oracle: Oracle::default(),
@@ -122,9 +134,12 @@ impl Cluster {
             trace: 0xcbf2_9ce4_8422_2325,
             healing: false,
             probe: 0,
+            stores_count: 0,
+            were_strict: Default::default(),
+            ever_relaxed,
         };
-        for id in 1..=NODES {
-            cluster.plan(0, Event::Start(BrokerId(id), true));
+        for id in cluster.ids() {
+            cluster.plan(0, Event::Start(id, true));
         }
         cluster.plan(500_000, Event::Sessions);
         cluster.run_until(3_000_000);
@@ -157,6 +172,11 @@ impl Cluster {
         self.now = end;
     }
 
+    /// All nodes.
+    fn ids(&self) -> Vec<BrokerId> {
+        self.nodes.iter().map(|node| node.id).collect()
+    }
+
     fn below(&mut self, limit: u64) -> u64 {
         self.random.below(limit)
     }
@@ -187,6 +207,7 @@ impl Cluster {
 
     /// Runs a step of one node and carries out what it wants.
     fn with<T>(&mut self, id: BrokerId, step: impl FnOnce(&mut Node, &mut Env<'_>) -> T) -> T {
+        let dice = self.random.next();
         let mut env = Env {
             oracle: &mut self.oracle,
             out: Vec::new(),
@@ -195,12 +216,16 @@ impl Cluster {
             rules: &self.log.rules,
             options: &self.options,
             probe: self.probe,
+            strict: &self.log.strict,
+            truth: self.log.newest(),
+            dice,
         };
         let node = &mut self.nodes[Cluster::place(id)];
         let done = step(node, &mut env);
         let out = env.out;
         let life = node.lives;
         check_superset(node, &self.log);
+        check_members(&self.nodes, &self.log, &self.oracle);
         for out in out {
             match out {
                 Out::Mark(mark) => self.coverage.hit(mark),
@@ -227,10 +252,15 @@ impl Cluster {
         let now = self.now;
         match self.network.send(from, to, bytes, now, &mut self.random) {
             Sent::At(at, flight) => {
-                if self.below(200) == 0 {
-                    // Once more, when its connection may be gone.
-                    let after = at - now + self.below(2_000_000);
-                    self.plan(after, Event::Arrive(flight.clone()));
+                let again = match self.below(300) {
+                    // Once more, when its connection may be gone, or its process.
+                    0 => self.below(2_000_000),
+                    1 => 5_000_000 + self.below(15_000_000),
+                    _ => 0,
+                };
+                if again > 0 {
+                    self.coverage.hit_if(again >= 5_000_000, "message of a former life");
+                    self.plan(at - now + again, Event::Arrive(flight.clone()));
                 }
                 self.plan(at - now, Event::Arrive(flight));
             }
@@ -248,10 +278,14 @@ impl Cluster {
             0 => self.below(4_000_000),
             _ => 200 + self.below(5_000),
         };
-        if self.below(30) == 0 {
-            let again = delay + self.below(6_000_000);
+        if self.below(if asked.number > 0 { 12 } else { 30 }) == 0 {
+            let again = match self.below(3) {
+                0 => 5_000_000 + self.below(15_000_000),
+                _ => delay + self.below(6_000_000),
+            };
             self.plan(again, Event::Asked(asked.clone()));
             self.coverage.hit_if(asked.number > 0, "ISR request there twice");
+            self.coverage.hit_if(again >= 5_000_000, "request of a former life");
         }
         self.plan(delay, Event::Asked(asked));
     }
@@ -259,8 +293,7 @@ impl Cluster {
     fn kick_journal(&mut self, id: BrokerId) {
         let node = &self.nodes[Cluster::place(id)];
         let Some(up) = &node.up else { return };
-        let is_idle = up.process.queued_count() == 0 && !up.process.has_untold() && !up.unsynced && !up.unheard;
-        if is_idle || self.journals.get(&id) == Some(&up.life) {
+        if up.directories.is_idle() || self.journals.get(&id) == Some(&up.life) {
             return;
         }
         let (life, stuck) = (up.life, node.stuck_until.saturating_sub(self.now));
@@ -271,28 +304,8 @@ impl Cluster {
 
     /// One step of a journal's threads: write, tell, sync, or a lane hears.
     fn journal(&mut self, id: BrokerId) {
-        let choice = self.below(4);
-        let count = 1 + self.below(20) as usize;
-        let up = self.node(id).up.as_mut().expect("it lives");
-        if choice == 0 && up.unheard {
-            (0..process::LANES_COUNT).for_each(|lane| {
-                up.process.hear(lane);
-            });
-            up.unheard = false;
-        } else if up.process.has_untold() {
-            up.process.tell();
-            (up.unsynced, up.unheard) = (true, true);
-        } else if up.process.queued_count() > 0 && (choice < 3 || !up.unsynced) {
-            up.process.write(count).expect("the disk is whole");
-        } else if up.unsynced {
-            up.process.sync().expect("the disk is whole");
-            (up.unsynced, up.unheard) = (false, true);
-        } else if up.unheard {
-            (0..process::LANES_COUNT).for_each(|lane| {
-                up.process.hear(lane);
-            });
-            up.unheard = false;
-        }
+        let mut random = Random(self.random.next());
+        self.node(id).up.as_mut().expect("it lives").directories.step(&mut random);
         self.with(id, |node, env| {
             let me = node.id;
             if let Some(up) = &mut node.up {
@@ -303,22 +316,27 @@ impl Cluster {
 
     fn upkeep(&mut self, id: BrokerId) {
         let checkpoints = self.below(3) == 0;
+        // A journal with no room left holds everything up: the checkpointer does not let it come so far.
+        let is_filling = |process: &process::Process| process.journal_percent() > 50;
         let steps = self.below(40);
         let mut coverage = std::mem::take(&mut self.coverage);
         let up = self.node(id).up.as_mut().expect("it lives");
-        for partition in up.process.ids() {
-            for _ in 0..3 {
-                up.process.step_flush(partition, &mut coverage).expect("the disk is whole");
+        for process in up.directories.iter_mut() {
+            for partition in process.ids() {
+                for _ in 0..3 {
+                    process.step_flush(partition, &mut coverage).expect("the disk is whole");
+                }
             }
-        }
-        if checkpoints || up.process.is_checkpointing() {
-            for _ in 0..steps {
-                up.process.step_checkpoint(&mut coverage).expect("the disk is whole");
+            let hurries = is_filling(process);
+            if checkpoints || hurries || process.is_checkpointing() {
+                for _ in 0..if hurries { 200 } else { steps } {
+                    process.step_checkpoint(&mut coverage).expect("the disk is whole");
+                }
             }
-        }
-        if steps == 0 {
-            for partition in up.process.ids() {
-                up.process.hosted(partition).log.evict(500);
+            if steps == 0 {
+                for partition in process.ids() {
+                    process.hosted(partition).log.evict(500);
+                }
             }
         }
         self.coverage = coverage;
@@ -445,9 +463,17 @@ impl Cluster {
                 let leader = now.leader.filter(|leader| was.is_some_and(|was| was.leader != Some(*leader)));
                 leader.is_some_and(|leader| was.is_some_and(|was| was.elr.contains(&leader)))
             });
+            let is_moved = after.partitions().any(|(topic, index, now)| {
+                let was = before.partition(TopicPartition { topic_id: topic.id, partition: index });
+                was.is_some_and(|was| was.is_reassigning() && !now.is_reassigning() && !was.removing.is_empty())
+            });
             self.coverage.hit_if(is_from_elr, "elected from the ELR");
+            self.coverage.hit_if(is_moved, "reassignment complete");
         }
-        for id in (1..=NODES).map(BrokerId) {
+        self.tell_change();
+        self.note_modes();
+        check_members(&self.nodes, &self.log, &self.oracle);
+        for id in self.ids() {
             let Some(life) = self.node(id).up.as_ref().map(|up| up.life) else { continue };
             let after = match self.below(15) {
                 0 => self.below(1_500_000),
@@ -455,6 +481,45 @@ impl Cluster {
             };
             self.plan(after, Event::Images(id, life, index));
         }
+    }
+
+    /// With `STONELOG_SIMULATION_LOG` every change of the metadata is printed, to follow a failed seed.
+    fn tell_change(&self) {
+        static TELLS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+        let tells = *TELLS.get_or_init(|| std::env::var_os("STONELOG_SIMULATION_LOG").is_some());
+        let [.., before, after] = &self.log.images[..] else { return };
+        if !tells {
+            return;
+        }
+        println!("{:>12} image {} strict {:?}", self.now, after.index(), self.log.strict);
+        for broker in after.brokers() {
+            if before.broker(broker.id) != Some(broker) {
+                println!("    {broker:?}");
+            }
+        }
+        for (topic, index, now) in after.partitions() {
+            let id = TopicPartition { topic_id: topic.id, partition: index };
+            if before.partition(id).is_none_or(|was| was != now) {
+                println!("    {id} {now:?}");
+            }
+        }
+    }
+
+    /// What is relaxed now promises less, and what it held before with it.
+    fn note_modes(&mut self) {
+        if self.were_strict == self.log.strict {
+            return;
+        }
+        for id in self.partitions() {
+            if !self.log.is_strict(id.topic_id) {
+                self.ever_relaxed = true;
+                if self.were_strict.contains(&id.topic_id) {
+                    self.coverage.hit("strict topic relaxed");
+                    self.oracle.on_relaxed(id);
+                }
+            }
+        }
+        self.were_strict.clone_from(&self.log.strict);
     }
 
     fn images(&mut self, id: BrokerId, index: u64) {
@@ -477,93 +542,4 @@ impl Cluster {
         self.plan(after, Event::Tick(id, life));
         self.plan(after + 300_000, Event::Upkeep(id, life));
     }
-
-    fn request(&mut self, request: ControllerRequest) {
-        self.log.ask(Asked { from: CONTROLLER, life: 0, number: 0, request }, self.now);
-        self.decide();
-    }
-
-    fn create_topic(&mut self) {
-        let name = format!("t{}", self.tokens);
-        let configs = self.options.min_isr.map(|min| ("min.insync.replicas".to_owned(), Some(min.to_string())));
-        let topic = NewTopic {
-            name,
-            partitions: self.options.partitions,
-            replication_factor: 3,
-            assignments: Vec::new(),
-            configs: configs.into_iter().collect(),
-        };
-        self.request(ControllerRequest::CreateTopics(CreateTopics { topics: vec![topic], validate_only: false }));
-    }
-
-    fn set(&mut self, topic: &str, key: &str, value: &str) {
-        let edit = ConfigEdit { key: key.to_owned(), operation: ConfigOperation::Set, value: Some(value.to_owned()) };
-        let resources = vec![(ConfigResource::Topic(topic.into()), vec![edit])];
-        self.request(ControllerRequest::IncrementalAlterConfigs(IncrementalAlterConfigs {
-            resources,
-            validate_only: false,
-        }));
-    }
-
-    fn partitions(&self) -> Vec<TopicPartition> {
-        let all = self.log.newest().partitions();
-        all.map(|(topic, index, _)| TopicPartition { topic_id: topic.id, partition: PartitionIndex(index.0) }).collect()
-    }
-
-    /// A producer appends to whoever believes to lead.
-    fn append(&mut self) {
-        let partitions = self.partitions();
-        if partitions.is_empty() {
-            // The request was lost with its controller.
-            return self.create_topic();
-        }
-        let id = partitions[self.below(partitions.len() as u64) as usize];
-        let leads = |node: &&Node| {
-            let part = node.up.as_ref().and_then(|up| up.parts.get(&id));
-            part.is_some_and(|part| matches!(part.role, Role::Leader(_)))
-        };
-        let leaders: Vec<BrokerId> = self.nodes.iter().filter(leads).map(|node| node.id).collect();
-        if leaders.is_empty() {
-            return;
-        }
-        self.coverage.hit_if(leaders.len() > 1, "two believe to lead");
-        let to = leaders[self.below(leaders.len() as u64) as usize];
-        self.tokens += 1;
-        let records = 1 + self.below(3) as i32;
-        let filler_bytes = 10 + self.below(300) as usize;
-        let batch = Batch { seed: self.tokens, filler_bytes, ..Batch::of(records) };
-        let appended = self.with(to, |node, env| append_to(node, id, &batch, env));
-        self.appends_count += u64::from(appended);
-        self.coverage.hit_if(!appended, "append refused for want of replicas");
-    }
-}
-
-fn append_to(node: &mut Node, id: TopicPartition, batch: &Batch, env: &mut Env<'_>) -> bool {
-    let me = node.id;
-    let up = node.up.as_mut().expect("it leads");
-    let part = up.parts.get_mut(&id).expect("it leads");
-    let Role::Leader(leader) = &part.role else { return false };
-    if !leader.has_enough_replicas() {
-        return false;
-    }
-    let epoch: LeaderEpoch = leader.leadership().leader_epoch;
-    let ticket = up.process.ticket(id);
-    let bytes = batch.bytes();
-    let header = BatchHeader::read(&bytes).expect("a batch");
-    let log = &mut up.process.hosted(id).log;
-    let done = log.append_as_leader(bytes, &header, epoch, NOW, ticket).expect("a leader's log takes it");
-    let receipt = Receipt {
-        partition: id,
-        generation: log.key().generation,
-        leader_epoch: epoch,
-        end: done.last_offset.next(),
-        acks: Acks::All,
-    };
-    let entry = oracle::Entry { base: done.base_offset.0, end: receipt.end.0, epoch, crc: header.crc };
-    env.oracle.on_appended(id, entry).unwrap_or_else(|broken| panic!("{broken}"));
-    part.shadow.insert(entry.base, entry);
-    up.waiting.push(Waiting { receipt, base: entry.base, crc: entry.crc });
-    up.process.enqueue(done.entry.expect("no producer, no duplicate"));
-    up.after(me, env);
-    true
 }

@@ -19,6 +19,11 @@ pub struct Options {
     pub partitions: i32,
     /// `min.insync.replicas`, if it is set.
     pub min_isr: Option<u64>,
+    pub nodes: i32,
+    /// Log directories of each node.
+    pub directories: u8,
+    /// Whether topics begin relaxed.
+    pub relaxed: bool,
 }
 
 impl Options {
@@ -37,6 +42,9 @@ impl Options {
             fault_every: 1_500_000 << random.below(2),
             partitions: 1 + random.below(2) as i32,
             min_isr: [None, None, Some(1), Some(3)][random.below(4) as usize],
+            nodes: 3 + random.below(2) as i32,
+            directories: 1 + random.below(2) as u8,
+            relaxed: random.below(5) == 0,
         }
     }
 }

@@ -23,6 +23,17 @@ pub struct Committed {
     pub entry: Entry,
     /// The epoch of the leader that committed it first.
     pub by: LeaderEpoch,
+    /// Committed by durable positions, on a topic that has been strict ever since.
+    strict: bool,
+    /// How often the power had gone when it was committed: what is not strict survives processes, and no more than that.
+    cuts: u64,
+}
+
+/// Up to where every member of the in-sync set has everything.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Promised {
+    pub written: i64,
+    pub durable: i64,
 }
 
 #[derive(Default)]
@@ -30,6 +41,8 @@ pub struct Oracle {
     /// Every batch that was in any log: base and epoch say which it is (LogMatching).
     appended: BTreeMap<(TopicPartition, i64, LeaderEpoch), Entry>,
     committed: BTreeMap<TopicPartition, BTreeMap<i64, Committed>>,
+    promised: BTreeMap<TopicPartition, Promised>,
+    cuts: u64,
     pub acknowledged_count: u64,
     pub committed_count: u64,
 }
@@ -42,8 +55,15 @@ impl Oracle {
     }
 
     /// A leader's high watermark has passed these batches: whoever read them before read the same (ConsistentRead).
-    pub fn on_committed(&mut self, id: TopicPartition, by: LeaderEpoch, entries: &[Entry]) -> Result<(), String> {
+    /// `strict`: it is that of durable positions, and the topic is strict in truth.
+    pub fn on_committed(
+        &mut self,
+        id: TopicPartition,
+        (by, strict): (LeaderEpoch, bool),
+        entries: &[Entry],
+    ) -> Result<(), String> {
         let committed = self.committed.entry(id).or_default();
+        let promised = self.promised.entry(id).or_default();
         for entry in entries {
             if let Some(known) = committed.get(&entry.base) {
                 if known.entry != *entry {
@@ -55,10 +75,56 @@ impl Oracle {
             if let Some((_, known)) = overlaps {
                 return Err(format!("ConsistentRead: {id} committed {:?} and then {entry:?}", known.entry));
             }
-            committed.insert(entry.base, Committed { entry: *entry, by });
+            if strict {
+                // The durable positions have passed what was committed before by written ones.
+                committed.range_mut(..entry.base).rev().take_while(|(_, one)| !one.strict).for_each(|(_, one)| {
+                    one.strict = true;
+                });
+                promised.durable = promised.durable.max(entry.end);
+            }
+            promised.written = promised.written.max(entry.end);
+            committed.insert(entry.base, Committed { entry: *entry, by, strict, cuts: self.cuts });
             self.committed_count += 1;
         }
         Ok(())
+    }
+
+    /// The power of a node has gone: what is not strict may be lost on it.
+    pub fn on_power_cut(&mut self) {
+        self.cuts += 1;
+        self.promised.values_mut().for_each(|promised| promised.written = promised.durable);
+    }
+
+    /// A topic is relaxed from now on, and with it what was committed before.
+    pub fn on_relaxed(&mut self, id: TopicPartition) {
+        let cuts = self.cuts;
+        for one in self.committed.entry(id).or_default().values_mut().rev().take_while(|one| one.strict) {
+            (one.strict, one.cuts) = (false, cuts);
+        }
+        self.promised.entry(id).or_default().durable = 0;
+    }
+
+    /// What every member of the in-sync set has.
+    pub fn promised(&self, id: TopicPartition) -> Promised {
+        self.promised.get(&id).copied().unwrap_or_default()
+    }
+
+    /// A leader begins without what only was written before a power cut: nobody will read it any more.
+    pub fn forgive(&mut self, id: TopicPartition, shadow: &Shadow, start: i64, epoch: LeaderEpoch) {
+        let cuts = self.cuts;
+        if let Some(committed) = self.committed.get_mut(&id) {
+            committed.retain(|base, one| {
+                let is_kept = one.strict || one.cuts == cuts || one.by >= epoch || *base < start;
+                is_kept || shadow.get(base) == Some(&one.entry)
+            });
+        }
+    }
+
+    /// Whether a log lacks anything that no power cut may take.
+    pub fn lacks_promised(&self, id: TopicPartition, shadow: &Shadow, start: i64) -> bool {
+        let is_promised = |one: &&Committed| (one.strict || one.cuts == self.cuts) && one.entry.base >= start;
+        let mut promised = self.committed.get(&id).into_iter().flat_map(BTreeMap::values).filter(is_promised);
+        promised.any(|one| shadow.get(&one.entry.base) != Some(&one.entry))
     }
 
     /// A client was told that its batch is safe.

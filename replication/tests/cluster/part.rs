@@ -57,4 +57,10 @@ pub struct Env<'a> {
     pub rules: &'a stonelog_replication::controller::SettingsRules,
     pub options: &'a Options,
     pub probe: u64,
+    /// The strict topics in truth.
+    pub strict: &'a std::collections::BTreeSet<stonelog_protocol::TopicId>,
+    /// The metadata in truth.
+    pub truth: &'a std::sync::Arc<stonelog_replication::metadata::MetadataImage>,
+    /// Random.
+    pub dice: u64,
 }

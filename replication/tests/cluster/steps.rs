@@ -11,7 +11,7 @@ use stonelog_replication::replica::{LeadStream, PushPlan};
 use stonelog_storage::log::{Log, Read, Truncation};
 use stonelog_storage::segment::read::ReadJob;
 
-use super::metadata_log::{Asked, MetadataLog};
+use super::metadata_log::Asked;
 use super::node::{Env, Node, Out, Part, Role};
 use super::oracle::{Entry, Shadow};
 use super::process::Process;
@@ -123,18 +123,4 @@ pub fn read_all(process: &mut Process, id: TopicPartition) -> Shadow {
 /// Asks in the name of a node.
 pub fn asked(node: &Node, request: ControllerRequest, number: u64) -> Asked {
     Asked { from: node.id, life: node.lives, number, request }
-}
-
-/// ReplicationQuorumSuperset: a leader of the present epoch counts on everybody that is in sync.
-pub fn check_superset(node: &Node, log: &MetadataLog) {
-    let Some(up) = &node.up else { return };
-    for (id, part) in &up.parts {
-        let Role::Leader(leader) = &part.role else { continue };
-        let Some(truth) = log.newest().partition(*id) else { continue };
-        if truth.leader_epoch == leader.leadership().leader_epoch {
-            let counted = leader.maximal_isr();
-            let lacks = truth.isr.iter().find(|member| !counted.contains(member));
-            assert_eq!(lacks, None, "ReplicationQuorumSuperset: {} leads {id} and counts {counted:?} only", node.id);
-        }
-    }
 }

@@ -191,6 +191,17 @@ impl Process {
         ids
     }
 
+    /// Whether it has such a log.
+    pub fn holds(&self, id: TopicPartition) -> bool {
+        self.lanes[lane_of(id)].logs.contains_key(&id)
+    }
+
+    /// Whether files of a dropped log of that name may still be there, or be deleted: a new one has to wait.
+    pub fn is_vanishing(&self, id: TopicPartition) -> bool {
+        let lane = &self.lanes[lane_of(id)];
+        lane.dropped.iter().any(|hosted| hosted.log.key().partition == id) || self.dropped.contains(&id)
+    }
+
     pub fn hosted(&mut self, id: TopicPartition) -> &mut Hosted {
         self.lanes[lane_of(id)].logs.get_mut(&id).expect("a log of this process")
     }
