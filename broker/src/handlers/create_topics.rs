@@ -108,7 +108,7 @@ fn described(
     created: &CreatedTopic,
 ) -> CreatableTopicResult {
     if version >= 5 {
-        let configs = describe_configs::topic_entries(context, &created.configs)
+        let configs = describe_configs::topic_entries(context, &response.name, &created.configs)
             .into_iter()
             .map(|entry| {
                 CreatableTopicConfigs::default()

@@ -108,11 +108,10 @@ fn entries(
 }
 
 /// What a new topic with these overrides would show: part of CreateTopics' answer (KIP-525).
-pub fn topic_entries(context: &RequestContext, overrides: &ConfigValues) -> Vec<Entry> {
+pub fn topic_entries(context: &RequestContext, topic: &str, overrides: &ConfigValues) -> Vec<Entry> {
     let image = context.image();
     let layers = layers_of(context, &image);
-    let config =
-        TopicConfig::effective(overrides, &layers.borrow().merged()).unwrap_or_else(|_| TopicConfig::defaults());
+    let (config, _) = TopicConfig::in_force(topic, overrides, &layers.borrow().merged());
     describe::describe_topic(overrides, &layers.borrow(), &config, 1)
 }
 

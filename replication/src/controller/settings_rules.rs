@@ -33,15 +33,11 @@ impl SettingsRules {
         merged
     }
 
-    fn topic_config(&self, image: &MetadataImage, topic: &str) -> Option<TopicConfig> {
+    fn topic_config(&self, image: &MetadataImage, topic: &str) -> TopicConfig {
         let none = ConfigValues::new();
         let overrides = image.topic_config(topic).map_or(&none, |values| values);
         let inherited = self.inherited(image, image.broker_config(None).map(|values| &**values));
-        if judge::is_internal(topic) {
-            TopicConfig::effective_internal(overrides, &inherited).ok()
-        } else {
-            TopicConfig::effective(overrides, &inherited).ok()
-        }
+        TopicConfig::in_force(topic, overrides, &inherited).0
     }
 
     fn judge_broker(
@@ -145,11 +141,11 @@ impl ConfigRules for SettingsRules {
     }
 
     fn min_insync_replicas(&self, image: &MetadataImage, topic: &str, replicas: usize) -> usize {
-        self.topic_config(image, topic).map_or(1, |config| config.effective_min_isr(replicas))
+        self.topic_config(image, topic).effective_min_isr(replicas)
     }
 
     fn is_strict(&self, image: &MetadataImage, topic: &str) -> bool {
-        self.topic_config(image, topic).is_none_or(|config| config.is_strict())
+        self.topic_config(image, topic).is_strict()
     }
 }
 

@@ -20,7 +20,7 @@ use super::partition::{Partition, Replica};
 use crate::metadata::config::{ConfigResource, ConfigValues};
 use crate::metadata::delta::MetadataDelta;
 use crate::metadata::image::MetadataImage;
-use crate::metadata::topic::{PartitionRegistration, TopicImage, is_internal};
+use crate::metadata::topic::{PartitionRegistration, TopicImage};
 use crate::partition::Leader;
 use crate::partition::leader::{Beginning, Leadership, Positions};
 use crate::progress::Role;
@@ -161,16 +161,11 @@ impl Lane {
         let empty = ConfigValues::new();
         let broker = self.broker_settings();
         let overrides = image.topic_config(&topic.name).map_or(&empty, |values| values);
-        let judged = if is_internal(&topic.name) {
-            TopicConfig::effective_internal(overrides, &broker)
-        } else {
-            TopicConfig::effective(overrides, &broker)
-        };
-        let config = Rc::new(judged.unwrap_or_else(|problems| {
-            // The controller judged them before they were committed; strict defaults are the safe side.
-            tracing::error!(topic = %topic.name, "settings do not hold together, defaults apply: {problems:?}");
-            TopicConfig::defaults()
-        }));
+        let (config, problems) = TopicConfig::in_force(&topic.name, overrides, &broker);
+        if !problems.is_empty() {
+            tracing::error!(topic = %topic.name, "settings do not hold together, the rest of them applies: {problems:?}");
+        }
+        let config = Rc::new(config);
         // A request may still hold a topic that is deleted by now; nobody would take its entry out again.
         if image.topic_by_id(topic.id).is_some() {
             self.topic_configs.borrow_mut().insert(topic.id, Rc::clone(&config));

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::definition::Definition;
+use super::judge::is_internal;
 use super::log_keys::{log_key, unit_ms};
 use super::problem::Problem;
 use super::topic_keys::{OBSOLETE_TOPIC_KEYS, TOPIC_KEYS, topic_key};
@@ -141,11 +142,58 @@ impl TopicConfig {
         overrides: &BTreeMap<String, String>,
         broker: &BTreeMap<String, String>,
     ) -> Result<TopicConfig, Vec<Problem>> {
-        TopicConfig::effective(overrides, broker).map(|config| TopicConfig {
-            flush_messages: 1,
-            unclean_leader_election: false,
-            ..config
-        })
+        TopicConfig::effective(overrides, broker).map(TopicConfig::internal)
+    }
+
+    /// What a topic runs with, whatever is set, and what of it does not hold.
+    ///
+    /// Settings are judged before they are accepted, but not every broker's file with every topic's own. So nothing here
+    /// refuses: a value that does not hold is left out alone, records that wait too long to be compacted are compacted
+    /// in time, and while anybody's word on what to delete is not understood nothing is deleted. Above all the promise
+    /// ([`TopicConfig::is_strict`], [`TopicConfig::effective_min_isr`]) never changes for another key's sake.
+    pub fn in_force(
+        topic: &str,
+        overrides: &BTreeMap<String, String>,
+        broker: &BTreeMap<String, String>,
+    ) -> (TopicConfig, Vec<Problem>) {
+        let judged = TopicConfig::effective(overrides, broker);
+        let (config, problems) = match judged {
+            Ok(config) => (config, Vec::new()),
+            Err(problems) => (TopicConfig::mended(overrides, broker), problems),
+        };
+        if is_internal(topic) { (config.internal(), problems) } else { (config, problems) }
+    }
+
+    /// See [`TopicConfig::in_force`]: the settings without those that do not hold.
+    fn mended(overrides: &BTreeMap<String, String>, broker: &BTreeMap<String, String>) -> TopicConfig {
+        let deletes = |definition: &Definition| DELETING_KEYS.contains(&definition.name.trim_start_matches("log."));
+        let mut keeps_all = false;
+        let mut holds = |definition: Option<&Definition>, verdict: Result<(), Problem>| {
+            keeps_all |= verdict.is_err() && definition.is_some_and(deletes);
+            verdict.is_ok()
+        };
+        let (mut overrides, mut broker) = (overrides.clone(), broker.clone());
+        overrides.retain(|key, value| {
+            let definition = topic_key(key);
+            holds(definition, definition.map_or(Ok(()), |definition| accept(definition, value)))
+        });
+        broker.retain(|key, value| {
+            let definition = log_key(key);
+            holds(definition, definition.map_or(Ok(()), |definition| check(definition, value)))
+        });
+        let mut config = Effective { overrides: &overrides, broker: &broker }.config();
+        if let Some(max) = config.max_compaction_lag {
+            config.min_compaction_lag = config.min_compaction_lag.min(max);
+        }
+        if keeps_all {
+            (config.retention, config.retention_bytes) = (None, None);
+        }
+        config
+    }
+
+    /// As the cluster's own topics are, whatever is set: strict.
+    fn internal(self) -> TopicConfig {
+        TopicConfig { flush_messages: 1, unclean_leader_election: false, ..self }
     }
 
     /// The settings of a topic for which nobody has set anything.
@@ -173,6 +221,10 @@ impl TopicConfig {
         self.unclean_leader_election && !self.is_strict()
     }
 }
+
+/// What says which records go, by the topic's name of it or the broker's without its `log.`.
+const DELETING_KEYS: [&str; 5] =
+    ["cleanup.policy", "retention.ms", "retention.minutes", "retention.hours", "retention.bytes"];
 
 /// `min.insync.replicas` while nobody sets it.
 pub fn default_min_isr(replicas: usize) -> usize {
@@ -386,6 +438,34 @@ mod tests {
             TopicConfig::effective(&overrides, &map(&[])),
             Err(vec![Problem::CompactionLag { min: 10, max: 5 }])
         );
+    }
+
+    #[test]
+    fn a_contradiction_changes_nothing_but_the_lag() {
+        let own = [
+            ("max.compaction.lag.ms", "60000"),
+            ("cleanup.policy", "compact"),
+            ("retention.ms", "-1"),
+            ("min.insync.replicas", "3"),
+        ];
+        let broker = map(&[("log.cleaner.min.compaction.lag.ms", "3600000")]);
+        let (config, problems) = TopicConfig::in_force("t", &map(&own), &broker);
+        assert_eq!(problems, [Problem::CompactionLag { min: 3_600_000, max: 60_000 }]);
+        let whole = TopicConfig::effective(&map(&own), &map(&[])).unwrap();
+        assert_eq!(config, TopicConfig { min_compaction_lag: Duration::from_secs(60), ..whole });
+    }
+
+    #[test]
+    fn a_value_that_does_not_hold_is_left_out_alone_and_never_deletes_more() {
+        let own = [("retention.ms", "soon"), ("flush.messages", "9"), ("min.insync.replicas", "3")];
+        let (config, problems) = TopicConfig::in_force("t", &map(&own), &map(&[("log.retention.bytes", "many")]));
+        assert_eq!((config.retention, config.retention_bytes), (None, None));
+        assert_eq!((config.flush_messages, config.min_insync_replicas), (9, Some(3)));
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        let (relaxed, _) = TopicConfig::in_force("__consumer_offsets", &map(&own), &map(&[]));
+        assert!(relaxed.is_strict());
+        let (config, _) = TopicConfig::in_force("t", &map(&[("flush.messages", "never")]), &map(&[]));
+        assert_eq!(config, TopicConfig::defaults(), "an unreadable promise is the strict one");
     }
 
     #[test]
