@@ -126,8 +126,9 @@ impl LaneStreams {
     /// Whether a partition follows without a stream.
     pub(super) fn set_idle(&self, partition: TopicPartition, is_idle: bool) {
         if is_idle {
-            self.idle.borrow_mut().insert(partition);
-            self.work.publish();
+            if self.idle.borrow_mut().insert(partition) {
+                self.work.publish();
+            }
         } else {
             self.idle.borrow_mut().remove(&partition);
         }
@@ -136,8 +137,9 @@ impl LaneStreams {
     /// Whether a partition is led here, and others follow it.
     pub(super) fn set_led(&self, partition: TopicPartition, is_led: bool) {
         if is_led {
-            self.led.borrow_mut().insert(partition);
-            self.work.publish();
+            if self.led.borrow_mut().insert(partition) {
+                self.work.publish();
+            }
         } else {
             self.led.borrow_mut().remove(&partition);
             self.soon.borrow_mut().remove(&partition);
@@ -153,6 +155,17 @@ impl LaneStreams {
     fn withhold(&self, partition: TopicPartition) {
         self.withheld.borrow_mut().insert(partition);
         self.work.publish();
+    }
+
+    fn look_soon(&self, partition: TopicPartition) {
+        if self.soon.borrow_mut().insert(partition) {
+            self.work.publish();
+        }
+    }
+
+    /// Whether something waits for the next look, and not only for time to pass.
+    fn is_pressed(&self) -> bool {
+        !(self.idle.borrow().is_empty() && self.withheld.borrow().is_empty() && self.soon.borrow().is_empty())
     }
 
     /// Whether nothing needs a look now and then.

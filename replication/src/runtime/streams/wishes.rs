@@ -14,28 +14,36 @@ use crate::runtime::lane::Lane;
 use crate::runtime::lanes::spawn_here;
 use crate::runtime::partition::Replica;
 
-/// How often a lane looks, while there is anything to look at.
+/// How often a lane looks at followers without a stream and at leaders that a follower may join, while there are any.
 const TICK: Duration = Duration::from_millis(20);
-/// Of so many looks one is at every leader: in-sync sets shrink by time.
-const TICKS_PER_LAG_LOOK: u32 = 10;
+/// How often it looks at every leader that has followers: in-sync sets shrink by time.
+const LAG_LOOK_EVERY: Duration = Duration::from_millis(200);
 
 impl Lane {
     /// Looks at streams for as long as the lane runs.
     pub(super) async fn keep_streams(self: Rc<Self>) {
-        let mut ticks = 0u32;
+        let mut looked_at = self.node().clock.mono();
         loop {
-            let seen = self.streams().work.version();
-            if self.streams().rests() {
-                self.streams().work.after(seen).await;
+            let streams = self.streams();
+            let seen = streams.work.version();
+            if streams.rests() {
+                streams.work.after(seen).await;
                 continue;
             }
-            tokio::time::sleep(TICK).await;
-            ticks = ticks.wrapping_add(1);
+            if streams.is_pressed() {
+                tokio::time::sleep(TICK).await;
+            } else {
+                let _ = tokio::time::timeout(LAG_LOOK_EVERY, streams.work.after(seen)).await;
+            }
             self.open_streams();
             self.give_credit();
-            let looks = match ticks.is_multiple_of(TICKS_PER_LAG_LOOK) {
-                true => self.streams().led.borrow().iter().copied().collect(),
-                false => std::mem::take(&mut *self.streams().soon.borrow_mut()),
+            let now = self.node().clock.mono();
+            let looks = match now.saturating_duration_since(looked_at) >= LAG_LOOK_EVERY {
+                true => {
+                    looked_at = now;
+                    streams.led()
+                }
+                false => std::mem::take(&mut *streams.soon.borrow_mut()),
             };
             for partition in looks {
                 self.wish(partition);
@@ -47,7 +55,7 @@ impl Lane {
     /// A follower outside the in-sync set has said something: it may have caught up.
     pub(super) fn look_soon(&self, partition: TopicPartition, follower: BrokerId, leader: Option<&Leader>) {
         if leader.is_some_and(|leader| !leader.leadership().isr.contains(&follower)) {
-            self.streams().soon.borrow_mut().insert(partition);
+            self.streams().look_soon(partition);
         }
     }
 
