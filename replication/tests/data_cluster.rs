@@ -111,3 +111,22 @@ async fn a_deposed_leader_cuts_what_nobody_acknowledged_and_follows() {
     cluster.assert_equal(to, 10).await;
     cluster.stop();
 }
+
+#[tokio::test]
+async fn a_damaged_replica_leaves_the_set_is_fetched_again_whole_and_is_back() {
+    let cluster = Cluster::start().await;
+    let topic = cluster.create_topic("t").await;
+    let to = cluster.led_by(topic, 1);
+    for number in 0..20 {
+        produce(cluster.leader(to), to, value(0, number, 300)).await.unwrap();
+    }
+    let damaged = cluster.node(BrokerId(2));
+    damaged.until(to, |log| log.segments().last().is_some_and(|segment| segment.end == Offset(20))).await;
+    damaged.damage(to).await;
+    cluster.until(|cluster| !cluster.isr(to).contains(&BrokerId(2))).await;
+    assert_eq!(produce(cluster.leader(to), to, value(0, 20, 300)).await, Ok(Offset(20)));
+    cluster.until(|cluster| cluster.isr(to) == ids(&[1, 2, 3])).await;
+    assert!(damaged.log(to, |log| log.holes().is_empty()).await);
+    cluster.assert_equal(to, 21).await;
+    cluster.stop();
+}

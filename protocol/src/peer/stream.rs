@@ -126,6 +126,8 @@ pub struct StreamNews {
     pub log_start: Offset,
     /// A number that the follower's next reports repeat: a later report proves that it followed then.
     pub probe: u64,
+    /// Whether it knows of no damage in its log: a follower that does in its own may have all of it again from here.
+    pub is_whole: bool,
 }
 
 /// Where two histories part: the leader's end of the greatest epoch it knows that is not above the follower's last.
@@ -373,6 +375,7 @@ impl Put<'_> {
         self.offset(news.high_watermark);
         self.offset(news.log_start);
         self.u64(news.probe);
+        self.u8(u8::from(news.is_whole));
     }
 
     fn refusal(&mut self, refusal: &Refusal) {
@@ -446,13 +449,7 @@ impl Take<'_> {
         if durable > written {
             return Err(StreamDecodeError::Invalid("a durable position above the written one"));
         }
-        let probe = self.u64()?;
-        let is_whole = match self.u8()? {
-            0 => false,
-            1 => true,
-            _ => return Err(StreamDecodeError::Invalid("whether a log is whole")),
-        };
-        Ok(StreamReport { written, durable, probe, is_whole })
+        Ok(StreamReport { written, durable, probe: self.u64()?, is_whole: self.is_whole()? })
     }
 
     fn news(&mut self) -> Result<StreamNews, StreamDecodeError> {
@@ -461,7 +458,15 @@ impl Take<'_> {
         if log_start > high_watermark {
             return Err(StreamDecodeError::Invalid("a log start above the high watermark"));
         }
-        Ok(StreamNews { high_watermark, log_start, probe: self.u64()? })
+        Ok(StreamNews { high_watermark, log_start, probe: self.u64()?, is_whole: self.is_whole()? })
+    }
+
+    fn is_whole(&mut self) -> Result<bool, StreamDecodeError> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(StreamDecodeError::Invalid("whether a log is whole")),
+        }
     }
 
     fn refusal(&mut self) -> Result<Refusal, StreamDecodeError> {

@@ -100,6 +100,8 @@ pub struct Follower {
     /// Pushes that are not written yet: their ends and bytes, to be given back as credit.
     unwritten: VecDeque<(Offset, u32)>,
     credit: u32,
+    /// Whether nobody counts on this replica, and enough others have everything.
+    is_spare: bool,
     /// Streams that ended since records came last.
     ended_count: u32,
     fenced_count: u64,
@@ -116,6 +118,7 @@ impl Follower {
             said: None,
             unwritten: VecDeque::new(),
             credit,
+            is_spare: false,
             ended_count: 0,
             fenced_count: 0,
         }
@@ -131,6 +134,15 @@ impl Follower {
             self.probe = 0;
             self.state = State::Idle { retry_at: now };
         }
+    }
+
+    /// Whether this replica is in neither the in-sync set nor the ELR, and two others at least are in sync: then a log
+    /// with damage in it is dropped and fetched again whole (rule 9), which a new stream begins.
+    pub fn set_spare(&mut self, is_spare: bool, log: &Log, now: Instant) {
+        if is_spare && !self.is_spare && !log.holes().is_empty() && !matches!(self.state, State::Stopped) {
+            self.state = State::Idle { retry_at: now };
+        }
+        self.is_spare = is_spare;
     }
 
     /// Whom it follows.
@@ -198,6 +210,12 @@ impl Follower {
         }
         let is_opening = matches!(self.state, State::Opening { .. });
         match &message.body {
+            StreamBody::Opened(news) if is_opening && self.is_spare && news.is_whole && !log.holes().is_empty() => {
+                // What this log has beside its damage is on those that count, and comes back with the rest.
+                self.high_watermark = self.high_watermark.min(news.log_start);
+                self.state = State::Idle { retry_at: now };
+                vec![Effect::Cut { cut: Cut::Reset(news.log_start), lost: None }]
+            }
             StreamBody::Opened(news) if is_opening => {
                 self.state = State::Streaming { stream, stamps, next_number: 0 };
                 self.on_news(news, log)

@@ -127,7 +127,12 @@ fn parting(log: &Log, open: &OpenStream) -> Result<Option<Diverging>, Refusal> {
 }
 
 fn news(leader: &Leader, log: &Log, probe: u64) -> StreamNews {
-    StreamNews { high_watermark: leader.high_watermark().max(log.log_start()), log_start: log.log_start(), probe }
+    StreamNews {
+        high_watermark: leader.high_watermark().max(log.log_start()),
+        log_start: log.log_start(),
+        probe,
+        is_whole: log.holes().is_empty(),
+    }
 }
 
 impl LeadStream {

@@ -1,11 +1,17 @@
 //! A log with records, for the tests of both ends of a stream.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use stonelog_protocol::batch::BatchHeader;
 use stonelog_protocol::batch::build::{BatchBuilder, NewRecord};
 use stonelog_protocol::{LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicPartition, Uuid};
-use stonelog_storage::journal::{JournalEntry, JournalPosition};
+use stonelog_storage::disk::{Disk, SimDisk};
+use stonelog_storage::holes::Cause;
+use stonelog_storage::journal::{JournalEntry, JournalOptions, JournalPosition};
 use stonelog_storage::log::{CommitSpan, FollowerReject, Log, LogConfig, Read, Truncation};
+use stonelog_storage::recovery::{RecoveryOptions, recover_log_dir};
 use stonelog_storage::{LogGeneration, ReplicaKey};
 
 const NOW: Timestamp = Timestamp(1_000);
@@ -100,6 +106,31 @@ impl TestLog {
     pub(super) fn reset(&mut self, start: Offset) {
         let ticket = self.ticket();
         self.log.reset(start, ticket);
+    }
+
+    /// Everything goes to a segment, and a range of it is found damaged.
+    pub(super) fn damage(&mut self, start: i64, end: i64) {
+        let disk = SimDisk::new();
+        disk.create_dir(Path::new("/d")).expect("it is new");
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        let options = RecoveryOptions {
+            journal_name: "journal",
+            journal: JournalOptions {
+                file_bytes: 128 << 10,
+                first_file_bytes: 64 << 10,
+                commit_bytes_max: 24 << 10,
+                bytes_max: 1 << 20,
+            },
+            config: LogConfig::default(),
+            relaxed_survived: false,
+            open_files_count: 3,
+            index_bytes_max: 4096,
+            progress: Default::default(),
+        };
+        let recovered = recover_log_dir(&disk, Path::new("/d"), &options, NOW).expect("nothing is there");
+        let flush = self.log.plan_flush(NOW, true, 0).expect("all is durable");
+        assert!(self.log.on_flushed(flush.run(&recovered.access).expect("the disk works")));
+        assert!(self.log.quarantine(Offset(start), Offset(end), Cause::Missing));
     }
 
     /// The bytes of the batches between two offsets.

@@ -53,6 +53,8 @@ impl Lane {
             tracing::error!(partition = %partition.id(), topic = %partition.topic(), "quarantined: {hole}");
         }
         if !found.is_empty() {
+            // Its leader hears of it.
+            partition.publish();
             partition.uncheckpointed.set(true);
             directory.flushed.notify_one();
         }

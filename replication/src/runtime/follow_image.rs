@@ -348,6 +348,12 @@ impl Lane {
                 replica.follower = Some(Follower::begin(following, high_watermark, self.stream_credit(), now));
             }
         }
+        let me = self.node().broker_id;
+        let is_spare =
+            registration.isr.len() >= 2 && !registration.isr.contains(&me) && !registration.elr.contains(&me);
+        if let Some(follower) = &mut replica.follower {
+            follower.set_spare(is_spare, &replica.log, now);
+        }
         let is_streaming = replica.follower.as_ref().is_some_and(Follower::is_streaming);
         self.streams().set_idle(partition.id(), !is_streaming);
         self.dial(leader.id);

@@ -299,6 +299,19 @@ impl Node {
         lanes.call(lanes.owner(of), look).await
     }
 
+    /// Bytes in the middle of the first segment go bad, and the scrub meets them.
+    pub(crate) async fn damage(&self, of: TopicPartition) {
+        let path = self.started().node.directories[0].path.join(format!("{}-{}", of.topic_id, of.partition.0));
+        let path = path.join("00000000000000000000.log");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0xff;
+        std::fs::write(&path, bytes).unwrap();
+        let lanes = &self.started().lanes;
+        let found = lanes.call(lanes.owner(of), move |lane| lane.survey_segment(of, Offset(0))).await;
+        assert!(!found.is_empty(), "nobody noticed");
+    }
+
     /// Asks whether it leads; asked when this returns.
     pub(crate) fn confirms(&self, of: TopicPartition) -> impl Future<Output = Result<(), Reject>> {
         let lanes = &self.started().lanes;

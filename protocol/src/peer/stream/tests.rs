@@ -20,7 +20,7 @@ fn report() -> StreamReport {
 }
 
 fn news() -> StreamNews {
-    StreamNews { high_watermark: Offset(17), log_start: Offset(2), probe: 7 }
+    StreamNews { high_watermark: Offset(17), log_start: Offset(2), probe: 7, is_whole: true }
 }
 
 fn bodies() -> Vec<StreamBody> {

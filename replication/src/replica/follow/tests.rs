@@ -40,7 +40,7 @@ fn logs(count: usize, held: i64) -> (TestLog, TestLog) {
 }
 
 fn news(high_watermark: i64) -> StreamNews {
-    StreamNews { high_watermark: Offset(high_watermark), log_start: Offset(0), probe: 0 }
+    StreamNews { high_watermark: Offset(high_watermark), log_start: Offset(0), probe: 0, is_whole: true }
 }
 
 /// Opens stream 5 and has it answered.
@@ -275,6 +275,32 @@ fn streams_that_end_again_and_again_are_opened_less_and_less_often_until_records
     follower.on_appended(Ok(10), &own.log, at);
     follower.on_message(&with(&stream, StreamBody::Close), &own.log, at);
     assert!(follower.open(StreamId(5), &own.log, at + RETRY_AFTER).is_some());
+}
+
+#[test]
+fn a_damaged_log_that_nobody_counts_on_is_fetched_again_from_a_whole_one() {
+    let now = start();
+    let (_, mut own) = logs(6, 4);
+    own.damage(1, 2);
+    let opened = |is_spare: bool, is_whole: bool| {
+        let mut follower = follower(1, 3, now);
+        follower.set_spare(is_spare, &own.log, now);
+        let open = follower.open(StreamId(5), &own.log, now).expect("it is time");
+        let StreamBody::Open(body) = &open.body else { panic!("{open:?}") };
+        assert!(!body.report.is_whole);
+        let news = StreamNews { is_whole, ..news(3) };
+        let effects = follower.on_message(&with(&open, StreamBody::Opened(news)), &own.log, now);
+        (effects, follower.is_streaming())
+    };
+    let anew = Effect::Cut { cut: Cut::Reset(Offset(0)), lost: None };
+    assert_eq!(opened(true, true), (vec![anew], false));
+    assert_eq!(opened(true, false), (vec![], true), "the leader lacks something as well");
+    assert_eq!(opened(false, true), (vec![], true), "somebody may need what it has");
+    // Found while it follows: the stream ends, and the next one does it.
+    let mut follower = follower(1, 3, now);
+    streaming(&mut follower, &own.log, now);
+    follower.set_spare(true, &own.log, now);
+    assert!(!follower.is_streaming() && follower.open(StreamId(6), &own.log, now).is_some());
 }
 
 #[test]

@@ -150,7 +150,7 @@ fn news_is_told_once_and_only_when_it_is_news() {
     assert_eq!(stream.news(&leader, &log.log, 0), None);
     log.sync();
     leader.on_own_positions(Positions { written: Offset(2), durable: Offset(2) });
-    let news = StreamNews { high_watermark: Offset(2), log_start: Offset(0), probe: 0 };
+    let news = StreamNews { high_watermark: Offset(2), log_start: Offset(0), probe: 0, is_whole: true };
     assert_eq!(stream.news(&leader, &log.log, 0).map(|message| message.body), Some(StreamBody::News(news)));
     assert_eq!(stream.news(&leader, &log.log, 0), None);
     let probed = StreamNews { probe: 7, ..news };

@@ -177,7 +177,7 @@ mod tests {
     }
 
     fn push(pieces: &[&'static [u8]]) -> StreamMessage {
-        let news = StreamNews { high_watermark: Offset(4), log_start: Offset(0), probe: 0 };
+        let news = StreamNews { high_watermark: Offset(4), log_start: Offset(0), probe: 0, is_whole: true };
         let batches = pieces.iter().map(|piece| Bytes::from_static(piece)).collect();
         message(StreamBody::Push(Push { number: 0, base: Offset(4), news, batches }))
     }

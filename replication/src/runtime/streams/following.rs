@@ -140,7 +140,8 @@ impl Lane {
             partition.directory().unflushed_bytes.fetch_sub(before - log.unflushed_bytes(), Ordering::Relaxed);
             entry
         };
-        tracing::info!(partition = %partition.id(), "all of this replica was deleted by its leader: it begins at {start}");
+        tracing::info!(partition = %partition.id(), topic = %partition.topic(),
+            "this replica begins anew at {start}: its leader has deleted all of it, or it is damaged and fetched again");
         drop(self.enqueue_change(partition, entry));
     }
 
