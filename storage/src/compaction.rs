@@ -32,6 +32,7 @@ pub use scan::Mapped;
 pub use sweep::SweepJob;
 
 use crate::ReplicaKey;
+use crate::holes::HoleBytes;
 use crate::segment::{Segment, SegmentName};
 
 /// What a compressed batch may open to; produce lets in no larger one.
@@ -94,6 +95,8 @@ pub struct CompactJob {
     pub replica: ReplicaKey,
     /// Sealed and covered segments one after the other, the first ones clean.
     pub(crate) sources: Vec<Segment>,
+    /// Of each source the bytes that are damaged and lie below the log start: no pass looks at them.
+    pub(crate) passed: Vec<Vec<HoleBytes>>,
     pub(crate) clean_end: Offset,
     pub(crate) now: Timestamp,
     pub(crate) delete_horizon: Timestamp,

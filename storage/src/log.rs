@@ -115,7 +115,7 @@ struct Segments {
     clean_end: Offset,
     /// A compaction is under way: it reads sealed segments, which stay until it ends.
     compacting: bool,
-    /// A compaction met damage: the next start may try again.
+    /// A compaction met damage that no hole explains: the next start may try again.
     uncleanable: bool,
     /// What earlier compactions left behind is looked for once a start.
     sweep: Sweep,

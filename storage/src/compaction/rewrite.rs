@@ -110,7 +110,8 @@ impl Rewriting {
         let mut is_changed = group.len() > 1;
         let mut is_stopped = false;
         for at in group.clone() {
-            let Some(file) = open(access, &self.job, at)? else {
+            let passed = self.job.passed[at].clone();
+            let Some(file) = open(access, &self.job, at, &passed)? else {
                 is_stopped = true;
                 break;
             };

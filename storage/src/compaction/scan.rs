@@ -13,6 +13,7 @@ use super::rewrite::Rewriting;
 use super::transactions::{BatchAt, Marker, Met, Open, marker_of};
 use super::{CompactJob, DECOMPRESSED_BYTES_MAX, Pace, Totals, WINDOW_BYTES, plan};
 use crate::Fault;
+use crate::holes::HoleBytes;
 use crate::job::FileAccess;
 use crate::segment::verified::{VerifiedSegment, is_gone};
 use crate::segment::walk::Batches;
@@ -53,7 +54,7 @@ impl CompactJob {
             if self.sources[at].end <= self.clean_end {
                 continue;
             }
-            let Some(file) = open(access, &self, at)? else { return Ok(Mapped::Stopped) };
+            let Some(file) = open(access, &self, at, &self.passed[at])? else { return Ok(Mapped::Stopped) };
             scan.segment(access, &file, at, pace)?;
             if scan.is_stopped {
                 return Ok(Mapped::Stopped);
@@ -92,14 +93,15 @@ impl CompactJob {
     }
 }
 
-/// One source as it was planned; `None` when its file is gone.
+/// One source as it was planned, without what it has `passed`; `None` when its file is gone.
 pub(super) fn open<'a>(
     access: &'a FileAccess,
     job: &CompactJob,
     at: usize,
+    passed: &'a [HoleBytes],
 ) -> Result<Option<VerifiedSegment<'a>>, Fault> {
     let source = job.sources[at];
-    VerifiedSegment::open(access, source.id(job.replica.partition), source, true, &[])
+    VerifiedSegment::open(access, source.id(job.replica.partition), source, true, passed)
 }
 
 /// One batch of a window, whose CRC fits.
@@ -172,7 +174,8 @@ impl Scan<'_> {
             let Some(marker) = marker_of(&section, header) else { return Ok(true) };
             let committed = if marker == Marker::Commit { self.open.batches(header) } else { Vec::new() };
             for committed in committed {
-                let Some(file) = open(access, self.job, committed.source)? else {
+                let job = self.job;
+                let Some(file) = open(access, job, committed.source, &job.passed[committed.source])? else {
                     self.is_stopped = true;
                     return Ok(false);
                 };

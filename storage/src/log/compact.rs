@@ -60,9 +60,12 @@ impl Log {
         let dirt = self.compaction_due(now, last_stable).filter(|_| matches!(self.segments.sweep, Sweep::Done))?;
         let config = self.config.compaction.as_ref()?;
         self.segments.compacting = true;
+        let sources = self.segments.list[dirt.taken_start..dirt.taken_end].to_vec();
         Some(CompactJob {
             replica: self.key,
-            sources: self.segments.list[dirt.taken_start..dirt.taken_end].to_vec(),
+            // There are no others than those that the log start has passed.
+            passed: sources.iter().map(|source| self.holes.in_segment(source.name())).collect(),
+            sources,
             clean_end: self.clean_end(),
             now,
             delete_horizon: now.saturating_add(config.delete_retention),
@@ -107,10 +110,11 @@ impl Log {
     }
 
     /// The compaction is over: with all of it done the log is clean up to an offset. `failed`: it met damage, and the log
-    /// is not compacted again until the next start.
+    /// is not compacted again until the next start, unless a hole is found that explains it: then as soon as the log start
+    /// has passed that, or it is whole again.
     pub fn on_compaction_ended(&mut self, replica: ReplicaKey, clean_end: Option<Offset>, failed: bool) {
         self.segments.compacting = false;
-        self.segments.uncleanable |= failed;
+        self.segments.uncleanable |= failed && self.holes.is_empty();
         if let Some(clean_end) = clean_end.filter(|_| replica == self.key) {
             self.segments.clean_end = clean_end.max(self.segments.clean_end);
         }

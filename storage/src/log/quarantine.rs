@@ -23,7 +23,9 @@ impl Log {
             return false;
         }
         if hole.end <= self.log_start {
-            return self.holes.pass(&hole);
+            let is_new = self.holes.pass(&hole);
+            self.segments.uncleanable &= !is_new;
+            return is_new;
         }
         let hole = Hole {
             start: hole.start.max(self.log_start),
@@ -31,7 +33,9 @@ impl Log {
             ..hole
         };
         self.covered.holes.insert(hole);
-        self.holes.insert(hole)
+        let is_new = self.holes.insert(hole);
+        self.segments.uncleanable &= !is_new;
+        is_new
     }
 
     /// A look at the whole segment that holds `offset`; `None` when none does.
