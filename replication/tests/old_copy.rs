@@ -11,7 +11,7 @@ use std::sync::Arc;
 use stonelog_protocol::TopicId;
 use stonelog_replication::runtime::start::{self, StartOptions, Started};
 use stonelog_storage::disk::{Disk, RealDisk, SimDisk, Survival};
-use stonelog_storage::log_dir::current_tenure;
+use stonelog_storage::log_dir::{LogDir, current_tenure};
 use support::*;
 
 async fn start_on(disk: Arc<dyn Disk>, paths: &[&Path], start_number: u8) -> Started {
@@ -53,14 +53,13 @@ async fn an_old_copy_put_back_serves_nothing_and_the_other_directory_serves_all(
     std::fs::rename(&b, &newest).unwrap();
     copy(&aside, &b);
     let third = start_for_real(&[&a, &b], 3).await;
-    let offline: Vec<i32> = third.report.registered.offline.iter().map(|key| key.partition.0).collect();
-    assert_eq!(offline, in_b, "named in the answer");
-    let old_copies: Vec<_> = third.report.directories.iter().filter(|found| found.is_old_copy).collect();
-    assert_eq!(old_copies.iter().map(|found| &found.path).collect::<Vec<_>>(), [&b]);
+    let absent: Vec<_> = third.report.absent.iter().map(|directory| &directory.path).collect();
+    assert_eq!(absent, [&b], "left out before it is registered");
+    assert!(third.report.absent[0].reason.contains("old copy"), "{:?}", third.report.absent);
     let image = third.metadata.image();
     for index in &in_b {
         let partition = image.partition(partition(topic, *index)).unwrap();
-        assert_eq!((partition.leader, partition.isr.len(), partition.elr.len()), (None, 0, 0), "partition {index}");
+        assert_eq!((partition.leader, partition.isr.len() + partition.elr.len()), (None, 1), "partition {index}");
         assert!(produce(&third, support::partition(topic, *index), value(*index, 20, 100)).await.is_err());
     }
     for index in &in_a {
@@ -68,11 +67,40 @@ async fn an_old_copy_put_back_serves_nothing_and_the_other_directory_serves_all(
     }
     third.stop().unwrap();
 
-    // Restarting on the old copy does not make it good.
+    // The newest one comes back with everything.
+    std::fs::remove_dir_all(&b).unwrap();
+    std::fs::rename(&newest, &b).unwrap();
     let fourth = start_for_real(&[&a, &b], 4).await;
-    let image = fourth.metadata.image();
-    assert!(in_b.iter().all(|index| image.partition(partition(topic, *index)).unwrap().leader.is_none()));
+    assert!(fourth.report.absent.is_empty() && fourth.report.registered.offline.is_empty());
+    assert!(fourth.report.directories.iter().all(|found| !found.is_old_copy));
+    for index in &in_b {
+        produce(&fourth, partition(topic, *index), value(*index, 20, 100)).await.unwrap();
+    }
+    assert_holds(&fourth, topic, 21, 100).await;
     fourth.stop().unwrap();
+
+    // Whoever has no other takes the old one, and its replicas count as lost.
+    std::fs::remove_dir_all(&b).unwrap();
+    copy(&aside, &b);
+    let (directory, _) = LogDir::open(Arc::new(RealDisk), &b).unwrap();
+    directory.settle_failure().unwrap();
+    drop(directory);
+    for number in 5..7 {
+        let fifth = start_for_real(&[&a, &b], number).await;
+        let image = fifth.metadata.image();
+        for index in &in_b {
+            let partition = image.partition(partition(topic, *index)).unwrap();
+            assert_eq!((partition.leader, partition.isr.len(), partition.elr.len()), (None, 0, 0), "partition {index}");
+        }
+        if number == 5 {
+            let offline: Vec<i32> = fifth.report.registered.offline.iter().map(|key| key.partition.0).collect();
+            assert_eq!(offline, in_b, "named in the answer");
+            let old_copies: Vec<_> = fifth.report.directories.iter().filter(|found| found.is_old_copy).collect();
+            assert_eq!(old_copies.iter().map(|found| &found.path).collect::<Vec<_>>(), [&b]);
+        }
+        assert!(fifth.report.absent.is_empty(), "restarting does not change it: {:?}", fifth.report.absent);
+        fifth.stop().unwrap();
+    }
 }
 
 #[tokio::test]

@@ -43,7 +43,7 @@ use crate::metadata::Endpoint;
 use crate::quorum::node::StartError as QuorumError;
 use directories::{OpenDirectory, RecoveredDirectory};
 use metadata_plane::Up;
-use registration::{record_epoch, register, until_answered};
+use registration::{leave_out_old_copies, record_epoch, register, until_answered};
 
 /// Threads of a directory for reads that are not in memory.
 const READER_THREADS: usize = 4;
@@ -247,10 +247,11 @@ pub async fn start_on(options: StartOptions, metadata: MetadataHandle) -> Result
 async fn start_with(mut options: StartOptions, kept: Option<MetadataHandle>) -> Result<Started, StartError> {
     let heartbeat_every = options.cluster.as_ref().map(|cluster| cluster.heartbeat_every);
     let keeps_metadata = kept.is_none();
-    let Up { recovered, absent, cluster_id, is_new_cluster, metadata, links } = match &options.cluster {
+    let Up { recovered, mut absent, cluster_id, is_new_cluster, metadata, links } = match &options.cluster {
         None => metadata_plane::alone(&options, kept)?,
         Some(_) => metadata_plane::with_others(&mut options).await?,
     };
+    let recovered = leave_out_old_copies(options.node_id, &metadata.image(), recovered, &mut absent);
     let registered = register(&options, &cluster_id, &metadata, &recovered).await?;
     for (RecoveredDirectory { open, .. }, known) in recovered.iter().zip(&registered.directories) {
         let recorded = record_epoch(open, registered.epoch, known);

@@ -25,6 +25,8 @@ pub(super) struct OpenDirectory {
     pub(super) meta: MetaProperties,
     pub(super) tenure: Tenure,
     pub(super) holds_metadata: bool,
+    /// Somebody has had it read again since it was last used, and wants it as it is.
+    pub(super) was_reopened: bool,
 }
 
 /// A directory with its logs.
@@ -37,6 +39,8 @@ pub(super) struct RecoveredDirectory {
 pub(super) struct FoundDirectories {
     found: Vec<(usize, LogDir, DirectoryState)>,
     absent: Vec<AbsentDirectory>,
+    /// Those reopened since they were last used.
+    reopened: Vec<usize>,
     metadata_place: usize,
 }
 
@@ -76,12 +80,12 @@ pub(super) fn find_all(options: &StartOptions) -> Result<FoundDirectories, Start
         }
     }
     found.sort_by_key(|(place, ..)| *place);
-    let found = leave_out_marked_by_neighbours(&**disk, found, &mut absent);
+    let (found, reopened) = leave_out_marked_by_neighbours(&**disk, found, &mut absent);
     if found.is_empty() {
         return Err(StartError::AllAbsent(absent));
     }
     let metadata_place = find_metadata(options, &found, &absent)?;
-    Ok(FoundDirectories { found, absent, metadata_place })
+    Ok(FoundDirectories { found, absent, reopened, metadata_place })
 }
 
 impl FoundDirectories {
@@ -137,8 +141,13 @@ impl FoundDirectories {
         options: &StartOptions,
         cluster_id: Option<ClusterId>,
     ) -> Result<OpenDirectories, StartError> {
-        let FoundDirectories { found, absent, metadata_place } = self;
-        format_and_check(options, found, absent, metadata_place, cluster_id)
+        let FoundDirectories { found, absent, reopened, metadata_place } = self;
+        let mut opened = format_and_check(options, found, absent, metadata_place, cluster_id)?;
+        for directory in &mut opened.open {
+            let place = options.log_dirs.iter().position(|path| *path == directory.log_dir.path());
+            directory.was_reopened = place.is_some_and(|place| reopened.contains(&place));
+        }
+        Ok(opened)
     }
 }
 
@@ -181,12 +190,12 @@ fn marked(path: &Path, id: Option<Uuid>, reason: &str) -> AbsentDirectory {
 }
 
 /// A failing device may not even have taken its own marker; its neighbours remember. A directory whose own files cannot
-/// be read or written meanwhile is left out by itself.
+/// be read or written meanwhile is left out by itself. Returns the others, and which of them were reopened.
 fn leave_out_marked_by_neighbours(
     disk: &dyn Disk,
     found: Vec<(usize, LogDir, DirectoryState)>,
     absent: &mut Vec<AbsentDirectory>,
-) -> Vec<(usize, LogDir, DirectoryState)> {
+) -> (Vec<(usize, LogDir, DirectoryState)>, Vec<usize>) {
     let failed = |log_dir: &LogDir, state: &DirectoryState, fault: &Fault| {
         tracing::error!("log directory {} is left out: {fault}", log_dir.path().display());
         let id = match state {
@@ -206,7 +215,7 @@ fn leave_out_marked_by_neighbours(
             Err(fault) => absent.push(failed(&log_dir, &state, &fault)),
         }
     }
-    let mut kept = Vec::new();
+    let (mut kept, mut reopened) = (Vec::new(), Vec::new());
     for (place, log_dir, state) in readable {
         let DirectoryState::Ours(meta) = &state else {
             kept.push((place, log_dir, state));
@@ -214,21 +223,31 @@ fn leave_out_marked_by_neighbours(
         };
         let about_it: Vec<_> = markers.iter().filter(|(_, marker)| marker.id == meta.directory_id).collect();
         match said_by_neighbours(disk, log_dir.path(), &about_it) {
-            Ok(None) => kept.push((place, log_dir, state)),
-            Ok(Some(reason)) => absent.push(marked(log_dir.path(), Some(meta.directory_id), &reason)),
+            Ok(Said::Nothing) => kept.push((place, log_dir, state)),
+            Ok(Said::Settled) => {
+                reopened.push(place);
+                kept.push((place, log_dir, state));
+            }
+            Ok(Said::Failed(reason)) => absent.push(marked(log_dir.path(), Some(meta.directory_id), &reason)),
             Err(fault) => absent.push(failed(&log_dir, &state, &fault)),
         }
     }
-    kept
+    (kept, reopened)
 }
 
-/// Why a directory may not be used, by what its neighbours say of it. What is settled is forgotten; a neighbour that takes
+/// What the neighbours of a directory say of it.
+enum Said {
+    /// Nothing that counts.
+    Nothing,
+    /// It was reopened: whatever they say is settled.
+    Settled,
+    /// It has failed, and why.
+    Failed(String),
+}
+
+/// Whether a directory may be used, by what its neighbours say of it. What is settled is forgotten; a neighbour that takes
 /// no change, or is away, may say it again, and it stays settled.
-fn said_by_neighbours(
-    disk: &dyn Disk,
-    path: &Path,
-    about_it: &[&(PathBuf, PeerMarker)],
-) -> Result<Option<String>, Fault> {
+fn said_by_neighbours(disk: &dyn Disk, path: &Path, about_it: &[&(PathBuf, PeerMarker)]) -> Result<Said, Fault> {
     let forget = |at: &Path, marker: &PeerMarker| {
         if let Err(fault) = log_dir::forget_peer(disk, at, marker.id) {
             tracing::warn!("{} still says that {} has failed, which is settled: {fault}", at.display(), path.display());
@@ -241,16 +260,16 @@ fn said_by_neighbours(
         let newest = told.fold(settled, BrokerEpoch::max);
         about_it.iter().for_each(|(at, marker)| forget(at, marker));
         log_dir::on_reopened(disk, path, newest)?;
-        return Ok(None);
+        return Ok(Said::Settled);
     }
-    let mut reason = None;
+    let mut said = Said::Nothing;
     for (at, marker) in about_it {
         match settled >= marker.epoch {
             true => forget(at, marker),
-            false => reason = Some(marker.reason.clone()),
+            false => said = Said::Failed(marker.reason.clone()),
         }
     }
-    Ok(reason)
+    Ok(said)
 }
 
 /// The place of the directory with the metadata log, or of the one to begin it in.
@@ -346,7 +365,10 @@ fn format_and_check(
         give_up_reserve_if_needed(&*options.disk, log_dir.path())?;
         let tenure =
             (options.tenure_of)(log_dir.path()).map_err(|source| Fault::io("statx", log_dir.path(), source))?;
-        open.push((place, OpenDirectory { log_dir, meta, tenure, holds_metadata: place == metadata_place }));
+        open.push((
+            place,
+            OpenDirectory { log_dir, meta, tenure, holds_metadata: place == metadata_place, was_reopened: false },
+        ));
     }
     open.sort_by_key(|(place, _)| *place);
     let open = open.into_iter().map(|(_, directory)| directory).collect();

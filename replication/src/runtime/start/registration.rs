@@ -15,12 +15,52 @@ use crate::controller::{
 };
 use crate::metadata::broker::ReplicaReport;
 use crate::metadata::{MetadataImage, Verdict};
+use crate::runtime::directory::AbsentDirectory;
 use crate::settings::cluster_keys::{Overruled, overruled};
 
 /// How long a starting broker goes on asking (`initial.broker.registration.timeout.ms`).
 const REGISTER_WITHIN: Duration = Duration::from_secs(60);
 /// Before it asks again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// Leaves out the directories that the metadata know to be old copies, before they are registered: a replica that was
+/// registered as lost would stay so when the newest copy is put back. Only what this node's metadata are newer than is
+/// known here; the controller judges the rest. The directory that holds the metadata cannot be left out, and one that
+/// somebody has reopened is wanted as it is.
+pub(super) fn leave_out_old_copies(
+    node_id: BrokerId,
+    image: &MetadataImage,
+    recovered: Vec<RecoveredDirectory>,
+    absent: &mut Vec<AbsentDirectory>,
+) -> Vec<RecoveredDirectory> {
+    let broker = image.broker(node_id);
+    let newest_of = |open: &OpenDirectory| broker.and_then(|broker| broker.last_unfenced_with(open.meta.directory_id));
+    let is_kept = |directory: &RecoveredDirectory| {
+        let open = &directory.open;
+        // Epochs rise, and a directory that was there for the newest has recorded it or a later one.
+        let is_older = open.meta.recorded_epochs().last < newest_of(open);
+        open.holds_metadata || open.was_reopened || !is_older
+    };
+    let (kept, old): (Vec<_>, Vec<_>) = recovered.into_iter().partition(is_kept);
+    for RecoveredDirectory { open, .. } in old {
+        let path = open.log_dir.path();
+        let reason = format!(
+            "it is an old copy: the last broker epoch it recorded is {}, and the last one in use with it is {}, so it \
+             lacks what was acknowledged since; put the newest copy back, or, if there is none, give up what is missing: \
+             stop the broker, run `stonelog storage reopen {}`, and start again",
+            text(open.meta.broker_epoch),
+            text(newest_of(&open)),
+            path.display()
+        );
+        tracing::error!("log directory {} is left out: {reason}", path.display());
+        absent.push(AbsentDirectory { path: path.to_owned(), id: Some(open.meta.directory_id), reason });
+    }
+    kept
+}
+
+fn text(epoch: Option<BrokerEpoch>) -> String {
+    epoch.map_or("none".to_owned(), |epoch| epoch.to_string())
+}
 
 /// Registers this incarnation with what recovery proved, directory by directory.
 pub(super) async fn register(
@@ -127,7 +167,6 @@ fn name_overruled(options: &StartOptions, image: &MetadataImage) {
 pub(super) fn record_epoch(open: &OpenDirectory, epoch: BrokerEpoch, known: &RegisteredDirectory) -> Result<(), Fault> {
     assert_eq!(known.id, open.meta.directory_id, "directories are answered in the order they were reported");
     if known.is_old_copy {
-        let text = |epoch: Option<BrokerEpoch>| epoch.map_or("none".to_owned(), |epoch| epoch.to_string());
         tracing::error!(
             "log directory {} is an old copy, or the metadata log is: it last recorded broker epoch {}, and the last \
              one in use with it is {}; its replicas may lack acknowledged records",
