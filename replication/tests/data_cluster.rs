@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use data_cluster_support::*;
 use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::{BrokerId, Offset};
+use stonelog_storage::Fault;
 use support::*;
 
 fn ids(ids: &[i32]) -> BTreeSet<BrokerId> {
@@ -128,5 +129,27 @@ async fn a_damaged_replica_leaves_the_set_is_fetched_again_whole_and_is_back() {
     cluster.until(|cluster| cluster.isr(to) == ids(&[1, 2, 3])).await;
     assert!(damaged.log(to, |log| log.holes().is_empty()).await);
     cluster.assert_equal(to, 21).await;
+    cluster.stop();
+}
+
+#[tokio::test]
+async fn a_leader_whose_directory_fails_is_followed_by_another_with_everything_acknowledged() {
+    let cluster = Cluster::start().await;
+    let topic = cluster.create_topic("t").await;
+    let to = cluster.led_by(topic, 1);
+    for number in 0..10 {
+        produce(cluster.leader(to), to, value(0, number, 300)).await.unwrap();
+    }
+    let failing = cluster.node(BrokerId(1)).started();
+    let directory = &failing.node.directories[0];
+    let fault = Fault::io("fdatasync", &directory.path, std::io::Error::from_raw_os_error(5));
+    failing.node.take_offline(directory, &fault);
+    cluster.until(|cluster| cluster.leader_id(to).is_some_and(|leader| leader != BrokerId(1))).await;
+    let refused = produce(failing, to, vec![1]).await;
+    assert!(matches!(refused, Err(ErrorCode::KafkaStorageError | ErrorCode::NotLeaderOrFollower)), "{refused:?}");
+    assert_eq!(produce(cluster.leader(to), to, value(0, 10, 300)).await, Ok(Offset(10)));
+    assert_eq!(cluster.isr(to), ids(&[2, 3]));
+    let values: Vec<_> = (0..11).map(|number| value(0, number, 300)).collect();
+    assert_eq!(read_values(cluster.leader(to), to).await, values);
     cluster.stop();
 }

@@ -96,9 +96,9 @@ impl Appender {
     /// Everything acknowledged is there, at its offset.
     fn check(&self, cluster: &mut Cluster) {
         let last = *self.acknowledged.keys().next_back().unwrap();
-        let leader = self.leader(cluster, |_, _| true);
         let begun = Clock.mono();
         let found = loop {
+            let leader = self.leader(cluster, |_, _| true);
             cluster.node(leader).tell("values t 0");
             let said = cluster.node(leader).hear("values");
             let found: Vec<u64> = said.split(',').filter_map(|value| value.parse().ok()).collect();
@@ -168,5 +168,34 @@ fn leader_that_was_paused_acknowledges_nothing_that_its_successor_does_not_have(
     appender.hear_rest(&mut cluster, next);
     cluster.kill(next);
     appender.leader(&mut cluster, |leader, _| leader != next);
+    appender.check(&mut cluster);
+}
+
+#[test]
+fn all_nodes_are_killed_at_once_and_everything_acknowledged_is_there_again() {
+    let mut cluster = begun();
+    let mut appender = Appender::new();
+    for _ in 0..2 {
+        let leader = appender.begin(&mut cluster, 60, |_, isr| isr == 3);
+        for id in ALL {
+            cluster.node(id).signal(libc::SIGKILL);
+        }
+        appender.hear_rest(&mut cluster, leader);
+        for id in ALL {
+            cluster.kill(id);
+        }
+        for id in ALL {
+            cluster.start(id);
+        }
+        for id in ALL {
+            cluster.node(id).hear("ready");
+        }
+        appender.check(&mut cluster);
+    }
+    // They go on from there.
+    let leader = appender.begin(&mut cluster, 20, |_, isr| isr == 3);
+    cluster.node(leader).signal(libc::SIGKILL);
+    appender.hear_rest(&mut cluster, leader);
+    cluster.kill(leader);
     appender.check(&mut cluster);
 }

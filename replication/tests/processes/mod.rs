@@ -165,10 +165,15 @@ async fn append(started: &Started, what: &str) {
     say("appended all");
 }
 
-/// Every record that may be read, if this node leads.
+/// Every record that may be read, if this node leads; nothing otherwise.
 async fn values(started: &Started, of: &str) {
     let (topic, partition) = of.split_once(' ').unwrap();
-    let all = super::support::read_values(started, named(started, topic, partition)).await;
+    let of = named(started, topic, partition);
+    let asked = started.lanes.call(started.lanes.owner(of), move |lane| lane.confirm_leadership(of)).await;
+    if asked.is_err() {
+        return say("values ");
+    }
+    let all = super::support::read_values(started, of).await;
     let text: Vec<String> = all.into_iter().map(|value| String::from_utf8(value).unwrap()).collect();
     say(&format!("values {}", text.join(",")));
 }
