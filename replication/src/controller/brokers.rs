@@ -74,16 +74,23 @@ pub(super) fn decide_register(
         // changes by heartbeats, which settle what follows; the list it began with may be older than those.
         record.fenced = old.fenced;
         record.in_controlled_shutdown = old.in_controlled_shutdown;
+        let mut directories = known;
         if !off!(RetryKeepsDirectories) {
             record.directories = old.directories.clone();
             record.differing = old.differing.to_vec();
+            // That the metadata was the old copy shows no more: this registration's epoch is later than all of them.
+            for (known, reported) in directories.iter_mut().zip(&request.directories) {
+                let settled = old.directories.iter().find(|settled| settled.id == known.id);
+                let is_lost = settled.is_some_and(|settled| settled.verdict == Verdict::Lost);
+                known.is_old_copy |= is_lost && reported.verdict != Verdict::Lost;
+            }
         }
         let answer = RegisteredBroker {
             epoch: old.epoch,
             is_new: false,
             may_lack_records: Vec::new(),
             offline: Vec::new(),
-            directories: known,
+            directories,
         };
         let records = vec![MetadataRecord::RegisterBroker(record)];
         return Ok(Decision::new(records, ControllerResponse::RegisterBroker(answer)));

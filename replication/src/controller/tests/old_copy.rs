@@ -141,9 +141,19 @@ fn a_directory_ahead_of_the_metadata_says_that_the_metadata_is_the_old_copy() {
     let (image, old) = two_directories();
     let (later, _, newer) = register(&image, start(2, &old));
     let (_, _, newest) = register(&unfence(&later, 1), start(3, &newer));
-    let (_, answer, _) = register(&image, start(4, &[old[0], newest[1]]));
+    // The other history has gone further than this one has got to by the first try, and less far than by the second.
+    let ids = AllocateProducerIds { broker: BrokerId(1), broker_epoch: image.broker(BrokerId(1)).unwrap().epoch };
+    let image = (0..4).fold(image, |image, _| run(&image, ControllerRequest::AllocateProducerIds(ids)).0);
+    let request = start(4, &[old[0], newest[1]]);
+    let (image, answer, _) = register(&image, request.clone());
     assert_eq!(answer.offline, [key(0), key(1)]);
     assert!(answer.directories.iter().all(|known| known.is_old_copy));
+    assert!(newest[1].1.last < Some(answer.epoch));
+    assert_eq!(
+        register(&image, request).1.directories,
+        answer.directories,
+        "told once more, should the answer be lost"
+    );
 }
 
 #[test]
