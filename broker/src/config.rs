@@ -12,7 +12,7 @@ mod judged;
 pub mod listeners;
 pub mod load;
 pub mod properties;
-mod quorum;
+pub mod quorum;
 mod reader;
 mod relaxations;
 pub mod render;
@@ -21,7 +21,8 @@ pub mod setting;
 pub mod surroundings;
 
 pub use broker_config::{
-    BrokerConfig, FetchSettings, GroupSettings, NetworkSettings, ProducerSettings, StorageSettings, TopicSettings,
+    BrokerConfig, ClusterSettings, FetchSettings, GroupSettings, NetworkSettings, ProducerSettings, QuorumVoter,
+    StorageSettings, TopicSettings,
 };
 pub use listeners::{Endpoint, Listener, SecurityProtocol};
 pub use load::{Request, load};

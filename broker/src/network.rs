@@ -5,3 +5,4 @@
 pub mod connection;
 pub mod limits;
 pub mod listener;
+pub mod nodes;

@@ -4,6 +4,7 @@
 //! and only then the first connection is accepted. `ready` on standard output means all of that.
 
 mod banner;
+mod cluster;
 mod descriptors;
 mod recovery_report;
 
@@ -14,6 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use stonelog_replication::controller::member::ClusterOptions;
 use stonelog_replication::controller::{Defaults, SettingsRules};
 use stonelog_replication::metadata::{Endpoint, SecurityProtocol};
 use stonelog_replication::runtime::lanes::spawn_here;
@@ -74,8 +76,14 @@ pub async fn run(args: ServeArgs) -> ExitCode {
 async fn serve(config: BrokerConfig, begun: Instant) -> anyhow::Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let bound = bind(&config)?;
-    let (started, endpoints) = start_data_plane(&config, &bound).await?;
+    let mut bound = bind(&config)?;
+    let cluster = cluster::options(&config, &mut bound)?;
+    let (started, endpoints) = tokio::select! {
+        started = start_data_plane(&config, &bound, cluster) => started?,
+        // A node of several may wait for the others for any time.
+        _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+    };
     let broker = assemble(config, &started)?;
     coordinator::start(&broker).await;
     accept(&broker, bound).await;
@@ -95,6 +103,9 @@ async fn serve(config: BrokerConfig, begun: Instant) -> anyhow::Result<ExitCode>
     };
     // A second signal ends the process at once.
     exit_on_second_signal(interrupt, terminate);
+    if code == ExitCode::SUCCESS {
+        started.hand_over().await;
+    }
     let validators = Arc::clone(&broker.validators);
     drop(broker);
     started.stop()?;
@@ -103,7 +114,11 @@ async fn serve(config: BrokerConfig, begun: Instant) -> anyhow::Result<ExitCode>
 }
 
 /// Starts everything below the network.
-async fn start_data_plane(config: &BrokerConfig, bound: &[Bound]) -> anyhow::Result<(Started, Vec<Endpoint>)> {
+async fn start_data_plane(
+    config: &BrokerConfig,
+    bound: &[Bound],
+    cluster: Option<ClusterOptions>,
+) -> anyhow::Result<(Started, Vec<Endpoint>)> {
     let log_dirs = config.log_dirs.iter().map(|path| whole(path)).collect::<std::io::Result<Vec<PathBuf>>>()?;
     let endpoints = endpoints(&config.listeners, bound);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -135,7 +150,7 @@ async fn start_data_plane(config: &BrokerConfig, bound: &[Bound]) -> anyhow::Res
         },
         random,
         tenure_of: current_tenure,
-        cluster: None,
+        cluster,
         progress: Arc::clone(&progress),
         log_dirs,
         metadata_place: config.metadata_place,
@@ -230,7 +245,7 @@ fn bind(config: &BrokerConfig) -> anyhow::Result<Vec<Bound>> {
             let address = address.ok_or_else(|| explain(std::io::ErrorKind::AddrNotAvailable.into()))?;
             let socket = listen(address, config.network.listen_backlog).map_err(explain)?;
             let address = socket.local_addr()?;
-            Ok(Bound { name: listener.name.as_str().into(), socket, address })
+            Ok(Bound { name: listener.name.as_str().into(), socket, address, nodes: None })
         })
         .collect()
 }

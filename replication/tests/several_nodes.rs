@@ -10,6 +10,7 @@ mod processes;
 mod support;
 
 use std::net::TcpListener;
+use std::time::Duration;
 
 use processes::{ALL, Cluster, Process};
 
@@ -71,6 +72,18 @@ fn broker_that_is_restarted_at_once_takes_its_own_place() {
     assert!(epoch > before.brokers[&id].0);
     assert_eq!(after.brokers[&id], (epoch, true));
     assert_eq!(after.controller, before.controller);
+}
+
+#[test]
+fn broker_whose_process_is_gone_is_fenced_long_before_its_session_ends() {
+    let mut cluster = Cluster::formed_with(Duration::from_secs(3_600));
+    let before = cluster.settled();
+    // The controller goes with it: the next one has never heard it.
+    let id = before.controller;
+    cluster.kill(id);
+    let other = cluster.others(id)[0];
+    // Its connection is closed, and where it listened nobody does any more.
+    cluster.node(other).until(|state| !state.brokers[&id].1);
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub struct BrokerConfig {
     pub listeners: Vec<Listener>,
     /// The name of the listener brokers use among themselves; it is one of `listeners`.
     pub inter_broker_listener_name: String,
+    /// The cluster of several nodes that this one is to be part of; `None` for a node alone.
+    pub cluster: Option<ClusterSettings>,
     /// Controller listeners. A lone node opens no socket for them.
     pub controller_listeners: Vec<Endpoint>,
     /// The log directories (`log.dirs`, `log.dir`, `--data-dir`), at least one, each once, as written: relative to where
@@ -51,6 +53,34 @@ pub struct BrokerConfig {
     pub warnings: Vec<String>,
     /// What was accepted and has no effect or another one, and what was skipped; each is said once.
     pub notes: Vec<String>,
+}
+
+/// A cluster of several nodes, as one of them sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterSettings {
+    /// `controller.quorum.voters`.
+    pub voters: Vec<QuorumVoter>,
+    /// `stonelog.cluster.secret.file`; `None` only where every address is on the loopback interface.
+    pub secret_file: Option<PathBuf>,
+    /// `broker.session.timeout.ms`.
+    pub session_timeout: Duration,
+    /// `broker.heartbeat.interval.ms`.
+    pub heartbeat_interval: Duration,
+    /// `leader.imbalance.check.interval.seconds`; `None` with `auto.leader.rebalance.enable=false`.
+    pub balance_every: Option<Duration>,
+    /// `controller.quorum.request.timeout.ms`.
+    pub request_timeout: Duration,
+}
+
+/// A voter of the metadata quorum as configuration lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuorumVoter {
+    /// `node.id`.
+    pub node: BrokerId,
+    /// Where its controller listener is reached.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
 }
 
 /// Connections and requests.

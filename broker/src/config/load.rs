@@ -77,7 +77,7 @@ fn build(
     let reader = Reader::new(&judged.accepted);
     let node_id = node_id(&reader, report);
     let found = listeners(&reader, surroundings, report);
-    quorum::check(&reader, node_id, &found.controllers, surroundings, report);
+    let cluster = quorum::cluster(&reader, node_id, &found, surroundings, report);
     let mut static_settings: BTreeMap<String, String> = judged
         .accepted
         .values()
@@ -98,6 +98,7 @@ fn build(
         rack: reader.set("broker.rack").map(|setting| setting.value.trim().to_owned()),
         listeners: found.clients,
         inter_broker_listener_name: found.inter_broker_name,
+        cluster,
         controller_listeners: found.controllers,
         metadata_place: metadata_place(&reader, &log_dirs, report),
         log_dirs,

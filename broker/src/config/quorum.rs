@@ -1,37 +1,70 @@
-//! Roles and the metadata quorum: until clusters of several nodes are built, a node must be its own only voter.
+//! Roles and the metadata quorum: a node that is its own only voter, or one of several.
 //!
-//! Kafka's own single-node files say so in three ways (`controller.quorum.voters=1@localhost:9093`,
-//! `controller.quorum.bootstrap.servers=localhost:9093`, or nothing); all are understood.
+//! Kafka's own single-node files say the first in three ways (`controller.quorum.voters=1@localhost:9093`,
+//! `controller.quorum.bootstrap.servers=localhost:9093`, or nothing); all are understood. Several voters are named by
+//! `controller.quorum.voters`; they are refused unless [`GATE`] is set, which tests do while clusters are not finished.
 
-use super::listeners::Endpoint;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use stonelog_protocol::BrokerId;
+
+use super::broker_config::{ClusterSettings, QuorumVoter};
+use super::listeners::{Endpoint, Listeners};
 use super::reader::Reader;
 use super::report::{Code, Report};
 use super::setting::Setting;
 use super::surroundings::Surroundings;
 
+/// The environment variable that admits several voters. For tests alone.
+pub const GATE: &str = "STONELOG_UNFINISHED_CLUSTERS";
+
 const SEVERAL: &str = "clusters of several nodes are not built yet";
 const ALONE: &str = "leave it out, or name this node alone";
+/// A majority of more voters than these is no safer, and slower.
+const VOTERS: &[usize] = &[1, 3, 5];
 
-pub(super) fn check(
+/// The cluster this node is to be part of; `None` for a node alone, and where something is wrong.
+pub(super) fn cluster(
     reader: &Reader<'_>,
     node_id: i32,
-    controllers: &[Endpoint],
+    listeners: &Listeners,
     surroundings: &Surroundings<'_>,
     report: &mut Report,
-) {
+) -> Option<ClusterSettings> {
+    let listed = reader.set("controller.quorum.voters").map(|setting| (setting, voters(setting, report)));
+    let is_open = surroundings.variables.iter().any(|(name, value)| name == GATE && value == "1");
+    if let Some((setting, listed)) = &listed
+        && listed.len() > 1
+        && is_open
+    {
+        return several(reader, node_id, listeners, (setting, listed), report);
+    }
     if let Some(setting) = reader.set("process.roles") {
         check_roles(setting, report);
     }
-    if let Some(setting) = reader.set("controller.quorum.voters") {
-        check_voters(setting, node_id, report);
+    match &listed {
+        Some((setting, listed)) if listed.len() > 1 => {
+            let message = format!("{} voters are listed: {SEVERAL}", listed.len());
+            report.in_value(setting, Code::Refused, message, Some(ALONE));
+        }
+        Some((setting, listed)) => {
+            if let Some(QuorumVoter { node, .. }) = listed.first().filter(|voter| voter.node.0 != node_id) {
+                let message = format!("the only voter is node {node}, and node.id is {node_id}");
+                report.in_value(setting, Code::Conflict, message, Some("give both the same number"));
+            }
+        }
+        None => {}
     }
     if let Some(setting) = reader.set("controller.quorum.bootstrap.servers") {
-        check_servers(setting, controllers, surroundings, report);
+        check_servers(setting, &listeners.controllers, surroundings, report);
     }
+    None
 }
 
 fn check_roles(setting: &Setting, report: &mut Report) {
-    let roles: Vec<&str> = setting.value.split(',').map(str::trim).collect();
+    let roles = roles(setting);
     for role in ["broker", "controller"] {
         if !roles.contains(&role) {
             let message = format!("process.roles={} leaves out `{role}`: {SEVERAL}", setting.value.trim());
@@ -40,40 +73,142 @@ fn check_roles(setting: &Setting, report: &mut Report) {
     }
 }
 
-fn check_voters(setting: &Setting, node_id: i32, report: &mut Report) {
-    let voters: Vec<&str> = setting.value.split(',').map(str::trim).filter(|voter| !voter.is_empty()).collect();
-    for voter in &voters {
-        let id = voter.split_once('@').and_then(|(id, address)| {
-            let (_, port) = address.rsplit_once(':')?;
-            port.parse::<u16>().ok()?;
-            id.parse::<i32>().ok()
+fn roles(setting: &Setting) -> Vec<&str> {
+    setting.value.split(',').map(str::trim).collect()
+}
+
+fn voters(setting: &Setting, report: &mut Report) -> Vec<QuorumVoter> {
+    let mut voters = Vec::new();
+    for text in setting.value.split(',').map(str::trim).filter(|voter| !voter.is_empty()) {
+        let voter = text.split_once('@').and_then(|(id, address)| {
+            let (host, port) = host_and_port(address)?;
+            let node = BrokerId(id.parse().ok().filter(|id| *id >= 0)?);
+            Some(QuorumVoter { node, host: host.to_owned(), port })
         });
-        match id {
+        match voter {
+            Some(voter) => voters.push(voter),
             None => report.in_value(
                 setting,
                 Code::InvalidValue,
-                format!("`{voter}` is not a voter"),
+                format!("`{text}` is not a voter"),
                 Some("write it as id@host:port, for example 1@localhost:9093"),
             ),
-            Some(id) if id != node_id && voters.len() == 1 => {
-                let message = format!("the only voter is node {id}, and node.id is {node_id}");
-                report.in_value(setting, Code::Conflict, message, Some("give both the same number"));
-            }
-            Some(_) => {}
         }
     }
-    if voters.len() > 1 {
-        let message = format!("{} voters are listed: {SEVERAL}", voters.len());
-        report.in_value(setting, Code::Refused, message, Some(ALONE));
+    voters
+}
+
+fn host_and_port(address: &str) -> Option<(&str, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    Some((host.trim_matches(['[', ']']), port.parse().ok()?))
+}
+
+/// What a node of several needs to know; what is wrong is reported.
+fn several(
+    reader: &Reader<'_>,
+    node_id: i32,
+    listeners: &Listeners,
+    (setting, voters): (&Setting, &[QuorumVoter]),
+    report: &mut Report,
+) -> Option<ClusterSettings> {
+    if !VOTERS.contains(&voters.len()) {
+        let message = format!("{} voters are listed; a metadata quorum has 1, 3 or 5", voters.len());
+        report.in_value(setting, Code::Refused, message, Some("list three nodes; the others are brokers alone"));
     }
+    for (place, voter) in voters.iter().enumerate() {
+        if voters[..place].iter().any(|other| other.node == voter.node) {
+            let message = format!("node {} is listed twice", voter.node);
+            report.in_value(setting, Code::Conflict, message, Some("list each voter once"));
+        }
+    }
+    if let Some(servers) = reader.set("controller.quorum.bootstrap.servers") {
+        let message = "controller.quorum.bootstrap.servers and controller.quorum.voters are both set";
+        report.in_value(servers, Code::Conflict, message, Some("keep controller.quorum.voters"));
+    }
+    let own = voters.iter().find(|voter| voter.node.0 == node_id);
+    check_part(reader, node_id, own, &listeners.controllers, setting, report);
+    let secret_file = reader.set("stonelog.cluster.secret.file").map(|file| PathBuf::from(file.value.trim()));
+    if secret_file.is_none() {
+        check_loopback(voters, listeners, setting, report);
+    }
+    let heartbeat_interval = reader.millis("broker.heartbeat.interval.ms");
+    let session_timeout = reader.millis("broker.session.timeout.ms");
+    if heartbeat_interval.is_zero() || heartbeat_interval * 2 > session_timeout {
+        let message = format!(
+            "broker.heartbeat.interval.ms ({}) must be above 0 and at most half of broker.session.timeout.ms ({})",
+            heartbeat_interval.as_millis(),
+            session_timeout.as_millis()
+        );
+        match reader.set("broker.heartbeat.interval.ms").or_else(|| reader.set("broker.session.timeout.ms")) {
+            Some(setting) => report.in_value(setting, Code::Conflict, message, None),
+            None => report.add(Code::Conflict, message, None),
+        }
+    }
+    let balance_every = Duration::from_secs(reader.size64("leader.imbalance.check.interval.seconds"));
+    Some(ClusterSettings {
+        voters: voters.to_vec(),
+        secret_file,
+        session_timeout,
+        heartbeat_interval,
+        balance_every: reader.boolean("auto.leader.rebalance.enable").then_some(balance_every),
+        request_timeout: reader.millis("controller.quorum.request.timeout.ms"),
+    })
+}
+
+/// Every node is a broker; a voter is a controller too, and is reached at a listener for controllers.
+fn check_part(
+    reader: &Reader<'_>,
+    node_id: i32,
+    own: Option<&QuorumVoter>,
+    controllers: &[Endpoint],
+    voters: &Setting,
+    report: &mut Report,
+) {
+    if let Some(setting) = reader.set("process.roles") {
+        let roles = roles(setting);
+        if !roles.contains(&"broker") {
+            let message = "process.roles leaves out `broker`: nodes that are controllers alone are not built yet";
+            report.in_value(setting, Code::Refused, message, Some("use process.roles=broker,controller"));
+        }
+        if roles.contains(&"controller") != own.is_some() {
+            let (is, help) = match own {
+                Some(_) => ("is a voter, and process.roles leaves out `controller`", "add controller"),
+                None => ("is no voter, and process.roles names `controller`", "use process.roles=broker"),
+            };
+            report.in_value(setting, Code::Conflict, format!("node {node_id} {is}"), Some(help));
+        }
+    }
+    let Some(own) = own else { return };
+    if !controllers.iter().any(|endpoint| endpoint.port == own.port) {
+        let message = format!("node {node_id} votes at port {}, and no controller listener has that port", own.port);
+        let help = format!("add CONTROLLER://:{} to `listeners`, and controller.listener.names=CONTROLLER", own.port);
+        report.in_value(voters, Code::Conflict, message, Some(&help));
+    }
+}
+
+/// Without a secret nothing tells a node of the cluster from anybody else, so nobody else may reach it.
+fn check_loopback(voters: &[QuorumVoter], listeners: &Listeners, setting: &Setting, report: &mut Report) {
+    let advertised = listeners.clients.iter().filter(|listener| listener.name == listeners.inter_broker_name);
+    let hosts = voters.iter().map(|voter| &voter.host).chain(advertised.map(|listener| &listener.advertised_host));
+    let elsewhere: Vec<&str> = hosts.map(String::as_str).filter(|host| !is_loopback(host)).collect();
+    if let Some(host) = elsewhere.first() {
+        let message = format!(
+            "nodes of a cluster prove themselves with a secret, and there is none; without one all addresses must be on \
+             the loopback interface, and {host} is not"
+        );
+        let help = "write at least 16 random bytes into a file that every node gets, and name it with \
+                    stonelog.cluster.secret.file";
+        report.in_value(setting, Code::Conflict, message, Some(help));
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn check_servers(setting: &Setting, controllers: &[Endpoint], surroundings: &Surroundings<'_>, report: &mut Report) {
     for server in setting.value.split(',').map(str::trim).filter(|server| !server.is_empty()) {
-        let Some((host, port)) = server
-            .rsplit_once(':')
-            .and_then(|(host, port)| Some((host.trim_matches(['[', ']']), port.parse::<u16>().ok()?)))
-        else {
+        let Some((host, port)) = host_and_port(server) else {
             let message = format!("`{server}` is not an address");
             report.in_value(setting, Code::InvalidValue, message, Some("write it as host:port"));
             continue;

@@ -68,8 +68,15 @@ struct Pending {
     _credit: Credit,
 }
 
-/// Serves one connection until either side ends it.
-pub async fn serve(socket: TcpStream, peer: SocketAddr, limits: Arc<Limits>, place: Place, service: Rc<impl Service>) {
+/// Serves one connection, of which `begun` has been read, until either side ends it.
+pub async fn serve(
+    socket: TcpStream,
+    begun: BytesMut,
+    peer: SocketAddr,
+    limits: Arc<Limits>,
+    place: Place,
+    service: Rc<impl Service>,
+) {
     let _place = place;
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%peer, "cannot set TCP_NODELAY: {error}");
@@ -78,7 +85,7 @@ pub async fn serve(socket: TcpStream, peer: SocketAddr, limits: Arc<Limits>, pla
     let (sender, receiver) = mpsc::channel(PIPELINE_MAX);
     let mut writing = std::pin::pin!(write_answers(writer, receiver));
     let ended = tokio::select! {
-        ended = read_requests(reader, &limits, &*service, sender) => match ended {
+        ended = read_requests(reader, begun, &limits, &*service, sender) => match ended {
             // A half-closed client still gets the answers it is owed.
             Ok(()) => writing.await,
             failed => failed,
@@ -93,11 +100,11 @@ pub async fn serve(socket: TcpStream, peer: SocketAddr, limits: Arc<Limits>, pla
 /// Reads frames until the peer closes, or answers can no longer be written.
 async fn read_requests(
     mut reader: OwnedReadHalf,
+    mut buffer: BytesMut,
     limits: &Limits,
     service: &impl Service,
     answers: mpsc::Sender<Pending>,
 ) -> io::Result<()> {
-    let mut buffer = BytesMut::with_capacity(READ_BUFFER_BYTES);
     loop {
         // The place in the pipeline first: a client that does not read its answers is not read from either.
         let Ok(slot) = answers.reserve().await else { return Ok(()) };
@@ -336,7 +343,7 @@ mod tests {
         let place = limits.place(IpAddr::from([127, 0, 0, 1])).unwrap();
         let service = Rc::new(Shared(Rc::clone(echo)));
         #[allow(clippy::disallowed_methods, reason = "a test without lanes")]
-        tokio::task::spawn_local(serve(socket, peer, limits, place, service));
+        tokio::task::spawn_local(serve(socket, BytesMut::new(), peer, limits, place, service));
         client
     }
 

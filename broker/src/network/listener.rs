@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::connection;
 use super::limits::{Limits, Place};
+use super::nodes::{self, Nodes};
 use crate::broker::Broker;
 use crate::dispatch::Dispatch;
 
@@ -28,6 +29,8 @@ pub struct Bound {
     pub socket: std::net::TcpListener,
     /// Where it is bound.
     pub address: SocketAddr,
+    /// Where connections of other nodes go, if this listener is theirs too.
+    pub nodes: Option<Nodes>,
 }
 
 /// Accepts connections of one listener on the calling lane, for as long as the lane runs.
@@ -53,7 +56,7 @@ pub async fn accept(lane: Rc<Lane>, broker: Arc<Broker>, limits: Arc<Limits>, bo
                     continue;
                 };
                 said_full = false;
-                let accepted = Accepted { peer, place, name: Arc::clone(&bound.name) };
+                let accepted = Accepted { peer, place, name: Arc::clone(&bound.name), nodes: bound.nodes.clone() };
                 hand_over(&lane, next_lane, &broker, &limits, socket, accepted);
                 next_lane = (next_lane + 1) % lane.lanes().count();
             }
@@ -71,6 +74,7 @@ struct Accepted {
     peer: SocketAddr,
     place: Place,
     name: Arc<str>,
+    nodes: Option<Nodes>,
 }
 
 fn hand_over(
@@ -93,8 +97,13 @@ fn hand_over(
     drop(lane.lanes().call(to, move |lane| {
         match TcpStream::from_std(socket) {
             Ok(socket) => {
-                let dispatch = Dispatch { broker, lane, listener: accepted.name, peer: accepted.peer };
-                spawn_here(connection::serve(socket, accepted.peer, limits, accepted.place, Rc::new(dispatch)));
+                let Accepted { peer, place, name, nodes } = accepted;
+                let dispatch = Rc::new(Dispatch { broker, lane, listener: name, peer });
+                spawn_here(async move {
+                    if let Some((socket, begun)) = nodes::tell_apart(socket, peer, &limits, nodes).await {
+                        connection::serve(socket, begun, peer, limits, place, dispatch).await;
+                    }
+                });
             }
             Err(error) => tracing::debug!(peer = %accepted.peer, "connection lost: {error}"),
         }

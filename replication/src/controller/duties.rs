@@ -7,6 +7,7 @@
 //!
 //! Not here: who is active (the quorum says so), sockets, timers. Times are since any fixed moment.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use stonelog_protocol::{BrokerEpoch, BrokerId};
@@ -20,6 +21,9 @@ use crate::metadata::MetadataImage;
 
 /// Before something that came to nothing is asked for again.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// The attempt to connect to a broker that a new controller has not heard: whoever died with the controller before it
+/// should not be waited for. Later attempts are numbered from 1.
+const FIRST_LOOK: u64 = 0;
 /// Brokers that must be up for internal topics to have all their replicas.
 const BROKERS_FOR_INTERNAL_TOPICS: usize = 3;
 
@@ -126,6 +130,8 @@ struct Tenure {
     /// The fencing on its way, and when it is asked for again if it came to nothing.
     fencing: Option<(FenceBroker, Option<Duration>)>,
     active_brokers: usize,
+    /// Unfenced brokers that this tenure has not heard yet, each with its registration.
+    unheard: BTreeMap<BrokerId, BrokerEpoch>,
 }
 
 impl Duties {
@@ -141,8 +147,13 @@ impl Duties {
         match event {
             DutyEvent::Activated(image) => {
                 let balance_at = self.settings.balance_every.map(|every| now + every);
-                self.tenure = Some(Tenure { begun_at: now, balance_at, fencing: None, active_brokers: 0 });
+                let unfenced = image.brokers().filter(|broker| !broker.fenced);
+                let unheard: BTreeMap<_, _> = unfenced.map(|broker| (broker.id, broker.epoch)).collect();
+                let (fencing, active_brokers) = (None, 0);
+                let known = unheard.clone();
+                self.tenure = Some(Tenure { begun_at: now, balance_at, fencing, active_brokers, unheard: known });
                 self.live(LivenessEvent::Activated(image), now, &mut effects);
+                effects.extend(unheard.into_keys().map(|id| DutyEffect::ConnectBack { id, attempt: FIRST_LOOK }));
                 self.on_image(image, &mut effects);
             }
             DutyEvent::SteppedDown => self.tenure = None,
@@ -155,6 +166,9 @@ impl Duties {
             DutyEvent::Asked(request) => {
                 if let ControllerRequest::Heartbeat(beat) = request {
                     let (id, epoch, metadata_index) = (beat.id, beat.epoch, beat.metadata_index);
+                    if let Some(tenure) = &mut self.tenure {
+                        tenure.unheard.remove(&id);
+                    }
                     self.live(LivenessEvent::Heartbeat { id, epoch, metadata_index }, now, &mut effects);
                 }
             }
@@ -165,6 +179,13 @@ impl Duties {
                 }
             }
             DutyEvent::Done(request, came) => self.on_done(request, came, now, &mut effects),
+            DutyEvent::ConnectedBack { id, attempt: FIRST_LOOK, outcome } => {
+                let epoch = self.tenure.as_ref().and_then(|tenure| tenure.unheard.get(&id).copied());
+                if let (Some(epoch), ConnectBack::Refused) = (epoch, outcome) {
+                    // As if it had been connected before; the next look fences.
+                    self.live(LivenessEvent::ConnectionClosed { id, epoch }, now, &mut effects);
+                }
+            }
             DutyEvent::ConnectionClosed { id, epoch } => {
                 self.live(LivenessEvent::ConnectionClosed { id, epoch }, now, &mut effects);
             }

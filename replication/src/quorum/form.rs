@@ -8,6 +8,7 @@ use stonelog_protocol::peer::probe::{ListedVoter, Probe, ProbeAnswer};
 use stonelog_protocol::peer::proof::Purpose;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::bootstrap::{Bootstrap, BootstrapError, Event, Step, Waiting};
 use super::link::{LinkError, PeerDialer, PeerLink, Target};
@@ -20,8 +21,11 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// Answers that wait to be decided on: each asked node has one on its way.
 const QUEUE_LEN_MAX: usize = 16;
 
+/// A reason to wait that holds for so long is said.
+const SAY_AFTER: Duration = Duration::from_secs(2);
+
 /// Asks until there is something to do, and answers other nodes meanwhile. `say` hears why it takes time, once for each
-/// reason.
+/// reason that lasts.
 ///
 /// What is to be done is the caller's: the cluster's id is made durable first, then the node starts as the step says.
 pub async fn find_cluster<D: PeerDialer>(
@@ -44,11 +48,16 @@ pub async fn find_cluster<D: PeerDialer>(
         asking.spawn(ask(voter.node, link, Probe { voters: voters.clone() }, sender.clone()));
     }
     drop(sender);
-    let mut said = None;
+    let mut reason: Option<(Waiting, Instant, bool)> = None;
     while let Step::Ask(waiting) = step {
-        if said.as_ref() != Some(&waiting) {
-            say(&waiting);
-            said = Some(waiting);
+        match &mut reason {
+            Some((known, since, is_said)) if *known == waiting => {
+                if !*is_said && since.elapsed() >= SAY_AFTER {
+                    say(&waiting);
+                    *is_said = true;
+                }
+            }
+            _ => reason = Some((waiting, Instant::now(), false)),
         }
         let Some(event) = events.recv().await else {
             // Nobody is asked: what was decided at first holds for ever.

@@ -9,7 +9,7 @@ pub mod dial;
 mod framing;
 pub mod secret;
 
-pub use accept::{HandedOver, serve, serve_handed_over};
+pub use accept::{HANDED_OVER_LEN_MAX, HandedOver, serve, serve_handed_over};
 pub use dial::TcpDialer;
 pub use secret::ClusterSecret;
 

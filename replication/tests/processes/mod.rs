@@ -28,6 +28,8 @@ use stonelog_storage::log_dir::current_tenure;
 /// A cluster that has not come to it by then never will.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const SESSION: Duration = Duration::from_secs(3);
+/// Where a node is told another one.
+const SESSION_VARIABLE: &str = "STONELOG_TEST_SESSION_MS";
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// What a node is told its part with.
 const VARIABLE: &str = "STONELOG_TEST_NODE";
@@ -98,7 +100,7 @@ fn node_options(id: i32, directory: PathBuf, port: u16, listed: Vec<ListedVoter>
     let socket = TcpListener::bind(("127.0.0.1", port)).unwrap();
     socket.set_nonblocking(true).unwrap();
     let duties = DutySettings {
-        session_timeout: SESSION,
+        session_timeout: Duration::from_millis(std::env::var(SESSION_VARIABLE).unwrap().parse().unwrap()),
         balance_every: None,
         listed: listed.iter().map(|voter| voter.node).collect(),
     };
@@ -229,11 +231,16 @@ pub(crate) struct State {
 
 impl Process {
     pub(crate) fn start(id: i32, directory: &Path, port: u16, listed: &[(i32, u16)]) -> Process {
+        Process::start_with(id, directory, port, listed, SESSION)
+    }
+
+    fn start_with(id: i32, directory: &Path, port: u16, listed: &[(i32, u16)], session: Duration) -> Process {
         let listed: Vec<String> = listed.iter().map(|(id, port)| format!("{id}@{port}")).collect();
         let part = format!("{id} {} {port} {}", directory.display(), listed.join(" "));
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "node", "--nocapture"])
             .env(VARIABLE, part)
+            .env(SESSION_VARIABLE, session.as_millis().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -318,9 +325,11 @@ impl Drop for Process {
 
 /// Three nodes, some of them running.
 pub(crate) struct Cluster {
+    /// They end before their directories do.
+    pub(crate) running: BTreeMap<i32, Process>,
     pub(crate) directories: Vec<tempfile::TempDir>,
     pub(crate) listed: Vec<(i32, u16)>,
-    pub(crate) running: BTreeMap<i32, Process>,
+    pub(crate) session: Duration,
 }
 
 pub(crate) const ALL: [i32; 3] = [1, 2, 3];
@@ -332,11 +341,16 @@ impl Cluster {
         let listed = ALL.into_iter().zip(&sockets).map(|(id, socket)| (id, socket.local_addr().unwrap().port()));
         let listed = listed.collect();
         let directories = ALL.map(|_| tempfile::tempdir().unwrap()).into();
-        Cluster { directories, listed, running: BTreeMap::new() }
+        Cluster { running: BTreeMap::new(), directories, listed, session: SESSION }
     }
 
     pub(crate) fn formed() -> Cluster {
-        let mut cluster = Cluster::begin();
+        Cluster::formed_with(SESSION)
+    }
+
+    /// Formed, with this session timeout.
+    pub(crate) fn formed_with(session: Duration) -> Cluster {
+        let mut cluster = Cluster { session, ..Cluster::begin() };
         for id in ALL {
             cluster.start(id);
         }
@@ -355,7 +369,7 @@ impl Cluster {
     }
 
     pub(crate) fn start(&mut self, id: i32) {
-        let process = Process::start(id, &self.directory(id), self.port(id), &self.listed);
+        let process = Process::start_with(id, &self.directory(id), self.port(id), &self.listed, self.session);
         self.running.insert(id, process);
     }
 

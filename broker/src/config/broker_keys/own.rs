@@ -3,6 +3,10 @@
 use stonelog_replication::settings::{Definition, Kind};
 
 pub(super) static KEYS: &[Definition] = &[
+    Definition::unset("stonelog.cluster.secret.file", Kind::String).inert("clusters of several nodes are not built yet").says(
+        "A file with the cluster's secret: at least 16 bytes, random, the same on every node, read once at the start; a \
+         line end at its end does not count. Nodes prove to each other that they know it.",
+    ),
     Definition::unset("stonelog.free.bytes.min", Kind::Long).at_least(0).says(
         "Free bytes of a log directory's file system below which producers are refused with KAFKA_STORAGE_ERROR; \
          what is left is for internal topics and for what was appended before. Unset means two journal files.",

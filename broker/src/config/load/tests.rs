@@ -325,6 +325,62 @@ fn quorums_of_several_nodes_are_refused_for_now() {
     assert_eq!(given().set("controller.quorum.voters=7@a:9093").complaint().0, Code::Conflict);
 }
 
+/// A node of three, as tests may start it.
+fn of_three() -> Given {
+    given()
+        .variable(crate::config::quorum::GATE, "1")
+        .set("controller.quorum.voters=1@127.0.0.1:9093,2@localhost:9193,3@[::1]:9293")
+        .set("controller.listener.names=CONTROLLER")
+        .set("listeners=PLAINTEXT://127.0.0.1:9092,CONTROLLER://:9093")
+}
+
+#[test]
+fn node_of_several_knows_its_voters() {
+    let config = of_three().set("broker.session.timeout.ms=6000").load().unwrap();
+    let cluster = config.cluster.unwrap();
+    let voters: Vec<_> = cluster.voters.iter().map(|voter| (voter.node.0, &*voter.host, voter.port)).collect();
+    assert_eq!(voters, [(1, "127.0.0.1", 9093), (2, "localhost", 9193), (3, "::1", 9293)]);
+    assert_eq!((cluster.session_timeout, cluster.heartbeat_interval), (Duration::from_secs(6), Duration::from_secs(2)));
+    assert_eq!(cluster.balance_every, Some(Duration::from_secs(300)));
+    assert_eq!(cluster.request_timeout, Duration::from_secs(2));
+    assert_eq!(config.controller_listeners.len(), 1);
+    let broker_alone = of_three().set("node.id=4").set("process.roles=broker").load().unwrap();
+    assert_eq!(broker_alone.cluster.map(|cluster| cluster.voters.len()), Some(3));
+}
+
+#[test]
+fn node_of_several_without_a_secret_stays_on_the_loopback_interface() {
+    let elsewhere = || {
+        let voters = "controller.quorum.voters=1@127.0.0.1:9093,2@b:9093,3@c:9093";
+        of_three().set(voters)
+    };
+    let (code, text) = elsewhere().complaint();
+    assert_eq!(code, Code::Conflict);
+    assert!(text.contains("and b is not") && text.contains("stonelog.cluster.secret.file"), "{text}");
+    let config = elsewhere().set("stonelog.cluster.secret.file=/etc/stonelog/secret").load().unwrap();
+    assert_eq!(config.cluster.unwrap().secret_file, Some(PathBuf::from("/etc/stonelog/secret")));
+    // What other brokers dial counts as well.
+    let (_, text) = of_three().set("advertised.listeners=PLAINTEXT://here:9092").complaint();
+    assert!(text.contains("and here is not"), "{text}");
+}
+
+#[test]
+fn lists_of_voters_that_contradict_the_node_are_refused() {
+    for (argument, code, says) in [
+        ("controller.quorum.voters=1@127.0.0.1:9093,2@127.0.0.1:9193", Code::Refused, "has 1, 3 or 5"),
+        ("controller.quorum.voters=1@127.0.0.1:9093,2@127.0.0.1:1,2@127.0.0.1:2", Code::Conflict, "listed twice"),
+        ("controller.quorum.voters=1@127.0.0.1:9094,2@127.0.0.1:1,3@127.0.0.1:2", Code::Conflict, "votes at port 9094"),
+        ("process.roles=broker", Code::Conflict, "is a voter"),
+        ("controller.quorum.bootstrap.servers=a:1", Code::Conflict, "both set"),
+        ("broker.heartbeat.interval.ms=5000", Code::Conflict, "at most half"),
+    ] {
+        let (found, text) = of_three().set(argument).complaint();
+        assert!(found == code && text.contains(says), "{argument}: {text}");
+    }
+    let (_, text) = of_three().set("node.id=4").set("process.roles=broker,controller").complaint();
+    assert!(text.contains("is no voter"), "{text}");
+}
+
 #[test]
 fn security_keys_are_refused_unless_they_hold_the_default() {
     assert!(given().set("ssl.client.auth=none").set("sasl.enabled.mechanisms=GSSAPI").load().is_ok());

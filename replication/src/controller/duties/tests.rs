@@ -19,10 +19,15 @@ fn duties_with(balance_every: Duration) -> Duties {
 
 fn active(image: &MetadataImage, now: Duration) -> Duties {
     let mut duties = duties();
-    // Three brokers are up already.
-    let raise = DutyEffect::Ask(ControllerRequest::RaiseInternalTopics);
-    assert_eq!(duties.on_event(DutyEvent::Activated(image), now), [raise]);
+    assert_eq!(duties.on_event(DutyEvent::Activated(image), now), begun(&[1, 2, 3]));
     duties
+}
+
+/// A tenure begins with these brokers unfenced: it looks for each, and three of them have what internal topics want.
+fn begun(unfenced: &[i32]) -> Vec<DutyEffect> {
+    let look = |broker: &i32| DutyEffect::ConnectBack { id: id(*broker), attempt: FIRST_LOOK };
+    let raise = (unfenced.len() >= 3).then_some(DutyEffect::Ask(ControllerRequest::RaiseInternalTopics));
+    unfenced.iter().map(look).chain(raise).collect()
 }
 
 fn beat(broker: i32, metadata_index: u64) -> ControllerRequest {
@@ -86,8 +91,7 @@ fn controller_that_was_not_sure_for_a_while_begins_with_full_sessions() {
     assert_eq!(duties.wake_at(), None);
     assert_eq!(duties.on_event(DutyEvent::Tick, at(20)), []);
     assert_eq!(duties.on_event(DutyEvent::Asked(&beat(1, 100)), at(20)), []);
-    let raise = DutyEffect::Ask(ControllerRequest::RaiseInternalTopics);
-    assert_eq!(duties.on_event(DutyEvent::Activated(&image), at(20)), [raise]);
+    assert_eq!(duties.on_event(DutyEvent::Activated(&image), at(20)), begun(&[1, 2, 3]));
     assert_eq!(duties.wake_at(), Some(at(29)));
 }
 
@@ -114,7 +118,7 @@ fn third_broker_that_comes_up_gives_internal_topics_their_replicas() {
     let image = cluster();
     let two = applied(&image, &[broker_change(3, Some(true), None)]);
     let mut duties = duties();
-    assert_eq!(duties.on_event(DutyEvent::Activated(&two), at(0)), []);
+    assert_eq!(duties.on_event(DutyEvent::Activated(&two), at(0)), begun(&[1, 2]));
     let three = applied(&two, &[broker_change(3, Some(false), None)]);
     let raise = DutyEffect::Ask(ControllerRequest::RaiseInternalTopics);
     assert_eq!(duties.on_event(DutyEvent::Applied(&three), at(1)), [raise]);
@@ -143,6 +147,22 @@ fn broker_whose_connection_is_closed_is_looked_for_and_may_be_replaced() {
     assert!(duties.facts(&register, &image, at(1)).previous_is_gone);
     let refused = DutyEvent::ConnectedBack { id: to, attempt, outcome: ConnectBack::Refused };
     assert_eq!(duties.on_event(refused, at(1)), [DutyEffect::Ask(fence(2))]);
+}
+
+#[test]
+fn broker_that_died_with_the_controller_before_is_not_waited_for() {
+    let image = cluster();
+    let mut duties = active(&image, at(0));
+    let looked = |broker: i32, outcome| DutyEvent::ConnectedBack { id: id(broker), attempt: FIRST_LOOK, outcome };
+    // One has spoken meanwhile, and one answers.
+    hear(&mut duties, &[1], at(1));
+    assert_eq!(duties.on_event(looked(1, ConnectBack::Refused), at(1)), []);
+    assert_eq!(duties.on_event(looked(2, ConnectBack::Connected), at(1)), []);
+    let again = duties.on_event(looked(3, ConnectBack::Refused), at(1));
+    let [DutyEffect::ConnectBack { id: to, attempt }] = again[..] else { panic!("{again:?}") };
+    assert_eq!(to, id(3));
+    let refused = DutyEvent::ConnectedBack { id: to, attempt, outcome: ConnectBack::Refused };
+    assert_eq!(duties.on_event(refused, at(1)), [DutyEffect::Ask(fence(3))]);
 }
 
 #[test]
