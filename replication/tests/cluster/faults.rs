@@ -63,7 +63,6 @@ pub const MARKS: &[&str] = &[
     "directory failed",
     "disk replaced outside the in-sync set",
     "replica given another directory",
-    "stray dropped",
     "replica waits for an earlier one's deletion",
     "reassignment asked for",
     "reassignment complete",
@@ -74,6 +73,10 @@ pub const MARKS: &[&str] = &[
     "records deleted",
     "reset to a later log start",
     "relaxed loss accepted",
+    "report of an earlier stream behind an open",
+    "disk replaced under a wish to join",
+    "led by one that lacks committed records",
+    "stopped rather than cut below its watermark",
 ];
 
 fn tell(cluster: &Cluster, what: &str, id: BrokerId) {
@@ -137,7 +140,7 @@ pub(super) fn inject(cluster: &mut Cluster) {
             cluster.coverage.hit("journal stands still");
             cluster.node(id).stuck_until = until;
         }
-        19 | 20 => replace_disk(cluster, id),
+        19 | 20 => replace_some_disk(cluster, id),
         21 => recreate(cluster),
         22 => change_min_isr(cluster),
         23 => cluster.change_modes(),
@@ -212,13 +215,17 @@ fn any_directory(cluster: &mut Cluster, id: BrokerId) -> DirectoryId {
     all[cluster.below(all.len() as u64) as usize]
 }
 
-/// A disk goes with all it holds, and an empty one takes its place, as a copy of its name or under a new one.
-fn replace_disk(cluster: &mut Cluster, id: BrokerId) {
+/// A disk goes with all it holds, of a node outside every set where there is one.
+fn replace_some_disk(cluster: &mut Cluster, id: BrokerId) {
     let outside = cluster.nodes.iter().map(|node| node.id).find(|id| {
         let image = cluster.log.newest();
         image.partitions().all(|(_, _, partition)| !partition.isr.contains(id) && !partition.elr.contains(id))
     });
-    let id = outside.unwrap_or(id);
+    replace_disk(cluster, outside.unwrap_or(id));
+}
+
+/// A disk goes, and an empty one takes its place, as a copy of its name or under a new one.
+pub(super) fn replace_disk(cluster: &mut Cluster, id: BrokerId) {
     let directory = any_directory(cluster, id);
     let Some(mark) = may_lose(cluster, id, directory) else { return };
     cluster.coverage.hit(mark);
@@ -293,6 +300,9 @@ pub fn live(seed: u64) -> Cluster {
         assert!(end < 20 * TIME_MIN, "seed {seed}: hardly anything is appended: {}", describe(&cluster));
     }
     heal(&mut cluster);
+    if seed.is_multiple_of(3) {
+        super::epilogue::accept_loss(&mut cluster);
+    }
     cluster
 }
 

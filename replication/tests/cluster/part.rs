@@ -63,4 +63,6 @@ pub struct Env<'a> {
     pub truth: &'a std::sync::Arc<stonelog_replication::metadata::MetadataImage>,
     /// Random.
     pub dice: u64,
+    /// Somebody has accepted that committed records are lost.
+    pub loss_accepted: bool,
 }

@@ -3,7 +3,7 @@
 use stonelog_protocol::BrokerId;
 use stonelog_protocol::peer::stream::{StreamBody, StreamMessage};
 use stonelog_replication::partition::leader::Positions;
-use stonelog_replication::replica::{Cut, Effect, PushPlan, lead};
+use stonelog_replication::replica::{Cut, Effect, PushPlan, Stopped, lead};
 use stonelog_storage::segment::read::ReadDone;
 
 use super::node::{Up, held};
@@ -113,6 +113,9 @@ impl Up {
                     let end = self.directories.log(id).log_end().0;
                     part.shadow.retain(|_, entry| entry.end <= end);
                     part.high_watermark = follower.high_watermark();
+                }
+                Effect::Stop(Stopped::BelowWatermark { .. }) if env.loss_accepted => {
+                    env.out.push(Out::Mark("stopped rather than cut below its watermark"));
                 }
                 Effect::Stop(why) => panic!("{me} stops following {id}: {why:?}"),
             }
