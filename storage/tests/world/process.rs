@@ -199,7 +199,14 @@ impl Process {
     /// Whether files of a dropped log of that name may still be there, or be deleted: a new one has to wait.
     pub fn is_vanishing(&self, id: TopicPartition) -> bool {
         let lane = &self.lanes[lane_of(id)];
-        lane.dropped.iter().any(|hosted| hosted.log.key().partition == id) || self.dropped.contains(&id)
+        let going: &[TopicPartition] = match &self.round {
+            Round::None => &[],
+            Round::Asking(_, all) | Round::Syncing(all, _) | Round::Writing(all) => &all.gone,
+            Round::Recycling(all, _) | Round::Telling(_, all, _) => &all.gone,
+            Round::Deleting(_, gone) => gone,
+        };
+        let is_dropped = lane.dropped.iter().any(|hosted| hosted.log.key().partition == id);
+        is_dropped || self.dropped.contains(&id) || going.contains(&id)
     }
 
     pub fn hosted(&mut self, id: TopicPartition) -> &mut Hosted {
