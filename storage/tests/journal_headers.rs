@@ -48,6 +48,42 @@ fn a_file_that_somebody_cut_short_hurts_everyone_though_its_first_commit_is_whol
     assert!(ends.damage.iter().any(|damage| damage.hurt == Hurt::All), "{ends:?}");
 }
 
+#[test]
+fn an_empty_file_was_no_spare() {
+    for len in [0, FILE_HEADER, commit_at(2) + 1] {
+        let (disk, _) = three_commits(true);
+        disk.kill();
+        let file = disk.open(&file_of(1), Open::ReadWrite).unwrap();
+        file.set_len(len).unwrap();
+        file.sync_data().unwrap();
+        drop(file);
+        [20, BLOCK + 20].iter().filter(|byte| **byte < len).for_each(|byte| disk.flip_bit(&file_of(1), *byte, 0));
+        let (_, ends) = reopen(&disk);
+        assert!(ends.damage.iter().any(|damage| damage.hurt == Hurt::All), "{len} bytes: {ends:?}");
+    }
+}
+
+#[test]
+fn a_damaged_file_is_put_aside_when_a_checkpoint_has_covered_what_could_be_read() {
+    let (disk, _) = three_commits(true);
+    [20, BLOCK + 20, FILE_HEADER].iter().for_each(|byte| disk.flip_bit(&file_of(1), *byte, 0));
+    let (journal, _) = open(&disk, from_start()).unwrap();
+    assert!(!journal.ends.is_proved());
+    // Nothing is covered yet: another start has to judge anew.
+    journal.maintenance.recycle(from_start().position).unwrap();
+    let (_, ends) = reopen(&disk);
+    assert!(!ends.is_proved());
+    let (journal, _) = open(&disk, from_start()).unwrap();
+    let covered = journal.flusher.durable().position;
+    journal.maintenance.recycle(covered).unwrap();
+    drop(journal);
+    disk.crash_to(Survival::Nothing);
+    let (journal, _) = open(&disk, ReplayFrom { position: covered, recovery_epoch: 2 }).unwrap();
+    assert!(journal.ends.is_proved(), "{:?}", journal.ends);
+    let kept = disk.list(Path::new(DIRECTORY)).unwrap().into_iter().filter(|entry| entry.name.ends_with(".damaged"));
+    assert_eq!(kept.count(), 1, "somebody may want to look at it");
+}
+
 /// What the power leaves of a header that was being written may be neither the old one nor the new: nothing was committed
 /// in the file since, whatever it is.
 #[test]

@@ -37,10 +37,11 @@ pub(super) fn judge(file: &dyn DiskFile, path: &Path) -> Result<FoundFile, Fault
     }
     let is_blank = copies == [HeaderCopy::Blank; 2];
     let len = file.len().map_err(|e| Fault::io("stat", path, e))?;
-    let room = len.saturating_sub(FILE_HEADER_BYTES);
-    // Who cut a file short took commits with it, which the first one does not tell.
-    if copies.contains(&HeaderCopy::OfOtherLength) || room < BLOCK_BYTES {
-        return Ok(if is_blank { FoundFile::Unused } else { FoundFile::Damaged });
+    // Who cut a file short took commits with it, which the first one does not tell. A spare has its whole length before
+    // it has its name, so an empty file was none.
+    let is_cut = len < FILE_HEADER_BYTES + BLOCK_BYTES || !len.is_multiple_of(BLOCK_BYTES);
+    if is_cut || copies.contains(&HeaderCopy::OfOtherLength) {
+        return Ok(FoundFile::Damaged);
     }
     let block = read(file, path, BLOCK_BYTES)?;
     if let Some(header) = header_of_first_commit(file, path, &block, len)? {

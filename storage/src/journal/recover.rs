@@ -168,6 +168,9 @@ pub fn recover(
     let durable = Durable { sequence: chain.sequence, position: begins };
     let shared = Shared::new(disk.clone(), directory.to_owned(), options, live, found.spares, durable);
     shared.state().last_file_number = found.number_max;
+    if !found.damaged.is_empty() {
+        shared.state().damaged = Some((begins, found.damaged));
+    }
     let shared = Arc::new(shared);
     let writer = JournalWriter {
         shared: shared.clone(),

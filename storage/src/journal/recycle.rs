@@ -1,7 +1,7 @@
 //! The journal's housekeeping, for a background thread: prepares spare files and takes back covered ones.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::JournalPosition;
@@ -9,6 +9,10 @@ use super::file::file_name;
 use super::shared::Shared;
 use super::spare::{SPARES_WANTED, Spare, make_spare};
 use crate::Fault;
+use crate::fault::is_no_space;
+
+/// Ends the name of a damaged file that a checkpoint has made superfluous; it is kept for whoever wants to look at it.
+const DAMAGED_SUFFIX: &str = ".damaged";
 
 /// How full the journal is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +61,10 @@ impl JournalMaintenance {
         self.shared.check()?;
         let mut removed = Vec::new();
         let mut count = 0;
+        let damaged;
         {
             let mut state = self.shared.state();
+            damaged = state.damaged.take_if(|(read_to, _)| *read_to <= covered);
             assert!(covered <= state.durable.position, "a checkpoint covers durable entries only");
             while state.live.len() > 1 {
                 let Some(oldest) = state.live.first_entry().filter(|file| file.get().header.end() <= covered) else {
@@ -85,7 +91,26 @@ impl JournalMaintenance {
                 gone => self.shared.stick(gone.map_err(|e| Fault::io("remove", &path, e)))?,
             }
         }
+        if let Some((_, paths)) = damaged {
+            let aside = self.put_aside(&paths);
+            self.shared.stick(aside)?;
+        }
         Ok(count)
+    }
+
+    /// Gives damaged files a name that no start reads: what they held is judged, and would be again at every start.
+    fn put_aside(&self, paths: &[PathBuf]) -> Result<(), Fault> {
+        for path in paths {
+            let mut aside = path.clone().into_os_string();
+            aside.push(DAMAGED_SUFFIX);
+            match self.shared.disk.rename(path, Path::new(&aside)) {
+                // Not for want of room, which is no fault: the next start tries again.
+                Err(error) if error.kind() == io::ErrorKind::NotFound || is_no_space(&error) => {}
+                moved => moved.map_err(|e| Fault::io("rename", path, e))?,
+            }
+        }
+        let directory = &self.shared.directory;
+        self.shared.disk.sync_dir(directory).map_err(|e| Fault::io("fsync", directory, e))
     }
 
     /// Sees whether every file is still there under its name. Somebody who removes one takes acknowledged records with it

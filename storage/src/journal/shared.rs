@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::JournalPosition;
 use super::file::LiveFile;
 use super::flusher::Durable;
 use super::options::JournalOptions;
@@ -36,6 +37,9 @@ pub(super) struct State {
     pub(super) durable: Durable,
     /// Live files, by their base, that somebody removed: what they hold is here as long as this process is.
     pub(super) missing: BTreeSet<u64>,
+    /// Files that recovery could not read. Once a checkpoint covers the position, where what could be read ended, the
+    /// verdicts on what they held are known and they are put aside.
+    pub(super) damaged: Option<(JournalPosition, Vec<PathBuf>)>,
     /// The greatest number in a file's name.
     pub(super) last_file_number: u64,
     /// The first failure; all parts refuse from then on (rule 8).
@@ -58,6 +62,7 @@ impl Shared {
             written: recovered,
             durable: recovered,
             missing: BTreeSet::new(),
+            damaged: None,
             last_file_number: 0,
             fault: None,
         };
