@@ -173,6 +173,14 @@ impl Followers {
         }
     }
 
+    /// Who is made a member of the in-sync set counts as caught up at that moment, and has the same time as every member
+    /// to be so again: it may join at a high watermark far below the leader's end.
+    pub(super) fn on_joins(&mut self, broker: BrokerId, now: Instant) {
+        if let Some(session) = self.sessions.get_mut(&broker) {
+            session.caught_up_at = session.caught_up_at.max(now);
+        }
+    }
+
     /// Followers whose reports since `probe` was sent have come back.
     pub(super) fn confirmed(&self, leadership: &Leadership, probe: u64) -> usize {
         let counts = |broker: &BrokerId| leadership.isr.contains(broker);

@@ -222,6 +222,7 @@ impl Leader {
         }
         let is_damaged = |(broker, session): &(BrokerId, &Session)| !session.is_whole && !isr.contains(broker);
         let damaged = self.followers.iter().filter(is_damaged).map(|(broker, _)| broker).collect();
+        isr.difference(&self.leadership.isr).for_each(|joins| self.followers.on_joins(*joins, now));
         self.proposed.on_proposed(isr.iter().copied());
         Wish::Isr(PartitionIsr {
             partition,

@@ -430,3 +430,19 @@ fn a_probe_is_confirmed_by_members_that_reported_after_it() {
     assert!(leader.on_report(StreamId(21), &stamps(2), &echo(5), now).is_ok());
     assert_eq!(leader.confirmed(5), 1);
 }
+
+#[test]
+fn who_joins_behind_a_frozen_watermark_has_as_long_to_catch_up_as_any_member() {
+    let now = start();
+    // Below min ISR: the watermark stays at the epoch's start while the log goes on.
+    let mut leader = begin(leadership(&[1], 2, false), at(20, 20), 20, now);
+    leader.on_own_positions(at(900, 900));
+    let back = now + LAG * 3;
+    follow(&mut leader, 2, 20, 20, back);
+    assert_eq!(wished(&mut leader, back), Some(set(&[1, 2])));
+    leader.on_isr_answer(Some(51));
+    let joined = Leadership { partition_epoch: PartitionEpoch(10), image_index: 51, ..leadership(&[1, 2], 2, false) };
+    leader.on_leadership(joined, Offset(20), back);
+    assert_eq!(wished(&mut leader, back + LAG), None, "it catches up");
+    assert_eq!(wished(&mut leader, back + LAG + Duration::from_millis(1)), Some(set(&[1])), "it did not");
+}
