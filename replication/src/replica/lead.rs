@@ -174,8 +174,10 @@ impl LeadStream {
 
     /// What the job read. When its bytes have moved meanwhile, or there were none, [`LeadStream::plan`] asks again.
     pub fn on_read(&mut self, leader: &mut Leader, log: &Log, done: ReadDone, probe: u64) -> PushPlan {
-        assert!(self.reading, "one read at a time, and this was it");
-        self.reading = false;
+        if !std::mem::replace(&mut self.reading, false) {
+            // What was read for an earlier stream is nothing to this one.
+            return PushPlan::End(self.message(StreamBody::Close));
+        }
         match done {
             ReadDone::Batches { batches, .. } if batches.iter().any(|piece| !piece.is_empty()) => {
                 self.moves_count = 0;

@@ -225,3 +225,13 @@ fn an_empty_follower_begins_with_the_batch_that_the_log_start_lies_in() {
     let refusal = Refusal::OutOfRange { log_start: Offset(4), log_end: Offset(7) };
     assert_eq!(outside, StreamBody::Refused(refusal));
 }
+
+#[test]
+fn a_read_that_this_stream_did_not_ask_for_ends_it() {
+    let mut log = TestLog::new(true);
+    log.lead(1, 2).sync();
+    let mut leader = leader(&log.log, 1);
+    let mut stream = opened(&mut leader, &log.log, 1, opens(0, -1, 10_000));
+    let plan = stream.on_read(&mut leader, &log.log, ReadDone::Moved, 0);
+    assert!(matches!(plan, PushPlan::End(StreamMessage { body: StreamBody::Close, .. })), "{plan:?}");
+}

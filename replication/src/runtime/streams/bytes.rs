@@ -6,7 +6,7 @@ use std::io::{self, IoSlice};
 
 use bytes::{Buf, Bytes, BytesMut};
 use stonelog_protocol::peer::frame::{self, Frame, Kind, LENGTH_BYTES};
-use stonelog_protocol::peer::stream::StreamMessage;
+use stonelog_protocol::peer::stream::{StreamDecodeError, StreamMessage};
 
 /// Room made before each read, at least.
 const READ_BYTES_MIN: usize = 64 << 10;
@@ -56,7 +56,8 @@ fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-/// The message in a frame; `None` for one that only says that the other end is there.
+/// The message in a frame; `None` for one that only says that the other end is there, and for one of a kind or version
+/// that this build does not know.
 pub(super) fn message_in(frame: Frame) -> io::Result<Option<StreamMessage>> {
     if frame.kind != Kind::Stream {
         let why = format!("a {:?} frame on a connection for streams", frame.kind);
@@ -65,7 +66,14 @@ pub(super) fn message_in(frame: Frame) -> io::Result<Option<StreamMessage>> {
     if frame.body.is_empty() {
         return Ok(None);
     }
-    StreamMessage::decode(frame.body).map(Some).map_err(invalid)
+    match StreamMessage::decode(frame.body) {
+        // A later build says what this one does not know. Its frame is whole, and what follows it may be understood.
+        Err(error @ (StreamDecodeError::UnknownVersion(_) | StreamDecodeError::UnknownKind(_))) => {
+            tracing::warn!("a message is left out: {error}");
+            Ok(None)
+        }
+        decoded => decoded.map(Some).map_err(invalid),
+    }
 }
 
 /// Frames that go out together.
@@ -209,6 +217,18 @@ mod tests {
             assert_eq!(messages, expected, "cut at {cut}");
             assert!(arrived.rest().is_empty());
         }
+    }
+
+    #[test]
+    fn a_message_of_a_later_build_is_left_out_and_one_that_is_wrong_ends_the_connection() {
+        let with = |at: usize, byte: u8| {
+            let mut body = BytesMut::from(&message(StreamBody::Credit(5)).encode()[..]);
+            body[at] = byte;
+            message_in(Frame { kind: Kind::Stream, exchange: 0, body: body.freeze() })
+        };
+        assert!(matches!(with(0, 200), Ok(None)), "its version");
+        assert!(matches!(with(1, 200), Ok(None)), "its kind");
+        assert!(with(1, 4).is_err(), "a close with something behind it");
     }
 
     #[test]

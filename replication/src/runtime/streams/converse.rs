@@ -13,7 +13,7 @@ use stonelog_protocol::peer::stream::StreamMessage;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::bytes::{Arrived, Gathered, message_in};
 use super::leading::WRITE_BYTES_MAX;
@@ -116,25 +116,49 @@ async fn read(lane: &Rc<Lane>, wire: &Arc<Wire>, mut from: OwnedReadHalf, mut ar
 async fn write(lane: &Rc<Lane>, wire: &Arc<Wire>, mut to: OwnedWriteHalf, first: Gathered) -> io::Result<()> {
     let lanes = lane.lanes().clone();
     write_out(&mut to, first).await?;
+    let mut silence = Silence::after_a_write(Instant::now());
     loop {
-        if timeout(PRESENCE_EVERY, wire.wake.notified()).await.is_err() {
+        let _ = timeout_at(silence.ends_at(), wire.wake.notified()).await;
+        if silence.is_over(Instant::now()) {
             let mut presence = Gathered::default();
             presence.add_presence(lane.index() as u32);
             write_out(&mut to, presence).await?;
+            silence = Silence::after_a_write(Instant::now());
         }
         for index in wire.take_speaking() {
-            loop {
-                let id = wire.id;
-                let gathered = lanes.call(index, move |lane| std::future::ready(lane.gather(id))).await;
-                let (gathered, has_more) = gathered;
-                if !gathered.is_empty() {
-                    write_out(&mut to, gathered).await?;
-                }
-                if !has_more {
-                    break;
-                }
+            let id = wire.id;
+            let gathered = lanes.call(index, move |lane| std::future::ready(lane.gather(id))).await;
+            let (gathered, has_more) = gathered;
+            if has_more {
+                // After the others: a lane that always has more leaves them their turns.
+                wire.speak(index);
+            }
+            if !gathered.is_empty() {
+                write_out(&mut to, gathered).await?;
+                silence = Silence::after_a_write(Instant::now());
             }
         }
+    }
+}
+
+/// How long this end may say nothing. Only what was written counts: to be woken and find nothing to say is silence too.
+#[derive(Clone, Copy, Debug)]
+struct Silence {
+    written_at: Instant,
+}
+
+impl Silence {
+    fn after_a_write(now: Instant) -> Silence {
+        Silence { written_at: now }
+    }
+
+    fn ends_at(self) -> Instant {
+        self.written_at + PRESENCE_EVERY
+    }
+
+    /// Whether it must be said now that this end is there, however often it was woken meanwhile.
+    fn is_over(self, now: Instant) -> bool {
+        now >= self.ends_at()
     }
 }
 
@@ -180,5 +204,21 @@ impl Lane {
         }
         let has_more = port.waiting_count() > 0 && !out.is_empty();
         (out, has_more)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wakes_that_lead_to_no_write_do_not_put_the_sign_of_presence_off() {
+        let written_at = Instant::now();
+        let silence = Silence::after_a_write(written_at);
+        let tick = Duration::from_millis(20);
+        let wakes = (1..).map(|count| written_at + tick * count);
+        let said_at = wakes.take(1_000).find(|woken_at| silence.is_over(*woken_at));
+        let heard_after = said_at.expect("it is said at one of these wakes") - written_at;
+        assert!(heard_after <= PRESENCE_EVERY + tick && PRESENCE_EVERY + tick < SILENCE_MAX);
     }
 }

@@ -23,6 +23,8 @@ use crate::runtime::peers::backoff::Backoff;
 
 /// The longest that connecting and proving may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// A connection that ended sooner may end as soon again, by what was said on it: the pauses before the next one grow.
+const LASTS_MIN: Duration = Duration::from_secs(5);
 /// How often an attempt is made while pauses allow it.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
@@ -95,7 +97,7 @@ impl Lane {
         }
     }
 
-    /// One connection from its beginning to its end; whether it was proved.
+    /// One connection from its beginning to its end; whether it lasted.
     async fn connect(self: &Rc<Self>, leader: BrokerId, dialed: &Dialed) -> (io::Result<()>, bool) {
         let image = self.image();
         let setup = self.streams().setup.get().expect("who dials was started");
@@ -112,6 +114,7 @@ impl Lane {
             Ok(Err(error)) => return (Err(io::Error::other(error)), false),
             Err(_) => return (Err(io::ErrorKind::TimedOut.into()), false),
         };
+        let proved_at = Instant::now();
         let wire = Wire::new(leader, Side::Follower, self.lanes().count());
         open_ports(self, &wire).await;
         let port = self.streams().port(wire.id).expect("just opened");
@@ -124,7 +127,7 @@ impl Lane {
         *dialed.open.borrow_mut() = None;
         close_ports(self, &wire).await;
         self.on_leaders_changed(leader, false);
-        (ended, true)
+        (ended, proved_at.elapsed() >= LASTS_MIN)
     }
 }
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use stonelog_protocol::TopicPartition;
-use stonelog_protocol::peer::stream::{OpenStream, Refusal, StreamBody, StreamId, StreamMessage};
+use stonelog_protocol::peer::stream::{OpenStream, Refusal, Stamps, StreamBody, StreamId, StreamMessage};
 use stonelog_storage::segment::read::{ReadDone, ReadJob};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -174,7 +174,7 @@ impl Lane {
             match plan {
                 PushPlan::Push(push) => out.add(&push),
                 PushPlan::Read(job) => {
-                    self.read_for(partition, port, led.stream.id(), job);
+                    self.read_for(partition, port, (led.stream.id(), *led.stream.stamps()), job);
                     break;
                 }
                 PushPlan::Nothing if was_read => {}
@@ -193,10 +193,14 @@ impl Lane {
     }
 
     /// Reads what is not in memory for a follower that catches up.
-    fn read_for(self: &Rc<Self>, partition: &Rc<Partition>, port: &Rc<Port>, stream: StreamId, job: ReadJob) {
+    fn read_for(self: &Rc<Self>, partition: &Rc<Partition>, port: &Rc<Port>, stream: (StreamId, Stamps), job: ReadJob) {
         let (lane, partition, port) = (Rc::clone(self), Rc::clone(partition), Rc::clone(port));
         spawn_here(async move {
-            let Ok(turn) = Arc::clone(&port.catching_up).acquire_owned().await else { return };
+            let Ok(turn) = port.turns_in(partition.directory().place).acquire_owned().await else { return };
+            // The disk reads for nobody whose stream ended while it waited.
+            if led_on(&mut partition.replica_mut(), &port, &stream).is_none() {
+                return;
+            }
             let access = Arc::clone(&partition.directory().access);
             let read = partition.directory().readers.run_wanted(move || job.run(&access)).await;
             let done = match read {
@@ -211,8 +215,7 @@ impl Lane {
                 Err(_) => return,
             };
             let mut replica = partition.replica_mut();
-            let led = replica.streams.get_mut(&port.wire.peer).filter(|led| led.stream.id() == stream);
-            if let Some(led) = led.filter(|led| Rc::ptr_eq(&led.port, &port)) {
+            if let Some(led) = led_on(&mut replica, &port, &stream) {
                 led.found = Some(Found { done, _turn: turn });
                 port.mark(partition.id());
             }
@@ -221,6 +224,7 @@ impl Lane {
 
     /// The connection of followers is gone.
     pub(super) fn on_followers_gone(self: &Rc<Self>, port: &Rc<Port>) {
+        port.end_turns();
         for partition in self.partitions() {
             let mut replica = partition.replica_mut();
             let is_gone = |led: &Led| Rc::ptr_eq(&led.port, port);
@@ -232,6 +236,12 @@ impl Lane {
             }
         }
     }
+}
+
+/// That stream on that connection, if it is open still. A peer may use a stream's number again, in another epoch.
+fn led_on<'a>(replica: &'a mut Replica, port: &Rc<Port>, (id, stamps): &(StreamId, Stamps)) -> Option<&'a mut Led> {
+    let is_it = |led: &&mut Led| led.stream.id() == *id && led.stream.stamps() == stamps && Rc::ptr_eq(&led.port, port);
+    replica.streams.get_mut(&port.wire.peer).filter(is_it)
 }
 
 fn refuse(port: &Port, message: &StreamMessage, refusal: Refusal) {

@@ -5,7 +5,7 @@
 //! and everything that moved meanwhile is said in one message.
 
 use std::cell::RefCell;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use tokio::sync::{Notify, Semaphore};
 /// answers is cut off.
 const ANSWERS_COUNT_MAX: usize = 1 << 16;
 
-/// Reads from disk for one connection that are under way, or done and not pushed: a follower that catches up takes its
+/// Reads from one directory for one connection that are under way, or done and not pushed: a follower that catches up takes its
 /// turn in the directory's pool like anybody else, and holds so much memory.
 const CATCH_UP_READS_COUNT_MAX: usize = 2;
 
@@ -71,6 +71,12 @@ impl Wire {
         self.closed.load(Ordering::Acquire)
     }
 
+    /// A lane has something to say.
+    pub(super) fn speak(&self, lane: usize) {
+        self.speaks[lane].store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
     /// The lanes that have something to say, each asked about once for each time it said so.
     pub(super) fn take_speaking(&self) -> Vec<usize> {
         (0..self.speaks.len()).filter(|lane| self.speaks[*lane].swap(false, Ordering::AcqRel)).collect()
@@ -81,8 +87,8 @@ impl Wire {
 pub(in crate::runtime) struct Port {
     pub(super) wire: Arc<Wire>,
     lane: usize,
-    /// Turns of reads from disk for the other end.
-    pub(super) catching_up: Arc<Semaphore>,
+    /// Turns of reads from disk for the other end, by the directory's place.
+    catching_up: RefCell<HashMap<usize, Arc<Semaphore>>>,
     queue: RefCell<Queue>,
 }
 
@@ -95,8 +101,20 @@ struct Queue {
 
 impl Port {
     pub(super) fn new(wire: Arc<Wire>, lane: usize) -> Rc<Port> {
-        let catching_up = Arc::new(Semaphore::new(CATCH_UP_READS_COUNT_MAX));
-        Rc::new(Port { wire, lane, catching_up, queue: RefCell::default() })
+        Rc::new(Port { wire, lane, catching_up: RefCell::default(), queue: RefCell::default() })
+    }
+
+    /// Turns of reads from one directory for the other end: a disk that hangs holds up nobody who reads from another.
+    pub(super) fn turns_in(&self, directory_place: usize) -> Arc<Semaphore> {
+        let mut catching_up = self.catching_up.borrow_mut();
+        let turns =
+            catching_up.entry(directory_place).or_insert_with(|| Arc::new(Semaphore::new(CATCH_UP_READS_COUNT_MAX)));
+        Arc::clone(turns)
+    }
+
+    /// Nobody who waits for a turn gets one any more.
+    pub(super) fn end_turns(&self) {
+        self.catching_up.borrow().values().for_each(|turns| turns.close());
     }
 
     /// A partition has something to say, or may.
@@ -137,8 +155,7 @@ impl Port {
     }
 
     fn speak(&self) {
-        self.wire.speaks[self.lane].store(true, Ordering::Release);
-        self.wire.wake.notify_one();
+        self.wire.speak(self.lane);
     }
 }
 
@@ -165,5 +182,16 @@ mod tests {
         port.mark(id(3));
         assert_eq!([port.next_waiting(), port.next_waiting(), port.next_waiting()], [Some(id(4)), Some(id(3)), None]);
         assert_eq!(port.wire.take_speaking(), [1]);
+    }
+
+    #[test]
+    fn turns_of_one_directory_are_not_those_of_another_and_end_with_the_connection() {
+        let port = Port::new(Wire::new(BrokerId(2), Side::Leader, 1), 0);
+        let taken: Vec<_> = (0..CATCH_UP_READS_COUNT_MAX).map(|_| port.turns_in(0).try_acquire_owned()).collect();
+        assert!(taken.iter().all(Result::is_ok));
+        assert!(port.turns_in(0).try_acquire_owned().is_err(), "its disk may hang");
+        assert!(port.turns_in(1).try_acquire_owned().is_ok());
+        port.end_turns();
+        assert!(port.turns_in(1).try_acquire_owned().is_err(), "nobody reads for a connection that is gone");
     }
 }
