@@ -92,13 +92,19 @@ enum State {
 pub struct Follower {
     following: Following,
     state: State,
-    /// The newest that a leader said; what is below and in the log is committed.
+    /// What is below is in the log and known to be committed.
     high_watermark: Offset,
+    /// What the open stream's leader said last of its own, which may lie above what has been appended here.
+    said_high_watermark: Offset,
     probe: u64,
     /// What the open stream's leader was told last.
     said: Option<StreamReport>,
     /// Pushes that are not written yet: their ends and bytes, to be given back as credit.
+    /// Kept from one stream to the next: a leader gets no credit for memory that is still taken.
     unwritten: VecDeque<(Offset, u32)>,
+    /// What the open stream's leader has not been given yet of what it may have; below zero after a batch larger than
+    /// what was left.
+    withheld: i64,
     credit: u32,
     /// Whether nobody counts on this replica, and enough others have everything.
     is_spare: bool,
@@ -114,9 +120,11 @@ impl Follower {
             following,
             state: State::Idle { retry_at: now },
             high_watermark,
+            said_high_watermark: Offset::ZERO,
             probe: 0,
             said: None,
             unwritten: VecDeque::new(),
+            withheld: 0,
             credit,
             is_spare: false,
             ended_count: 0,
@@ -166,8 +174,9 @@ impl Follower {
         matches!(self.state, State::Streaming { .. })
     }
 
-    /// Opens a stream if it is time to. `stream` is above every earlier one of this process.
-    pub fn open(&mut self, stream: StreamId, log: &Log, now: Instant) -> Option<StreamMessage> {
+    /// Opens a stream if it is time to. `stream` is above every earlier one of this process. It begins with the credit
+    /// that is left beside what is not written yet, or with none, if credit is withheld.
+    pub fn open(&mut self, stream: StreamId, log: &Log, withhold_credit: bool, now: Instant) -> Option<StreamMessage> {
         match self.state {
             State::Idle { retry_at } if now >= retry_at => {}
             State::Opening { since, .. } if now.saturating_duration_since(since) > OPEN_TIME_MAX => {}
@@ -179,15 +188,16 @@ impl Follower {
         }
         let stamps = self.following.stamps(log.key().generation);
         self.state = State::Opening { stream, stamps, since: now };
-        self.unwritten.clear();
+        let (written, end) = (log.written(), log.log_end());
+        // What was cut off has left the journal's queue before a log is settled.
+        self.unwritten.retain(|(to, _)| *to > written && *to <= end);
+        let unwritten: i64 = self.unwritten.iter().map(|(_, bytes)| i64::from(*bytes)).sum();
+        self.withheld = i64::from(self.credit) - unwritten;
+        let credit = self.take_withheld(withhold_credit);
         let report = self.positions(log);
         self.said = Some(report);
-        let open = OpenStream {
-            fetch_offset: log.log_end(),
-            last_fetched_epoch: log.last_record_epoch(),
-            report,
-            credit: self.credit,
-        };
+        let open =
+            OpenStream { fetch_offset: log.log_end(), last_fetched_epoch: log.last_record_epoch(), report, credit };
         Some(StreamMessage { stream, stamps, body: StreamBody::Open(open) })
     }
 
@@ -241,8 +251,16 @@ impl Follower {
             Ok(bytes) => {
                 self.ended_count = 0;
                 self.unwritten.push_back((log.log_end(), bytes));
+                self.raise_high_watermark(log);
             }
             Err(_) => self.end(now),
+        }
+    }
+
+    /// An [`Effect::Cut`] could not be done. The next open asks for it again, after a pause that grows.
+    pub fn on_cut_failed(&mut self, now: Instant) {
+        if matches!(self.state, State::Idle { .. }) {
+            self.end(now);
         }
     }
 
@@ -259,14 +277,26 @@ impl Follower {
             self.said = Some(report);
             messages.push(StreamMessage { stream, stamps, body: StreamBody::Report(report) });
         }
-        let mut credit = 0;
-        while !withhold_credit && let Some((_, bytes)) = self.unwritten.pop_front_if(|(end, _)| *end <= log.written()) {
-            credit += bytes;
+        while let Some((_, bytes)) = self.unwritten.pop_front_if(|(end, _)| *end <= log.written()) {
+            self.withheld += i64::from(bytes);
         }
+        let credit = self.take_withheld(withhold_credit);
         if credit > 0 {
             messages.push(StreamMessage { stream, stamps, body: StreamBody::Credit(credit) });
         }
         messages
+    }
+
+    /// Whether its leader waits for credit that it could have by now, if there is room.
+    pub fn owes_credit(&self) -> bool {
+        self.withheld > 0 && matches!(self.state, State::Opening { .. } | State::Streaming { .. })
+    }
+
+    fn take_withheld(&mut self, withhold_credit: bool) -> u32 {
+        if withhold_credit || self.withheld <= 0 {
+            return 0;
+        }
+        u32::try_from(std::mem::take(&mut self.withheld)).unwrap_or(u32::MAX)
     }
 
     fn positions(&self, log: &Log) -> StreamReport {
@@ -313,12 +343,17 @@ impl Follower {
         effects
     }
 
-    /// Nothing above the log's end is known to be the leader's, so what it says of that is kept for the next news.
+    /// Nothing above the log's end is known to be the leader's, so what it says of that is kept until that is appended.
     fn on_news(&mut self, news: &StreamNews, log: &Log) -> Vec<Effect> {
-        self.high_watermark = self.high_watermark.max(news.high_watermark.min(log.log_end()));
+        self.said_high_watermark = news.high_watermark;
+        self.raise_high_watermark(log);
         self.probe = self.probe.max(news.probe);
         let start = news.log_start.min(log.log_end());
         if start > log.log_start() { vec![Effect::AdvanceLogStart(start)] } else { Vec::new() }
+    }
+
+    fn raise_high_watermark(&mut self, log: &Log) {
+        self.high_watermark = self.high_watermark.max(self.said_high_watermark.min(log.log_end()));
     }
 
     fn on_refused(&mut self, refusal: Refusal, log: &Log, now: Instant) -> Vec<Effect> {

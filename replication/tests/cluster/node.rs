@@ -336,7 +336,7 @@ impl Up {
                 }
             }
             Role::Follower(follower) => {
-                if let Some(open) = follower.open(StreamId(self.next_stream), log, env.moment) {
+                if let Some(open) = follower.open(StreamId(self.next_stream), log, false, env.moment) {
                     self.next_stream += 1;
                     env.out.push(Out::Send(follower.following().leader, open.encode()));
                 }

@@ -45,7 +45,7 @@ fn news(high_watermark: i64) -> StreamNews {
 
 /// Opens stream 5 and has it answered.
 fn streaming(follower: &mut Follower, log: &Log, now: Instant) -> StreamMessage {
-    let open = follower.open(StreamId(5), log, now).expect("it is time");
+    let open = follower.open(StreamId(5), log, false, now).expect("it is time");
     let opened = StreamMessage { body: StreamBody::Opened(news(0)), ..open.clone() };
     assert_eq!(follower.on_message(&opened, log, now), []);
     assert!(follower.is_streaming());
@@ -69,7 +69,7 @@ fn a_stream_opens_where_the_log_ends_with_what_of_it_is_written_and_durable() {
     own.write();
     own.follow(1, leader.bytes(4, 5)).expect("at the end");
     let mut follower = follower(1, 0, now);
-    let open = follower.open(StreamId(5), &own.log, now).expect("it is time");
+    let open = follower.open(StreamId(5), &own.log, false, now).expect("it is time");
     let report = StreamReport { written: Offset(4), durable: Offset(2), probe: 0, is_whole: true };
     let expected = OpenStream { fetch_offset: Offset(5), last_fetched_epoch: LeaderEpoch(1), report, credit: CREDIT };
     assert_eq!((open.stream, open.body), (StreamId(5), StreamBody::Open(expected)));
@@ -82,9 +82,9 @@ fn an_open_without_an_answer_is_repeated_after_its_time_only() {
     let now = start();
     let (_, own) = logs(1, 0);
     let mut follower = follower(1, 0, now);
-    assert!(follower.open(StreamId(5), &own.log, now).is_some());
-    assert_eq!(follower.open(StreamId(6), &own.log, now + OPEN_TIME_MAX), None);
-    assert!(follower.open(StreamId(6), &own.log, now + OPEN_TIME_MAX + RETRY_AFTER).is_some());
+    assert!(follower.open(StreamId(5), &own.log, false, now).is_some());
+    assert_eq!(follower.open(StreamId(6), &own.log, false, now + OPEN_TIME_MAX), None);
+    assert!(follower.open(StreamId(6), &own.log, false, now + OPEN_TIME_MAX + RETRY_AFTER).is_some());
 }
 
 #[test]
@@ -93,15 +93,15 @@ fn nothing_is_opened_before_a_cut_or_the_creation_is_in_the_journal() {
     let (_, mut own) = logs(4, 4);
     own.cut(2);
     let mut follower = follower(1, 0, now);
-    assert_eq!(follower.open(StreamId(5), &own.log, now), None, "the old end may come back");
+    assert_eq!(follower.open(StreamId(5), &own.log, false, now), None, "the old end may come back");
     own.sync();
-    assert!(follower.open(StreamId(5), &own.log, now).is_some());
+    assert!(follower.open(StreamId(5), &own.log, false, now).is_some());
 
     let mut fresh = TestLog::just_made(true);
     let mut another = Follower::begin(following(1), Offset(0), CREDIT, now);
-    assert_eq!(another.open(StreamId(6), &fresh.log, now), None, "nothing could reset it");
+    assert_eq!(another.open(StreamId(6), &fresh.log, false, now), None, "nothing could reset it");
     fresh.write();
-    assert!(another.open(StreamId(6), &fresh.log, now).is_some());
+    assert!(another.open(StreamId(6), &fresh.log, false, now).is_some());
 }
 
 #[test]
@@ -118,8 +118,8 @@ fn pushes_are_appended_in_their_order_and_a_missing_one_ends_the_stream() {
     let third = push(&stream, 2, 2, leader.bytes(2, 4), 1);
     assert_eq!(follower.on_message(&third, &own.log, now), [], "number 1 is missing");
     assert!(!follower.is_streaming());
-    assert_eq!(follower.open(StreamId(6), &own.log, now), None);
-    assert!(follower.open(StreamId(6), &own.log, now + RETRY_AFTER).is_some());
+    assert_eq!(follower.open(StreamId(6), &own.log, false, now), None);
+    assert!(follower.open(StreamId(6), &own.log, false, now + RETRY_AFTER).is_some());
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn a_new_epoch_of_the_leader_ends_the_stream_and_the_next_opens_at_once() {
     assert!(follower.is_streaming(), "nothing new");
     follower.on_following(following(2), now);
     assert_eq!(follower.on_message(&push(&stream, 0, 2, leader.bytes(2, 4), 2), &own.log, now), []);
-    let open = follower.open(StreamId(6), &own.log, now).expect("it is time");
+    let open = follower.open(StreamId(6), &own.log, false, now).expect("it is time");
     assert_eq!(open.stamps.leader_epoch, LeaderEpoch(2));
 }
 
@@ -201,7 +201,7 @@ fn a_log_that_parts_from_the_leaders_is_cut_where_both_agree() {
     own.lead(2, 3).sync();
     assert_eq!(own.log.log_end(), Offset(5));
     let mut follower = follower(3, 2, now);
-    let open = follower.open(StreamId(5), &own.log, now).expect("it is time");
+    let open = follower.open(StreamId(5), &own.log, false, now).expect("it is time");
     let diverging = Diverging { epoch: LeaderEpoch(1), end: Offset(4) };
     let effects = follower.on_message(&with(&open, StreamBody::Diverging(diverging)), &own.log, now);
     assert_eq!(effects, [Effect::Cut { cut: Cut::To(Offset(2)), lost: None }]);
@@ -214,10 +214,10 @@ fn a_strict_follower_stops_rather_than_cut_below_its_high_watermark_and_a_relaxe
         let mut own = TestLog::new(strict);
         own.lead(1, 4).sync();
         let mut follower = follower(3, 3, now);
-        let open = follower.open(StreamId(5), &own.log, now).expect("it is time");
+        let open = follower.open(StreamId(5), &own.log, false, now).expect("it is time");
         let diverging = StreamBody::Diverging(Diverging { epoch: LeaderEpoch(1), end: Offset(1) });
         let effects = follower.on_message(&with(&open, diverging), &own.log, now);
-        let later = follower.open(StreamId(6), &own.log, now + OPEN_TIME_MAX * 10);
+        let later = follower.open(StreamId(6), &own.log, false, now + OPEN_TIME_MAX * 10);
         (effects, follower.high_watermark(), later.is_some())
     };
     let stopped = Stopped::BelowWatermark { to: Offset(1), high_watermark: Offset(3) };
@@ -236,7 +236,7 @@ fn what_the_leader_has_deleted_goes_and_a_log_wholly_below_begins_anew() {
     let effects = follower.on_message(&with(&stream, StreamBody::News(moved)), &own.log, now);
     assert_eq!(effects, [Effect::AdvanceLogStart(Offset(2))]);
     follower.on_disconnected(now);
-    let open = follower.open(StreamId(6), &own.log, now).expect("it is time");
+    let open = follower.open(StreamId(6), &own.log, false, now).expect("it is time");
     let refused = StreamBody::Refused(Refusal::OutOfRange { log_start: Offset(9), log_end: Offset(12) });
     let effects = follower.on_message(&with(&open, refused), &own.log, now);
     assert_eq!(effects, [Effect::Cut { cut: Cut::Reset(Offset(9)), lost: None }]);
@@ -265,7 +265,11 @@ fn streams_that_end_again_and_again_are_opened_less_and_less_often_until_records
     for pause in [50, 100, 200, 400, 800, 1_000, 1_000].map(Duration::from_millis) {
         let stream = streaming(&mut follower, &own.log, at);
         follower.on_message(&with(&stream, StreamBody::Close), &own.log, at);
-        assert_eq!(follower.open(StreamId(5), &own.log, at + pause - Duration::from_millis(1)), None, "{pause:?}");
+        assert_eq!(
+            follower.open(StreamId(5), &own.log, false, at + pause - Duration::from_millis(1)),
+            None,
+            "{pause:?}"
+        );
         at += pause;
     }
     let stream = streaming(&mut follower, &own.log, at);
@@ -274,7 +278,7 @@ fn streams_that_end_again_and_again_are_opened_less_and_less_often_until_records
     own.follow(1, batches).expect("at the end");
     follower.on_appended(Ok(10), &own.log, at);
     follower.on_message(&with(&stream, StreamBody::Close), &own.log, at);
-    assert!(follower.open(StreamId(5), &own.log, at + RETRY_AFTER).is_some());
+    assert!(follower.open(StreamId(5), &own.log, false, at + RETRY_AFTER).is_some());
 }
 
 #[test]
@@ -285,7 +289,7 @@ fn a_damaged_log_that_nobody_counts_on_is_fetched_again_from_a_whole_one() {
     let opened = |is_spare: bool, is_whole: bool| {
         let mut follower = follower(1, 3, now);
         follower.set_spare(is_spare, &own.log, now);
-        let open = follower.open(StreamId(5), &own.log, now).expect("it is time");
+        let open = follower.open(StreamId(5), &own.log, false, now).expect("it is time");
         let StreamBody::Open(body) = &open.body else { panic!("{open:?}") };
         assert!(!body.report.is_whole);
         let news = StreamNews { is_whole, ..news(3) };
@@ -300,7 +304,7 @@ fn a_damaged_log_that_nobody_counts_on_is_fetched_again_from_a_whole_one() {
     let mut follower = follower(1, 3, now);
     streaming(&mut follower, &own.log, now);
     follower.set_spare(true, &own.log, now);
-    assert!(!follower.is_streaming() && follower.open(StreamId(6), &own.log, now).is_some());
+    assert!(!follower.is_streaming() && follower.open(StreamId(6), &own.log, false, now).is_some());
 }
 
 #[test]
@@ -317,7 +321,7 @@ fn what_one_leader_asked_is_not_repeated_to_the_next() {
     };
     assert_eq!(probe_of(follower.say(&own.log, false)), 7);
     follower.on_following(following(2), now);
-    let open = follower.open(StreamId(6), &own.log, now).expect("it is time");
+    let open = follower.open(StreamId(6), &own.log, false, now).expect("it is time");
     let StreamBody::Open(open) = open.body else { panic!("{open:?}") };
     assert_eq!(open.report.probe, 0);
 }
@@ -330,7 +334,7 @@ fn batches_that_the_log_refuses_end_the_stream() {
     streaming(&mut follower, &own.log, now);
     follower.on_appended(Err(FollowerReject::Malformed { at: 0 }), &own.log, now);
     assert!(!follower.is_streaming());
-    assert_eq!(follower.open(StreamId(6), &own.log, now), None);
+    assert_eq!(follower.open(StreamId(6), &own.log, false, now), None);
 }
 
 #[test]
@@ -361,4 +365,77 @@ fn an_empty_log_begins_where_the_first_push_does_and_another_goes_on_at_its_end(
     let elsewhere = push(&stream, 1, 2, leader.bytes(2, 6), 4);
     assert_eq!(follower.on_message(&elsewhere, &own.log, now), []);
     assert!(!follower.is_streaming());
+}
+
+fn credit_of(open: Option<StreamMessage>) -> u32 {
+    match open.map(|open| open.body) {
+        Some(StreamBody::Open(open)) => open.credit,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_new_stream_gives_no_credit_for_what_is_not_written_yet() {
+    let now = start();
+    let (leader, mut own) = logs(6, 0);
+    let mut follower = follower(1, 0, now);
+    let stream = streaming(&mut follower, &own.log, now);
+    for (number, (from, to)) in [(0, 3), (3, 4)].into_iter().enumerate() {
+        let batches = leader.bytes(from, to);
+        follower.on_message(&push(&stream, number as u64, from, batches.clone(), 0), &own.log, now);
+        own.follow(1, batches).expect("at the end");
+        follower.on_appended(Ok(300), &own.log, now);
+    }
+    follower.on_disconnected(now);
+    assert_eq!(credit_of(follower.open(StreamId(6), &own.log, false, now)), CREDIT - 600, "both are in memory");
+    follower.on_disconnected(now);
+    own.write();
+    assert_eq!(credit_of(follower.open(StreamId(7), &own.log, false, now)), CREDIT);
+    assert!(!follower.owes_credit());
+}
+
+#[test]
+fn a_stream_opened_without_room_is_given_its_credit_when_there_is_some() {
+    let now = start();
+    let (_, own) = logs(6, 2);
+    let mut follower = follower(1, 0, now);
+    let open = follower.open(StreamId(5), &own.log, true, now);
+    assert_eq!(credit_of(open.clone()), 0);
+    assert!(follower.owes_credit());
+    let opened = with(&open.expect("it is time"), StreamBody::Opened(news(0)));
+    follower.on_message(&opened, &own.log, now);
+    assert_eq!(follower.say(&own.log, true), []);
+    assert_eq!(follower.say(&own.log, false), [with(&opened, StreamBody::Credit(CREDIT))]);
+    assert!(!follower.owes_credit());
+    assert_eq!(follower.say(&own.log, false), []);
+}
+
+#[test]
+fn the_high_watermark_said_with_the_last_push_covers_what_that_push_brought() {
+    let now = start();
+    let (leader, mut own) = logs(6, 0);
+    let mut follower = follower(1, 0, now);
+    let stream = streaming(&mut follower, &own.log, now);
+    let batches = leader.bytes(0, 3);
+    follower.on_message(&push(&stream, 0, 0, batches.clone(), 5), &own.log, now);
+    assert_eq!(follower.high_watermark(), Offset(0), "nothing of it is here");
+    own.follow(1, batches).expect("at the end");
+    follower.on_appended(Ok(300), &own.log, now);
+    assert_eq!(follower.high_watermark(), Offset(3), "the leader does not say it again");
+}
+
+#[test]
+fn a_cut_that_fails_is_asked_for_again_after_pauses_that_grow() {
+    let mut at = start();
+    let (_, own) = logs(4, 4);
+    let mut follower = follower(2, 0, at);
+    for (stream, pause) in [(5, RETRY_AFTER), (6, RETRY_AFTER * 2), (7, RETRY_AFTER * 4)] {
+        let open = follower.open(StreamId(stream), &own.log, false, at).expect("it is time");
+        let diverging = Diverging { epoch: LeaderEpoch(1), end: Offset(2) };
+        let effects = follower.on_message(&with(&open, StreamBody::Diverging(diverging)), &own.log, at);
+        assert_eq!(effects, [Effect::Cut { cut: Cut::To(Offset(2)), lost: None }]);
+        follower.on_cut_failed(at);
+        assert_eq!(follower.open(StreamId(9), &own.log, false, at + pause - Duration::from_millis(1)), None);
+        at += pause;
+    }
 }

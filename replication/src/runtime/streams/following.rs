@@ -26,6 +26,8 @@ const LANE_CREDIT_BYTES: usize = 64 << 20;
 /// What a leader may send ahead on one stream, at most and at least.
 const STREAM_CREDIT_BYTES_MAX: usize = 1 << 20;
 const STREAM_CREDIT_BYTES_MIN: usize = 64 << 10;
+/// What is shorter is copied out of the buffer that it was read into, which is 64 KiB at least.
+const KEPT_BYTES_MIN: usize = 128 << 10;
 /// Bytes of one journal entry made of what a leader pushed, unless its first batch is larger.
 const ENTRY_BYTES_MAX: usize = 256 << 10;
 
@@ -100,8 +102,10 @@ impl Lane {
     fn append_pushed(self: &Rc<Self>, partition: &Rc<Partition>, following: &Following, mut batches: Bytes) {
         let (wall, mono) = (self.node().clock.wall(), self.node().clock.mono());
         let entry_bytes_max = self.node().settings.entry_bytes_max;
+        let push_bytes = batches.len();
         while !batches.is_empty() {
             let part = batches.split_to(part_len(&batches, ENTRY_BYTES_MAX.min(entry_bytes_max as usize)));
+            let part = kept_alone(part, push_bytes);
             let bytes = u32::try_from(part.len()).expect("a frame is shorter than 4 GiB");
             let ticket = self.next_ticket(partition.directory());
             let mut replica = partition.replica_mut();
@@ -184,7 +188,15 @@ impl Lane {
         let rebuilt = match rebuilt {
             Ok(Ok(rebuilt)) => rebuilt,
             // The next open asks for it again.
-            Ok(Err(fault)) => return tracing::error!(partition = %partition.id(), "cannot cut at {to}: {fault}"),
+            Ok(Err(fault)) => {
+                tracing::error!(partition = %partition.id(), "cannot cut at {to}: {fault}");
+                let now = self.node().clock.mono();
+                if let Some(follower) = &mut partition.replica_mut().follower {
+                    follower.on_cut_failed(now);
+                }
+                self.survey_at(&partition, &fault).await;
+                return;
+            }
             Err(_) => return,
         };
         let ticket = self.next_ticket(&directory);
@@ -213,20 +225,22 @@ impl Lane {
         }
         let streams = self.streams();
         let now = self.node().clock.mono();
+        let has_no_room = has_no_room(partition);
         let mut replica = partition.replica_mut();
         let Replica { follower: Some(follower), log, port, .. } = &mut *replica else { return };
         let Some(to_leader) = streams.port_to(follower.following().leader) else { return };
-        if let Some(open) = follower.open(StreamId(streams.next_stream()), log, now) {
+        if let Some(open) = follower.open(StreamId(streams.next_stream()), log, has_no_room, now) {
             to_leader.answer(open);
+            if follower.owes_credit() {
+                streams.withhold(partition.id());
+            }
             *port = Some(to_leader);
         }
     }
 
     /// What one partition has for its leader.
     pub(super) fn say(self: &Rc<Self>, partition: &Rc<Partition>, port: &Rc<Port>, out: &mut Gathered) {
-        let directory = partition.directory();
-        let has_no_room =
-            directory.is_under_pressure() || directory.is_stuck() || !directory.admits(partition.is_internal());
+        let has_no_room = has_no_room(partition);
         let mut replica = partition.replica_mut();
         let Replica { follower: Some(follower), log, port: own, .. } = &mut *replica else { return };
         if own.as_ref().is_none_or(|own| !Rc::ptr_eq(own, port)) {
@@ -235,7 +249,7 @@ impl Lane {
         for message in follower.say(log, has_no_room) {
             out.add(&message);
         }
-        if has_no_room {
+        if follower.owes_credit() {
             self.streams().withhold(partition.id());
         }
     }
@@ -264,6 +278,21 @@ impl Lane {
     }
 }
 
+/// Whether the directory takes no more records for now.
+fn has_no_room(partition: &Partition) -> bool {
+    let directory = partition.directory();
+    directory.is_under_pressure() || directory.is_stuck() || !directory.admits(partition.is_internal())
+}
+
+/// A part of a push in memory that is not kept by much else: a log holds it for as long as it is in its tail, and
+/// counts its own bytes only.
+fn kept_alone(part: Bytes, push_bytes: usize) -> Bytes {
+    match part.len() < KEPT_BYTES_MIN || part.len() < push_bytes / 2 {
+        true => Bytes::copy_from_slice(&part),
+        false => part,
+    }
+}
+
 /// Bytes of the whole batches at the front, at most so many unless the first is larger.
 fn part_len(batches: &[u8], bytes_max: usize) -> usize {
     if batches.len() <= bytes_max {
@@ -289,6 +318,17 @@ mod tests {
     use stonelog_protocol::batch::build::{BatchBuilder, NewRecord};
 
     use super::*;
+
+    #[test]
+    fn a_small_part_of_what_was_read_does_not_keep_the_rest_in_memory() {
+        let read = Bytes::from(vec![7; 4 * KEPT_BYTES_MIN]);
+        let is_apart = |part: &Bytes| !read.as_ptr_range().contains(&part.as_ptr());
+        let small = kept_alone(read.slice(100..400), 300);
+        assert!(small == read.slice(100..400) && is_apart(&small), "it came with other frames");
+        let of_many = kept_alone(read.slice(..KEPT_BYTES_MIN), read.len());
+        assert!(is_apart(&of_many), "the others leave the tail before it");
+        assert!(!is_apart(&kept_alone(read.clone(), read.len())), "what fills its buffer is not copied");
+    }
 
     #[test]
     fn pushed_batches_are_split_between_batches_only() {
