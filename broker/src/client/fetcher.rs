@@ -41,6 +41,8 @@ pub struct Fetched {
 #[derive(Debug, Default)]
 pub struct Fetcher {
     positions: BTreeMap<(String, i32), i64>,
+    /// What one leader answered after another had brought records: those were handed out first.
+    owed: Option<Error>,
 }
 
 impl Fetcher {
@@ -80,6 +82,31 @@ impl Fetcher {
     }
 
     async fn try_fetch(&mut self, cluster: &mut Cluster, wait: Duration) -> Result<Vec<Fetched>, Error> {
+        if let Some(error) = self.owed.take() {
+            return Err(error);
+        }
+        let mut fetched = Vec::new();
+        let asked = self.ask_leaders(cluster, wait, &mut fetched).await;
+        self.hand_out(asked, fetched)
+    }
+
+    /// Positions have moved past what is in `fetched`, so it is handed out also when a later answer was an error.
+    fn hand_out(&mut self, asked: Result<(), Error>, fetched: Vec<Fetched>) -> Result<Vec<Fetched>, Error> {
+        match asked {
+            Err(error) if fetched.is_empty() => Err(error),
+            asked => {
+                self.owed = asked.err();
+                Ok(fetched)
+            }
+        }
+    }
+
+    async fn ask_leaders(
+        &mut self,
+        cluster: &mut Cluster,
+        wait: Duration,
+        fetched: &mut Vec<Fetched>,
+    ) -> Result<(), Error> {
         let mut by_leader: BTreeMap<i32, Vec<(String, i32)>> = BTreeMap::new();
         for (topic, partition) in self.positions.keys() {
             let leader = cluster.leader(topic, *partition).await?;
@@ -87,7 +114,6 @@ impl Fetcher {
         }
         let leaders = by_leader.len().max(1) as u32;
         let wait_ms = (wait / leaders).min(cluster.settings().request_timeout / 2).as_millis() as i32;
-        let mut fetched = Vec::new();
         for (leader, partitions) in by_leader {
             let mut ids = BTreeMap::new();
             for (topic, _) in &partitions {
@@ -96,9 +122,9 @@ impl Fetcher {
             let ceiling = if ids.values().any(TopicId::is_zero) { BY_ID_SINCE - 1 } else { i16::MAX };
             let request = |version: i16| self.request(version, &partitions, &ids, wait_ms);
             let answer = cluster.call_broker(leader, ceiling, request).await?;
-            self.take(answer, &ids, &mut fetched)?;
+            self.take(answer, &ids, fetched)?;
         }
-        Ok(fetched)
+        Ok(())
     }
 
     fn request(
@@ -167,5 +193,38 @@ impl Fetcher {
             log_start_offset: data.log_start_offset,
             records: decoded.records,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stonelog_protocol::ErrorCode;
+    use stonelog_protocol::Timestamp;
+    use stonelog_protocol::batch::{BatchBuilder, NewRecord};
+    use stonelog_protocol::messages::fetch_response::FetchableTopicResponse;
+
+    use super::*;
+
+    #[test]
+    fn records_that_came_before_an_error_are_handed_out_and_the_error_after_them() {
+        let mut fetcher = Fetcher::new();
+        fetcher.seek("t", 0, 0);
+        fetcher.seek("t", 1, 0);
+        let mut batch = BatchBuilder::new();
+        batch.push(NewRecord::new(Timestamp(1), None, Some(b"v")));
+        let batch = batch.build().unwrap();
+        let whole = PartitionData::default().with_partition_index(0).with_records(Some(batch.into()));
+        let moved =
+            PartitionData::default().with_partition_index(1).with_error_code(ErrorCode::NotLeaderOrFollower.code());
+        let topic = FetchableTopicResponse::default().with_topic(topic_name("t")).with_partitions(vec![whole, moved]);
+        let mut fetched = Vec::new();
+        let answer = FetchResponse::default().with_responses(vec![topic]);
+        let taken = fetcher.take(answer, &BTreeMap::new(), &mut fetched);
+        let handed_out = fetcher.hand_out(taken, fetched).unwrap();
+        assert_eq!(handed_out[0].records.len(), 1);
+        assert_eq!(fetcher.positions()[&("t".to_owned(), 0)], 1);
+        assert_eq!(fetcher.owed.as_ref().and_then(Error::code), Some(ErrorCode::NotLeaderOrFollower));
+        let owed = fetcher.owed.take().unwrap();
+        assert!(fetcher.hand_out(Err(owed), Vec::new()).is_err(), "without records it is told at once");
     }
 }
