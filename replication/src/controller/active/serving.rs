@@ -20,6 +20,7 @@ use crate::quorum::ENTRY_BYTES_MAX;
 use crate::quorum::node::{ProposeError, QuorumNode, StartError};
 use crate::quorum::publisher::Publisher;
 use crate::quorum::type_config::Outcome;
+use crate::settings::CLUSTER_KEYS;
 
 /// Requests decided into one entry.
 const REQUESTS_PER_BATCH_MAX: usize = 256;
@@ -82,7 +83,7 @@ impl Active {
                 return Ok(());
             }
             match self.propose(&image, records).await {
-                Ok((_, Outcome::Applied)) => {}
+                Ok((_, Outcome::Applied)) => say_defaults(&image, &self.publisher.image()),
                 Ok((_, outcome)) => return Err(StartError::Refused(format!("defaults were not applied: {outcome:?}"))),
                 Err(error) => return Err(StartError::Refused(error.to_string())),
             }
@@ -236,6 +237,24 @@ impl Waiting<'_> {
             if let Some(admitted) = (self.admit)(next) {
                 return Some(admitted);
             }
+        }
+    }
+}
+
+/// Whoever owns topics is told when what an acknowledgement means changes with the active controller's configuration.
+fn say_defaults(before: &MetadataImage, now: &MetadataImage) {
+    if before.topics().next().is_none() {
+        return;
+    }
+    for key in CLUSTER_KEYS {
+        let (was, is) = (before.recorded_config().get(key), now.recorded_config().get(key));
+        if was != is {
+            let or_default = |value: Option<&String>| value.map_or("the default", String::as_str).to_owned();
+            tracing::warn!(
+                "{key} was {} and is {} now, by the configuration of this controller, on every topic that does not set it",
+                or_default(was),
+                or_default(is)
+            );
         }
     }
 }
