@@ -29,7 +29,7 @@ pub(super) fn print(broker: &Broker, report: &StartReport, endpoints: &[Endpoint
             endpoint.listener, endpoint.port, endpoint.host, endpoint.port
         )?;
     }
-    for (directory, found) in node.directories.iter().zip(&report.directories) {
+    for directory in &node.directories {
         let fsync = match measure_fsync(directory) {
             Ok(fsync) => format!("fsync {:.2} ms", fsync.as_secs_f64() * 1000.0),
             Err(error) => format!("fsync not measured: {error}"),
@@ -39,7 +39,7 @@ pub(super) fn print(broker: &Broker, report: &StartReport, endpoints: &[Endpoint
             Err(error) => (format!("unknown file system ({error})"), false),
         };
         let path = directory.path.display();
-        writeln!(out, "data      {path} ({kind}, {fsync}, journal flush {})", found.journal_priority)?;
+        writeln!(out, "data      {path} ({kind}, {fsync})")?;
         if volatile {
             writeln!(
                 out,

@@ -21,7 +21,6 @@ use stonelog_storage::log::CommitSpan;
 use tokio::sync::Notify;
 
 use super::abort::AbortOnPanic;
-use super::priority::{self, Granted};
 use super::space::Space;
 
 /// After this long without entries an empty commit names the last one durable (rule 6), so that a later failure of its
@@ -156,13 +155,13 @@ struct Commit {
     tickets: Vec<(usize, u64)>,
 }
 
-/// The journal's threads.
+/// The journal's threads. They are ordinary ones: they then find what a whole turn of the lanes has queued or written, and
+/// commits are fewer and larger (decision 0012).
 pub struct JournalThreads {
     shared: Arc<Shared>,
     writer: JoinHandle<()>,
     flusher: JoinHandle<()>,
     keeper: JoinHandle<()>,
-    granted: Granted,
 }
 
 impl JournalThreads {
@@ -182,7 +181,6 @@ impl JournalThreads {
                 shared.keep_spares();
             })?
         };
-        let (granted_sender, granted) = std::sync::mpsc::channel();
         let writer_thread = {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name("journal-write".into()).spawn(move || {
@@ -194,19 +192,11 @@ impl JournalThreads {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name("journal-flush".into()).spawn(move || {
                 let _guard = AbortOnPanic { what: "the journal's flusher" };
-                let _ = granted_sender.send(priority::raise_current_thread());
                 shared.flush_commits(&flusher);
             })?
         };
-        let granted = granted.recv().unwrap_or(Granted::Normal);
         let queue = JournalQueue { shared: Arc::clone(&shared) };
-        Ok((JournalThreads { shared, writer: writer_thread, flusher: flusher_thread, keeper, granted }, queue))
-    }
-
-    /// The scheduling class the flusher was granted. The writer stays an ordinary thread: it then finds what a whole turn
-    /// of the lanes has queued, and commits are fewer and larger (decision 0006).
-    pub fn granted(&self) -> Granted {
-        self.granted
+        Ok((JournalThreads { shared, writer: writer_thread, flusher: flusher_thread, keeper }, queue))
     }
 
     /// Writes and flushes what is queued, then ends the threads. Fails when the journal has, also before: what is

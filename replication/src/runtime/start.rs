@@ -31,7 +31,6 @@ use super::journal::{JournalThreads, LaneSignal};
 use super::lanes::{LaneThreads, Lanes, spawn_vital};
 use super::node::{Node, NodeParts, NodeSettings};
 use super::pool::Pool;
-use super::priority::Granted;
 use super::scrubber::Scrubber;
 use super::space::{self, Space};
 use super::streams::{self, StreamsOptions};
@@ -199,8 +198,6 @@ pub struct DirectoryReport {
     pub holes: Vec<(TopicPartition, Hole)>,
     /// Replicas that may lack something that no hole names: at most [`HOLES_TOLD_MAX`].
     pub lost: Vec<(TopicPartition, Loss)>,
-    /// The scheduling class of its journal's flusher.
-    pub journal_priority: Granted,
 }
 
 /// Holes and losses told one by one for each directory.
@@ -281,7 +278,6 @@ async fn start_with(mut options: StartOptions, kept: Option<MetadataHandle>) -> 
             path: open.log_dir.path().to_owned(),
             id: open.meta.directory_id,
             replayed: recovered.entries_count,
-            journal_priority: threads.granted(),
             journal_end: recovered.journal_end.clone(),
             is_old_copy: registered.directories[place].is_old_copy,
             verdicts: Verdicts::count(&recovered.logs),
