@@ -29,7 +29,8 @@ pub enum OnDisk {
     Log {
         /// Whose it is.
         cluster: ClusterId,
-        /// The members that it names: voters, and those to be.
+        /// The members that it names: voters, and those to be. None while it holds a vote alone: that is no verdict
+        /// about this node, and the others are asked.
         members: Vec<Member>,
     },
     /// This directory has voted, and its log is gone: it must not vote again under the same id.
@@ -191,8 +192,8 @@ impl Bootstrap {
     fn decide(&self) -> Result<Step, BootstrapError> {
         let formatted = match &self.disk {
             OnDisk::LogLost(cluster) => return Err(BootstrapError::LogLost(cluster.clone())),
-            OnDisk::Log { cluster, members } => return Ok(self.enter(cluster, members)),
-            OnDisk::Formatted(cluster) | OnDisk::Joined(cluster) => Some(cluster),
+            OnDisk::Log { cluster, members } if !members.is_empty() => return Ok(self.enter(cluster, members)),
+            OnDisk::Formatted(cluster) | OnDisk::Joined(cluster) | OnDisk::Log { cluster, .. } => Some(cluster),
             OnDisk::Empty => None,
         };
         if let Some((cluster, members)) = self.found(formatted)? {
@@ -200,7 +201,9 @@ impl Bootstrap {
             return Ok(if is_known { self.enter(&cluster, &members) } else { Step::Ask(Waiting::ForMembers(cluster)) });
         }
         match &self.disk {
-            OnDisk::Joined(cluster) => Ok(Step::Ask(Waiting::ForMembers(cluster.clone()))),
+            OnDisk::Joined(cluster) | OnDisk::Log { cluster, .. } => {
+                Ok(Step::Ask(Waiting::ForMembers(cluster.clone())))
+            }
             _ => self.form(formatted),
         }
     }
@@ -445,6 +448,22 @@ mod tests {
         assert_eq!(after(on(2, 2, log(founders())), vec![]), Ok(Step::Vote(cluster("c"))));
         assert_eq!(after(on(2, 5, log(founders())), vec![]), Ok(Step::Observe(cluster("c"))));
         assert_eq!(after(on(2, 2, log(vec![member(1, 1)])), vec![]), Ok(Step::Observe(cluster("c"))));
+    }
+
+    #[test]
+    fn founder_that_stopped_between_its_first_vote_and_its_first_entry_votes_again() {
+        let log = |id| OnDisk::Log { cluster: cluster(id), members: vec![] };
+        let waits = Ok(Step::Ask(Waiting::ForMembers(cluster("c"))));
+        let votes = Ok(Step::Vote(cluster("c")));
+        assert_eq!(after(on(2, 2, log("c")), vec![]), waits);
+        // It has promised something in a cluster: it forms no other.
+        assert_eq!(after(on(1, 1, log("c")), vec![empty(2, 2), empty(3, 3)]), waits);
+        assert_eq!(after(on(2, 2, log("c")), vec![belongs(3, "c", vec![]), belongs(1, "c", founders())]), votes);
+        // Under another directory it is another voter.
+        let observes = Ok(Step::Observe(cluster("c")));
+        assert_eq!(after(on(2, 9, log("c")), vec![belongs(1, "c", founders())]), observes);
+        let other = after(on(2, 2, log("d")), vec![belongs(1, "c", founders())]);
+        assert!(matches!(other, Err(BootstrapError::OtherCluster { .. })), "{other:?}");
     }
 
     #[test]

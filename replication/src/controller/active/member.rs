@@ -373,6 +373,12 @@ impl Seeker {
         let (news_sender, news) = mpsc::unbounded_channel();
         let opened = self.node.take();
         let part = if let Step::Observe(_) = step {
+            if options.cluster.voters.iter().any(|voter| voter.node == node_id) {
+                tracing::warn!(
+                    "node {node_id} is listed as a voter, and the quorum's members do not name it with directory \
+                     {directory}: it follows without voting, and the quorum stands fewer failures until it votes"
+                );
+            }
             if let Some(node) = opened {
                 node.stop().await;
             }

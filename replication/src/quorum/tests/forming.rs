@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
+use stonelog_protocol::peer::frame::{Frame, Kind};
 use stonelog_protocol::peer::probe::{ListedVoter, Member};
-use stonelog_protocol::peer::proof::Identity;
+use stonelog_protocol::peer::proof::{Identity, Purpose};
+use stonelog_protocol::peer::raft;
 use stonelog_protocol::{BrokerId, ClusterId, DirectoryId, Uuid};
 use stonelog_storage::disk::{Disk, RealDisk};
 use tempfile::TempDir;
@@ -16,8 +20,9 @@ use tokio::task::JoinSet;
 use super::cluster::{PATIENCE, block_on, until};
 use crate::quorum::bootstrap::{Bootstrap, OnDisk, Step};
 use crate::quorum::form::find_cluster;
+use crate::quorum::link::{LinkError, PeerDialer, PeerLink, PeerSession, Served, Target};
+use crate::quorum::log_store;
 use crate::quorum::node::{QuorumNode, QuorumOptions, REQUEST_WITHIN_DEFAULT};
-use crate::quorum::publisher::Publisher;
 use crate::quorum::services::NodeServices;
 use crate::quorum::type_config::Voter;
 use crate::runtime::peers::{TcpDialer, serve};
@@ -45,8 +50,24 @@ enum Until {
     Formatted,
 }
 
+fn options(id: i32, disk: &Kept, port: u16) -> QuorumOptions {
+    QuorumOptions {
+        disk: Arc::new(RealDisk) as Arc<dyn Disk>,
+        directory: disk.path.join("metadata"),
+        node_id: BrokerId(id),
+        voter: Voter { directory: disk.directory.0, host: "127.0.0.1".to_owned(), port },
+        request_within: REQUEST_WITHIN_DEFAULT,
+    }
+}
+
 /// Starts a node as its step says, on what its disk says.
-async fn boot(id: i32, disk: &mut Kept, listed: &[ListedVoter], until: Until) -> Booted {
+async fn boot(id: i32, kept: &mut Kept, listed: &[ListedVoter], until: Until) -> Booted {
+    let booted = boot_on(id, kept, listed, until).await;
+    kept.cluster = Some(booted.cluster.clone());
+    booted
+}
+
+async fn boot_on(id: i32, disk: &Kept, listed: &[ListedVoter], until: Until) -> Booted {
     let own = &listed.iter().find(|voter| voter.node.0 == id);
     let port = own.map_or(0, |own| own.port);
     let identity = Identity { node: BrokerId(id), directory: disk.directory, cluster: disk.cluster.clone() };
@@ -57,7 +78,16 @@ async fn boot(id: i32, disk: &mut Kept, listed: &[ListedVoter], until: Until) ->
     let mut accepting = JoinSet::new();
     accepting.spawn(serve(listener, None, services.clone()));
 
-    let on_disk = disk.cluster.clone().map_or(OnDisk::Empty, OnDisk::Formatted);
+    let start =
+        async || QuorumNode::start_voter(options(id, disk, port), Arc::default(), dialer.clone()).await.unwrap();
+    let mut opened = None;
+    let mut on_disk = disk.cluster.clone().map_or(OnDisk::Empty, OnDisk::Formatted);
+    if log_store::exists(&RealDisk, &disk.path.join("metadata")).unwrap() {
+        let node = start().await;
+        assert!(node.is_initialized().await.unwrap());
+        on_disk = OnDisk::Log { cluster: disk.cluster.clone().unwrap(), members: node.members().await.unwrap() };
+        opened = Some(node);
+    }
     let bootstrap = Bootstrap::new(BrokerId(id), disk.directory, listed.to_vec(), on_disk);
     let finding = find_cluster(bootstrap, &dialer, &services, |_| ());
     let step = tokio::time::timeout(PATIENCE, finding).await.expect("a cluster is found").unwrap();
@@ -66,7 +96,6 @@ async fn boot(id: i32, disk: &mut Kept, listed: &[ListedVoter], until: Until) ->
         Step::Vote(cluster) | Step::Observe(cluster) => cluster.clone(),
         Step::Ask(_) => unreachable!("it is found"),
     };
-    disk.cluster = Some(cluster.clone());
     let mut booted = Booted { node: None, step, cluster: cluster.clone(), accepting };
     if until == Until::Formatted || matches!(booted.step, Step::Observe(_)) {
         return booted;
@@ -74,14 +103,10 @@ async fn boot(id: i32, disk: &mut Kept, listed: &[ListedVoter], until: Until) ->
     let identity = Identity { cluster: Some(cluster), ..identity };
     known.send_replace(identity.clone());
     services.set_identity(identity);
-    let options = QuorumOptions {
-        disk: Arc::new(RealDisk) as Arc<dyn Disk>,
-        directory: disk.path.join("metadata"),
-        node_id: BrokerId(id),
-        voter: Voter { directory: disk.directory.0, host: "127.0.0.1".to_owned(), port },
-        request_within: REQUEST_WITHIN_DEFAULT,
+    let node = match opened {
+        Some(node) => node,
+        None => start().await,
     };
-    let node = QuorumNode::start_voter(options, Arc::new(Publisher::default()), dialer).await.unwrap();
     let node = Arc::new(node);
     services.serve_quorum(&node);
     if let Step::Initialize { members, .. } = &booted.step {
@@ -172,6 +197,72 @@ fn initializer_that_stops_half_way_forms_the_same_cluster_later() {
             stop(booted).await;
         }
     });
+}
+
+/// Two of three have promised their first vote, and all stop before the first entry has reached them.
+#[test]
+fn founders_that_voted_and_stopped_before_their_first_entry_vote_again() {
+    block_on(async {
+        let Fresh { disks, listed, _dirs } = fresh().await;
+        let [mut one, mut two, mut three] = <[Kept; 3]>::try_from(disks).ok().unwrap();
+        let id = ClusterId("c".into());
+        for (node, kept) in [(2, &mut two), (3, &mut three)] {
+            kept.cluster = Some(id.clone());
+            let voting = QuorumNode::start_voter(options(node, kept, 0), Arc::default(), Unreachable).await.unwrap();
+            let vote = raft::Vote { term: 1, candidate: BrokerId(1), is_committed: false };
+            let body = raft::VoteRequest { vote, last: None, is_transfer: false }.encode();
+            let request = Frame { kind: Kind::Vote, exchange: 1, body };
+            let Served::Answer(_, answer) = voting.session(BrokerId(1)).serve(request).await else {
+                panic!("no answer")
+            };
+            assert!(raft::VoteAnswer::decode(answer).unwrap().is_granted);
+            voting.stop().await;
+        }
+        one.cluster = Some(id.clone());
+        let initializing = QuorumNode::start_voter(options(1, &one, 0), Arc::default(), Unreachable).await.unwrap();
+        let founders = [&one, &two, &three].into_iter().zip(&listed);
+        let founders: Vec<_> =
+            founders.map(|(kept, voter)| Member { voter: voter.clone(), directory: kept.directory }).collect();
+        initializing.initialize(&founders).await.unwrap();
+        initializing.stop().await;
+        let (a, b, c) = tokio::join!(
+            boot(1, &mut one, &listed, Until::Running),
+            boot(2, &mut two, &listed, Until::Running),
+            boot(3, &mut three, &listed, Until::Running),
+        );
+        for booted in [&a, &b, &c] {
+            assert_eq!(booted.step, Step::Vote(id.clone()));
+        }
+        // Once the first entry is on both, one can go: they are voters.
+        leads(&[&a, &b, &c]).await;
+        for booted in [&b, &c] {
+            let node = booted.node.as_ref().unwrap();
+            until(|| node.has_applied_term().then_some(())).await;
+        }
+        stop(a).await;
+        leads(&[&b, &c]).await;
+        for booted in [b, c] {
+            stop(booted).await;
+        }
+    });
+}
+
+/// Nobody is reached.
+#[derive(Clone)]
+struct Unreachable;
+
+impl PeerDialer for Unreachable {
+    type Link = Unreachable;
+
+    fn link(&self, _target: Target, _purpose: Purpose) -> Unreachable {
+        Unreachable
+    }
+}
+
+impl PeerLink for Unreachable {
+    async fn exchange(&mut self, _kind: Kind, _body: Bytes, _within: Duration) -> Result<Frame, LinkError> {
+        Err(LinkError::Unreachable("nobody is".to_owned()))
+    }
 }
 
 #[test]
