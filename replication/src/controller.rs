@@ -34,10 +34,12 @@ mod topics;
 mod waiting;
 pub mod wire;
 
+use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::{ClusterId, Timestamp, TopicId};
 
 use crate::metadata::{ApplyError, MetadataImage, MetadataRecord};
 
+pub use crate::quorum::standing::{QuorumFacts, ReplicaFacts};
 pub use activation::{Activation, activation_records};
 pub use active::{ControllerError, MetadataHandle, MetadataOptions, member, start};
 pub use elections::PREFERRED_ELECTIONS_MAX;
@@ -161,6 +163,9 @@ pub fn decide(image: &MetadataImage, request: &ControllerRequest, inputs: &Input
         ControllerRequest::AlterReassignments(request) => reassignments::decide_alter(image, request, inputs),
         ControllerRequest::AssignReplicas(request) => directories::decide_assign(image, request, inputs),
         ControllerRequest::RaiseInternalTopics => reassignments::decide_raise_internal(image, inputs),
+        ControllerRequest::DescribeQuorum => {
+            Err(Reject::new(ErrorCode::InvalidRequest, "the quorum's member describes it, no image does"))
+        }
     }
 }
 

@@ -37,6 +37,19 @@ fn three_empty_nodes_form_a_cluster_and_each_of_them_creates_topics() {
 }
 
 #[test]
+fn any_node_describes_the_quorum_as_its_leader_knows_it() {
+    let mut cluster = Cluster::formed();
+    let state = cluster.settled();
+    for id in ALL {
+        let all_current = |quorum: &processes::Quorum| quorum.voters.values().all(|(_, is_current)| *is_current);
+        let quorum = cluster.node(id).until_quorum(all_current);
+        assert_eq!(quorum.leader, state.controller);
+        assert_eq!(quorum.voters.keys().copied().collect::<Vec<_>>(), ALL);
+        assert!(quorum.observers.is_empty(), "{quorum:?}");
+    }
+}
+
+#[test]
 fn killed_controller_is_followed_by_another_that_fences_it_until_it_is_back() {
     let mut cluster = Cluster::formed();
     let before = cluster.settled();
@@ -102,6 +115,11 @@ fn wiped_voter_joins_as_a_broker_and_one_that_lost_its_metadata_log_is_refused()
     cluster.node(id).hear("ready");
     let after = cluster.settled();
     assert_eq!(after.cluster, before.cluster);
+    // The leader knows who votes, and who follows without.
+    let described =
+        cluster.node(id).until_quorum(|quorum| quorum.observers.get(&id).is_some_and(|(_, current)| *current));
+    assert_eq!(described.leader, after.controller);
+    assert!(described.voters.len() == 3 && described.voters[&id].0 != described.observers[&id].0, "{described:?}");
     // It follows without voting, and has the controller create what it is asked for.
     cluster.node(id).tell("create from-the-wiped");
     assert_eq!(cluster.node(id).hear("created"), "3");

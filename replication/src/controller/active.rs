@@ -28,6 +28,7 @@ use crate::metadata::MetadataImage;
 use crate::quorum::die;
 use crate::quorum::node::{QuorumNode, QuorumOptions, REQUEST_WITHIN_DEFAULT, StartError};
 use crate::quorum::publisher::{Published, Publisher};
+use crate::quorum::standing::QuorumFacts;
 use crate::quorum::type_config::Voter;
 use crate::runtime::clock::Clock;
 use asking::Elsewhere;
@@ -171,6 +172,14 @@ impl MetadataHandle {
         let submission = Submission { request, answer, elsewhere: self.elsewhere.clone() };
         self.requests.send(submission).await.map_err(|_| ControllerError::Stopped)?;
         answered.await.map_err(|_| ControllerError::Stopped)?
+    }
+
+    /// The quorum as its leader knows it, asked of wherever that is.
+    pub async fn describe_quorum(&self) -> Result<QuorumFacts, ControllerError> {
+        match self.submit(ControllerRequest::DescribeQuorum).await? {
+            ControllerResponse::DescribeQuorum(facts) => Ok(facts),
+            _ => Err(ControllerError::Unknown),
+        }
     }
 
     /// Ends the metadata plane and waits for its thread. Requests that were not proposed yet are answered

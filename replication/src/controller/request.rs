@@ -50,6 +50,8 @@ pub enum ControllerRequest {
     AssignReplicas(AssignReplicas),
     /// A broker is up: internal topics with one replica may get three. Asked by the controller itself.
     RaiseInternalTopics,
+    /// DescribeQuorum: what the active controller's member of the quorum knows of the others.
+    DescribeQuorum,
 }
 
 impl ControllerRequest {

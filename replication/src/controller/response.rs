@@ -10,6 +10,7 @@ use crate::metadata::ConfigResource;
 use crate::metadata::ConfigValues;
 use crate::metadata::record::LossAccepted;
 use crate::metadata::topic::RecoveryState;
+use crate::quorum::standing::QuorumFacts;
 
 /// Any answer; the variant is that of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub enum ControllerResponse {
     AssignReplicas(Vec<AssignedReplica>),
     /// The topics that are getting more replicas.
     RaiseInternalTopics(Vec<String>),
+    /// The quorum.
+    DescribeQuorum(QuorumFacts),
 }
 
 impl ControllerResponse {

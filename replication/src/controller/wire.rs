@@ -85,6 +85,7 @@ kinds! {
     15 AlterReassignments
     16 AssignReplicas
     17 RaiseInternalTopics
+    18 DescribeQuorum
 }
 
 /// A request that was granted.
@@ -200,7 +201,8 @@ pub fn may_ask(from: BrokerId, request: &ControllerRequest) -> bool {
         | ControllerRequest::AlterConfigs(_)
         | ControllerRequest::ElectLeaders(_)
         | ControllerRequest::AcceptLoss(_)
-        | ControllerRequest::AlterReassignments(_) => true,
+        | ControllerRequest::AlterReassignments(_)
+        | ControllerRequest::DescribeQuorum => true,
         ControllerRequest::FenceBroker(_)
         | ControllerRequest::BalanceLeaders
         | ControllerRequest::RaiseInternalTopics => false,
@@ -220,7 +222,8 @@ pub fn may_repeat(request: &ControllerRequest) -> bool {
         | ControllerRequest::AssignReplicas(_)
         | ControllerRequest::FenceBroker(_)
         | ControllerRequest::BalanceLeaders
-        | ControllerRequest::RaiseInternalTopics => true,
+        | ControllerRequest::RaiseInternalTopics
+        | ControllerRequest::DescribeQuorum => true,
         ControllerRequest::CreateTopics(request) => request.validate_only,
         ControllerRequest::CreatePartitions(request) => request.validate_only,
         ControllerRequest::IncrementalAlterConfigs(request) => request.validate_only,

@@ -8,6 +8,7 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use stonelog_protocol::peer::feed::{Content, Pull, Pulled};
 use stonelog_protocol::peer::frame::{Frame, Kind};
 use stonelog_protocol::peer::raft::{self, CHUNK_BYTES_MAX};
+use stonelog_protocol::{BrokerId, DirectoryId};
 
 use super::codec::fitting_entries;
 use super::link::{PeerSession, Served, Serving};
@@ -19,6 +20,8 @@ use super::wire::{id_in, id_out};
 /// One observer's connection.
 pub(super) struct FeedSession {
     node: Weak<QuorumNode>,
+    /// Who has proved to be at the other end.
+    from: (BrokerId, DirectoryId),
     /// The snapshot that the observer is taking, so that all its pieces are of one.
     snapshot: Option<(LogId, Bytes)>,
 }
@@ -41,13 +44,15 @@ impl PeerSession for FeedSession {
 }
 
 impl FeedSession {
-    pub(super) fn new(node: &std::sync::Arc<QuorumNode>) -> FeedSession {
-        FeedSession { node: std::sync::Arc::downgrade(node), snapshot: None }
+    pub(super) fn new(node: &std::sync::Arc<QuorumNode>, from: (BrokerId, DirectoryId)) -> FeedSession {
+        FeedSession { node: std::sync::Arc::downgrade(node), from, snapshot: None }
     }
 
     async fn answer(&mut self, pull: Pull) -> Result<Pulled, String> {
         let node = self.node.upgrade().ok_or("this node is stopping")?;
         let after = pull.applied.map(id_in);
+        let end = |id: Option<LogId>| id.map_or(0, |id| id.index + 1);
+        node.on_pull(self.from.0, self.from.1, end(after), end(node.applied()));
         node.applied_beyond(after, Duration::from_millis(u64::from(pull.wait_ms))).await;
         let applied = node.applied();
         let content = match applied {

@@ -15,12 +15,14 @@ use openraft::{Config, Raft, SnapshotPolicy};
 use stonelog_protocol::BrokerId;
 use stonelog_storage::Fault;
 use stonelog_storage::disk::Disk;
+use tokio::time::Instant;
 
 use super::alone::NoPeers;
 use super::journal_thread::{ENTRY_BYTES_MAX, die};
 use super::log_store::{LogStore, LogThread};
 use super::publisher::Publisher;
 use super::snapshot_store::SnapshotStore;
+use super::standing::Standing;
 use super::state_machine::StateMachine;
 use super::type_config::{Outcome, Proposal, TypeConfig, Voter};
 use super::wire;
@@ -120,6 +122,10 @@ pub struct QuorumNode {
     pub(super) node_id: u64,
     stale_batches: Arc<AtomicU64>,
     bytes_since_snapshot: AtomicU64,
+    /// How far the others have come.
+    pub(super) standing: Mutex<Standing>,
+    /// What times in it are since.
+    pub(super) opened: Instant,
 }
 
 impl QuorumNode {
@@ -155,7 +161,8 @@ impl QuorumNode {
             }
         };
         let (thread, bytes_since_snapshot) = (Mutex::new(Some(thread)), AtomicU64::new(0));
-        Ok(QuorumNode { raft, store, thread, node_id, stale_batches, bytes_since_snapshot })
+        let (standing, opened) = (Mutex::default(), Instant::now());
+        Ok(QuorumNode { raft, store, thread, node_id, stale_batches, bytes_since_snapshot, standing, opened })
     }
 
     async fn become_leader(&self, options: &QuorumOptions) -> Result<(), StartError> {

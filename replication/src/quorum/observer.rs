@@ -1,4 +1,5 @@
-//! A node that follows the metadata without voting: pulls from any voter, applies with the same code, publishes.
+//! A node that follows the metadata without voting: pulls from the leader, or from any voter while it cannot reach that,
+//! applies with the same code, publishes.
 //!
 //! What it keeps on disk is a cache: the newest snapshot it was given, so that the next start is quick.
 
@@ -14,6 +15,7 @@ use stonelog_protocol::peer::proof::Purpose;
 use stonelog_protocol::{BrokerId, Uuid};
 use stonelog_storage::Fault;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::feed_position::{Advance, FeedPosition};
 use super::link::{LinkError, PeerDialer, PeerLink, Target};
@@ -30,6 +32,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Before another voter is asked.
 const ELSEWHERE_AFTER: Duration = Duration::from_millis(50);
 
+/// How long a leader that could not be followed is left alone, while another voter is followed.
+const LEADER_AGAIN_AFTER: Duration = Duration::from_secs(5);
+
 /// A node that does not vote.
 pub struct Observer<D: PeerDialer> {
     dialer: D,
@@ -39,6 +44,8 @@ pub struct Observer<D: PeerDialer> {
     /// Where voters are by configuration; those of the membership come on top once it is known.
     listed: BTreeMap<BrokerId, (String, u16)>,
     leading: watch::Sender<Option<Leading>>,
+    /// When a leader could not be followed.
+    leader_failed: Option<Instant>,
 }
 
 impl<D: PeerDialer> Observer<D> {
@@ -65,7 +72,7 @@ impl<D: PeerDialer> Observer<D> {
         let (applied, _) = machine.applied_state().await.map_err(refused)?;
         let (leading, heard) = watch::channel(None);
         let position = FeedPosition::at(applied.map(id_out));
-        Ok((Observer { dialer, machine, publisher, position, listed, leading }, heard))
+        Ok((Observer { dialer, machine, publisher, position, listed, leading, leader_failed: None }, heard))
     }
 
     /// Follows for ever; returns only when what it was given cannot be applied, which ends the process: its image would
@@ -77,12 +84,17 @@ impl<D: PeerDialer> Observer<D> {
                 Ok(voters) => voters,
                 Err(error) => return error,
             };
-            if let Some(voter) = voters.get(turn % voters.len().max(1)) {
+            let wanted = self.wanted_leader();
+            let leader = voters.iter().find(|voter| Some(voter.node) == wanted);
+            if let Some(voter) = leader.or(voters.get(turn % voters.len().max(1))) {
                 let mut link = self.dialer.link(voter.clone(), Purpose::Feed);
                 fruitless += 1;
-                match self.follow(&mut link, &mut fruitless).await {
+                match self.follow(voter.node, &mut link, &mut fruitless).await {
                     Ok(why) => tracing::debug!(node = %voter.node, "the metadata feed moves on: {why}"),
                     Err(error) => return error,
+                }
+                if self.wanted_leader() == Some(voter.node) {
+                    self.leader_failed = Some(Instant::now());
                 }
             }
             turn += 1;
@@ -110,9 +122,20 @@ impl<D: PeerDialer> Observer<D> {
         Ok(voters.into_values().collect())
     }
 
+    /// The leader, if it is worth a try: it is to know who follows and how far.
+    fn wanted_leader(&self) -> Option<BrokerId> {
+        let is_left_alone = self.leader_failed.is_some_and(|at| at.elapsed() < LEADER_AGAIN_AFTER);
+        self.leading.borrow().filter(|_| !is_left_alone).map(|leading| leading.node)
+    }
+
     /// Follows one voter for as long as it leads on; the reason why it does not any more. An answer that helps makes
     /// `fruitless` zero.
-    async fn follow(&mut self, link: &mut impl PeerLink, fruitless: &mut usize) -> Result<String, StartError> {
+    async fn follow(
+        &mut self,
+        voter: BrokerId,
+        link: &mut impl PeerLink,
+        fruitless: &mut usize,
+    ) -> Result<String, StartError> {
         loop {
             let pull = self.position.pull(WAIT_MS);
             let within = Duration::from_millis(u64::from(WAIT_MS)) + ANSWER_WITHIN;
@@ -152,6 +175,9 @@ impl<D: PeerDialer> Observer<D> {
             }
             *fruitless = 0;
             self.lead(leader);
+            if self.wanted_leader().is_some_and(|wanted| wanted != voter) {
+                return Ok("another voter leads".to_owned());
+            }
         }
     }
 

@@ -65,8 +65,8 @@ impl NodeServices {
         let mut state = self.state();
         state.changes += 1;
         state.node = node.clone();
-        state.feed = Some(Arc::new(move |_| match feeding.upgrade() {
-            Some(node) => Box::new(FeedSession::new(&node)),
+        state.feed = Some(Arc::new(move |hello| match feeding.upgrade() {
+            Some(node) => Box::new(FeedSession::new(&node, (hello.from.node, hello.from.directory))),
             None => Box::new(Nothing),
         }));
         state.quorum = Some(Arc::new(move |hello| match node.upgrade() {

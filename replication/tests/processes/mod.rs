@@ -18,7 +18,7 @@ use stonelog_protocol::peer::probe::ListedVoter;
 use stonelog_protocol::{BrokerId, TopicPartition};
 use stonelog_replication::controller::duties::DutySettings;
 use stonelog_replication::controller::member::ClusterOptions;
-use stonelog_replication::controller::{ControllerRequest, ControllerResponse, CreateTopics, NewTopic};
+use stonelog_replication::controller::{ControllerRequest, ControllerResponse, CreateTopics, NewTopic, ReplicaFacts};
 use stonelog_replication::metadata::{Endpoint, SecurityProtocol};
 use stonelog_replication::runtime::clock::Clock;
 use stonelog_replication::runtime::start::{self, Random, StartOptions, Started};
@@ -69,6 +69,7 @@ pub(crate) fn node() {
                 command = commands.recv() => match command.as_deref() {
                     None => return,
                     Some("state") => say(&state(&started)),
+                    Some("quorum") => say(&quorum(&started).await),
                     Some("leave") => {
                         started.hand_over().await;
                         started.stop().unwrap();
@@ -145,6 +146,25 @@ fn state(started: &Started) -> String {
     let topics = image.topics().map(|topic| format!("{}:{}", topic.name, topic.partitions[0].replicas.len()));
     let topics = topics.collect::<Vec<_>>().join(",");
     format!("state {} {controller} {brokers} {topics}", started.report.cluster_id)
+}
+
+/// Who leads, who votes, who observes: `leader voters observers`, each node with its end and whether it was caught up.
+async fn quorum(started: &Started) -> String {
+    let facts = match started.metadata.describe_quorum().await {
+        Ok(facts) => facts,
+        Err(error) => return format!("quorum -1 {error}"),
+    };
+    let list = |replicas: &[ReplicaFacts]| {
+        let one = |replica: &ReplicaFacts| {
+            let (end, caught_up) = (replica.log_end.unwrap_or(0), replica.last_caught_up.is_some());
+            assert!(replica.last_fetch.is_some() || end == 0, "{replica:?}");
+            format!("{}:{}:{}:{caught_up}", replica.node, replica.directory, end >= facts.high_watermark)
+        };
+        let list: Vec<String> = replicas.iter().map(one).collect();
+        if list.is_empty() { "-".to_owned() } else { list.join(",") }
+    };
+    assert!(facts.epoch > 0 && facts.high_watermark > 0, "{facts:?}");
+    format!("quorum {} {} {}", facts.leader, list(&facts.voters), list(&facts.observers))
 }
 
 /// `topic partition` as this node knows it.
@@ -229,6 +249,14 @@ pub(crate) struct State {
     pub(crate) topics: BTreeMap<String, usize>,
 }
 
+/// The quorum as its leader describes it: each node's directory, and whether it has caught up.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Quorum {
+    pub(crate) leader: i32,
+    pub(crate) voters: BTreeMap<i32, (String, bool)>,
+    pub(crate) observers: BTreeMap<i32, (String, bool)>,
+}
+
 impl Process {
     pub(crate) fn start(id: i32, directory: &Path, port: u16, listed: &[(i32, u16)]) -> Process {
         Process::start_with(id, directory, port, listed, SESSION)
@@ -307,6 +335,40 @@ impl Process {
             }
             assert!(begun.elapsed() < PATIENCE, "it never comes to it: {state:?}");
             std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The quorum as its leader describes it through this node.
+    pub(crate) fn quorum(&mut self) -> Quorum {
+        self.tell("quorum");
+        let said = self.hear("quorum");
+        let words: Vec<&str> = said.split(' ').collect();
+        let list = |text: Option<&&str>| {
+            let all = text.copied().unwrap_or("-").split(',').filter(|item| *item != "-");
+            let one = |item: &str| {
+                let parts: Vec<&str> = item.split(':').collect();
+                let is_current = parts[2] == "true" && parts[3] == "true";
+                (parts[0].parse().unwrap(), (parts[1].to_owned(), is_current))
+            };
+            all.map(one).collect()
+        };
+        let leader = words[0].parse().unwrap();
+        if leader == -1 {
+            return Quorum { leader, voters: BTreeMap::new(), observers: BTreeMap::new() };
+        }
+        Quorum { leader, voters: list(words.get(1)), observers: list(words.get(2)) }
+    }
+
+    /// Asks again and again until the quorum is as wished.
+    pub(crate) fn until_quorum(&mut self, wish: impl Fn(&Quorum) -> bool) -> Quorum {
+        let begun = Clock.mono();
+        loop {
+            let quorum = self.quorum();
+            if wish(&quorum) {
+                return quorum;
+            }
+            assert!(begun.elapsed() < PATIENCE, "the quorum never comes to it: {quorum:?}");
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 

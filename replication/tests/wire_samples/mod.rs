@@ -294,6 +294,18 @@ pub(crate) fn request(kind: Kind, samples: &mut Samples) -> ControllerRequest {
             replicas: samples.list(|samples| (samples.partition(), samples.uuid())),
         }),
         Kind::RaiseInternalTopics => ControllerRequest::RaiseInternalTopics,
+        Kind::DescribeQuorum => ControllerRequest::DescribeQuorum,
+    }
+}
+
+fn replica_facts(samples: &mut Samples) -> ReplicaFacts {
+    ReplicaFacts {
+        node: samples.broker(),
+        directory: samples.uuid(),
+        endpoint: samples.option(|samples| (samples.text(), samples.number() as u16)),
+        log_end: samples.option(|samples| samples.number() as u64),
+        last_fetch: samples.option(|samples| Timestamp(samples.number())),
+        last_caught_up: samples.option(|samples| Timestamp(samples.number())),
     }
 }
 
@@ -385,5 +397,12 @@ pub(crate) fn response(kind: Kind, samples: &mut Samples) -> ControllerResponse 
             result: samples.result(|_| ()),
         })),
         Kind::RaiseInternalTopics => ControllerResponse::RaiseInternalTopics(samples.list(Samples::text)),
+        Kind::DescribeQuorum => ControllerResponse::DescribeQuorum(QuorumFacts {
+            leader: samples.broker(),
+            epoch: samples.number() as u64,
+            high_watermark: samples.number() as u64,
+            voters: samples.list(replica_facts),
+            observers: samples.list(replica_facts),
+        }),
     }
 }

@@ -396,6 +396,8 @@ impl Seeker {
             mark.write(&*self.options.disk, &self.options.log_dir)?;
             let node = Arc::new(node);
             self.services.serve_quorum(&node);
+            let watching = node.clone();
+            self.tasks.spawn(async move { watching.watch_copies().await });
             if let Step::Initialize { members, .. } = &step {
                 node.initialize(members).await?;
             }

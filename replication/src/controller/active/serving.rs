@@ -171,6 +171,11 @@ impl Active {
         request: &ControllerRequest,
         facts: SoftFacts,
     ) -> Result<Decision, Reject> {
+        if let ControllerRequest::DescribeQuorum = request {
+            let facts = self.node.facts((self.clock)());
+            let facts = facts.ok_or(Reject::new(ErrorCode::NotLeaderOrFollower, "this node does not lead"))?;
+            return Ok(Decision::new(Vec::new(), ControllerResponse::DescribeQuorum(facts)));
+        }
         let topic_ids: Vec<TopicId> = (0..request.topic_ids_needed()).map(|_| self.fresh_topic_id(image)).collect();
         let mut seed = [0; 8];
         (self.entropy)(&mut seed);

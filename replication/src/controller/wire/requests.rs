@@ -86,7 +86,9 @@ pub(super) fn encode(request: &ControllerRequest, out: &mut Writer) {
             out.i32(id.0);
             out.i64(epoch.0);
         }
-        ControllerRequest::BalanceLeaders | ControllerRequest::RaiseInternalTopics => {}
+        ControllerRequest::BalanceLeaders
+        | ControllerRequest::RaiseInternalTopics
+        | ControllerRequest::DescribeQuorum => {}
         ControllerRequest::AcceptLoss(AcceptLoss { topic, partition, replica }) => {
             out.text(topic);
             out.i32(partition.0);
@@ -194,6 +196,7 @@ pub(super) fn decode(kind: Kind, input: &mut Reader<'_>) -> Decoded<ControllerRe
             replicas: input.list(PARTITION_LEN + 16, |input| Ok((read_partition(input)?, input.uuid()?)))?,
         }),
         Kind::RaiseInternalTopics => ControllerRequest::RaiseInternalTopics,
+        Kind::DescribeQuorum => ControllerRequest::DescribeQuorum,
     })
 }
 

@@ -17,6 +17,7 @@ use crate::controller::response::{
 use crate::metadata::ConfigValues;
 use crate::metadata::codec::{DecodeError, Reader, Writer};
 use crate::metadata::record::LossAccepted;
+use crate::quorum::standing::{QuorumFacts, ReplicaFacts};
 
 type Decoded<T> = Result<T, DecodeError>;
 
@@ -93,6 +94,13 @@ pub(super) fn encode(response: &ControllerResponse, words: usize, out: &mut Writ
             });
         }
         ControllerResponse::RaiseInternalTopics(topics) => out.list(topics, |out, topic| out.text(topic)),
+        ControllerResponse::DescribeQuorum(QuorumFacts { leader, epoch, high_watermark, voters, observers }) => {
+            out.i32(leader.0);
+            out.u64(*epoch);
+            out.u64(*high_watermark);
+            out.list(voters, encode_replica);
+            out.list(observers, encode_replica);
+        }
     }
 }
 
@@ -162,11 +170,45 @@ pub(super) fn decode(kind: Kind, input: &mut Reader<'_>) -> Decoded<ControllerRe
             })
         })?),
         Kind::RaiseInternalTopics => ControllerResponse::RaiseInternalTopics(read_list(input, 4, read_string)?),
+        Kind::DescribeQuorum => ControllerResponse::DescribeQuorum(QuorumFacts {
+            leader: BrokerId(input.i32()?),
+            epoch: input.u64()?,
+            high_watermark: input.u64()?,
+            voters: read_list(input, REPLICA_LEN_MIN, decode_replica)?,
+            observers: read_list(input, REPLICA_LEN_MIN, decode_replica)?,
+        }),
     })
 }
 
 fn read_size(input: &mut Reader<'_>) -> Decoded<usize> {
     usize::try_from(input.u64()?).map_err(|_| DecodeError::Invalid("number of elections"))
+}
+
+fn encode_replica(out: &mut Writer, replica: &ReplicaFacts) {
+    let ReplicaFacts { node, directory, endpoint, log_end, last_fetch, last_caught_up } = replica;
+    out.i32(node.0);
+    out.uuid(*directory);
+    out.option(endpoint.as_ref(), |out, (host, port)| {
+        out.text(host);
+        out.u16(*port);
+    });
+    out.option(log_end.as_ref(), |out, end| out.u64(*end));
+    out.option(last_fetch.as_ref(), |out, at| out.i64(at.0));
+    out.option(last_caught_up.as_ref(), |out, at| out.i64(at.0));
+}
+
+/// How long [`encode_replica`]'s is at least.
+const REPLICA_LEN_MIN: usize = 24;
+
+fn decode_replica(input: &mut Reader<'_>) -> Decoded<ReplicaFacts> {
+    Ok(ReplicaFacts {
+        node: BrokerId(input.i32()?),
+        directory: input.uuid()?,
+        endpoint: input.option(|input| Ok((read_string(input)?, input.u16()?)))?,
+        log_end: input.option(Reader::u64)?,
+        last_fetch: input.option(|input| input.i64().map(Timestamp))?,
+        last_caught_up: input.option(|input| input.i64().map(Timestamp))?,
+    })
 }
 
 fn encode_registered(registered: &RegisteredBroker, out: &mut Writer) {
