@@ -98,6 +98,15 @@ async fn respond(context: RequestContext, request: RequestKind) -> Option<Respon
         RequestKind::DescribeTopicPartitions(request) => {
             handlers::describe_topic_partitions::handle(context, request).into()
         }
+        RequestKind::ElectLeaders(request) => handlers::elect_leaders::handle(context, request).await.into(),
+        RequestKind::AlterPartitionReassignments(request) => {
+            handlers::alter_partition_reassignments::handle(context, request).await.into()
+        }
+        RequestKind::ListPartitionReassignments(request) => {
+            handlers::list_partition_reassignments::handle(context, request).into()
+        }
+        RequestKind::UpdateFeatures(request) => handlers::update_features::handle(context, request).into(),
+        RequestKind::UnregisterBroker(request) => handlers::unregister_broker::handle(context, request).await.into(),
         RequestKind::DescribeAcls(request) => handlers::describe_acls::handle(context, request).into(),
         RequestKind::FindCoordinator(request) => handlers::find_coordinator::handle(context, request).await.into(),
         RequestKind::JoinGroup(request) => handlers::join_group::handle(context, request).await.into(),

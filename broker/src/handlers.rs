@@ -10,6 +10,7 @@ use stonelog_replication::controller::{ControllerError, ControllerRequest, Contr
 use crate::request::RequestContext;
 
 pub mod alter_configs;
+pub mod alter_partition_reassignments;
 pub mod api_versions;
 pub mod create_partitions;
 pub mod create_topics;
@@ -22,6 +23,7 @@ pub mod describe_configs;
 pub mod describe_groups;
 pub mod describe_log_dirs;
 pub mod describe_topic_partitions;
+pub mod elect_leaders;
 pub mod fetch;
 pub mod find_coordinator;
 mod group_names;
@@ -32,6 +34,7 @@ pub mod join_group;
 pub mod leave_group;
 pub mod list_groups;
 pub mod list_offsets;
+pub mod list_partition_reassignments;
 pub mod metadata;
 pub mod offset_commit;
 pub mod offset_delete;
@@ -40,6 +43,8 @@ pub mod offset_for_leader_epoch;
 mod per_partition;
 pub mod produce;
 pub mod sync_group;
+pub mod unregister_broker;
+pub mod update_features;
 
 /// Asks the controller and waits until every lane has applied what it decided: the answer can be acted on at once.
 async fn submit(

@@ -108,12 +108,22 @@ pub enum ApiName {
     CreatePartitions = 37,
     /// Key 42.
     DeleteGroups = 42,
+    /// Key 43.
+    ElectLeaders = 43,
     /// Key 44.
     IncrementalAlterConfigs = 44,
+    /// Key 45.
+    AlterPartitionReassignments = 45,
+    /// Key 46.
+    ListPartitionReassignments = 46,
     /// Key 47.
     OffsetDelete = 47,
+    /// Key 57.
+    UpdateFeatures = 57,
     /// Key 60.
     DescribeCluster = 60,
+    /// Key 64.
+    UnregisterBroker = 64,
     /// Key 75.
     DescribeTopicPartitions = 75,
 }
@@ -174,9 +184,14 @@ pub static APIS: &[Api] = &[
     row(ApiName::DescribeLogDirs, 1..=4, 1..=4, Some(2)),
     row(ApiName::CreatePartitions, 0..=3, 0..=3, Some(2)),
     row(ApiName::DeleteGroups, 0..=2, 0..=2, Some(2)),
+    row(ApiName::ElectLeaders, 0..=2, 0..=2, Some(2)),
     row(ApiName::IncrementalAlterConfigs, 0..=1, 0..=1, Some(1)),
+    row(ApiName::AlterPartitionReassignments, 0..=1, 0..=1, Some(0)),
+    row(ApiName::ListPartitionReassignments, 0..=0, 0..=0, Some(0)),
     row(ApiName::OffsetDelete, 0..=0, 0..=0, None),
+    row(ApiName::UpdateFeatures, 0..=2, 0..=2, Some(0)),
     row(ApiName::DescribeCluster, 0..=2, 0..=2, Some(0)),
+    row(ApiName::UnregisterBroker, 0..=0, 0..=0, Some(0)),
     row(ApiName::DescribeTopicPartitions, 0..=0, 0..=0, Some(0)),
 ];
 

@@ -44,7 +44,7 @@ pub use activation::{Activation, activation_records};
 pub use active::{ControllerError, MetadataHandle, MetadataOptions, member, start};
 pub use elections::PREFERRED_ELECTIONS_MAX;
 pub use entry::RECORDS_PER_ENTRY_MAX;
-pub use features::bootstrap_records;
+pub use features::{SUPPORTED_FEATURES, bootstrap_records};
 pub use producer_ids::PRODUCER_ID_BLOCK_LEN;
 pub use request::{
     AcceptLoss, AllocateProducerIds, AlterConfigs, AlterPartition, AlterReassignments, AssignReplicas, BrokerHeartbeat,

@@ -3,12 +3,18 @@
 //! *Behaviour*: answers from the API table; a key is listed when its handler exists.
 //! *Versions*: 0–4 with a response header that is always v0; a newer request is answered in version 0 with
 //! UNSUPPORTED_VERSION and our own range, unread (KIP-511).
-//! *Differences from Kafka*: no features are finalized until transactions and KIP-848 groups exist.
+//! Features are told from 3 on (KIP-584).
+//! *Differences from Kafka*: the one feature is `stonelog.metadata.version`; `transaction.version` and `group.version` are
+//! not finalized until transactions and KIP-848 groups exist.
 
+use stonelog_protocol::StrBytes;
 use stonelog_protocol::api::{APIS, Api, ApiName};
 use stonelog_protocol::error_code::ErrorCode;
-use stonelog_protocol::messages::api_versions_response::ApiVersion;
+use stonelog_protocol::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
 use stonelog_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
+
+use stonelog_replication::controller::SUPPORTED_FEATURES;
+use stonelog_replication::metadata::MetadataImage;
 
 use crate::request::RequestContext;
 
@@ -23,7 +29,28 @@ pub fn handle(context: &RequestContext, request: ApiVersionsRequest) -> ApiVersi
         peer = %context.peer, client_id = %context.head.client_id,
         name = %&*request.client_software_name, version = %&*request.client_software_version, "client"
     );
-    ApiVersionsResponse::default().with_api_keys(APIS.iter().map(range).collect()).with_finalized_features_epoch(0)
+    let response = ApiVersionsResponse::default().with_api_keys(APIS.iter().map(range).collect());
+    if context.version() >= 3 { with_features(response, &context.image()) } else { response }
+}
+
+/// Adds what this build knows, and what holds in the cluster.
+fn with_features(response: ApiVersionsResponse, image: &MetadataImage) -> ApiVersionsResponse {
+    let supported = SUPPORTED_FEATURES.iter().map(|(name, levels)| {
+        SupportedFeatureKey::default()
+            .with_name(StrBytes::from_static_str(name))
+            .with_min_version(*levels.start())
+            .with_max_version(*levels.end())
+    });
+    let finalized = image.features().iter().map(|(name, level)| {
+        FinalizedFeatureKey::default()
+            .with_name(StrBytes::from_string(name.clone()))
+            .with_min_version_level(*level)
+            .with_max_version_level(*level)
+    });
+    response
+        .with_supported_features(supported.collect())
+        .with_finalized_features(finalized.collect())
+        .with_finalized_features_epoch(i64::try_from(image.index()).unwrap_or(i64::MAX))
 }
 
 /// The answer to a version above ours.

@@ -9,18 +9,25 @@ use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use stonelog_protocol::messages::{BrokerId as WireBrokerId, DescribeClusterRequest, DescribeClusterResponse};
 
+use super::metadata::controller_for;
 use crate::request::RequestContext;
 
 /// `EndpointType.BROKER`.
 const BROKERS: i8 = 1;
+/// `EndpointType.CONTROLLER`.
+const CONTROLLERS: i8 = 2;
 
 /// Answers a DescribeCluster request.
 pub fn handle(context: &RequestContext, request: DescribeClusterRequest) -> DescribeClusterResponse {
     let version = context.version();
     if version >= 1 && request.endpoint_type != BROKERS {
+        let (error, message) = match request.endpoint_type {
+            CONTROLLERS => (ErrorCode::MismatchedEndpointType, "this listener serves broker endpoints"),
+            _ => (ErrorCode::UnsupportedEndpointType, ErrorCode::UnsupportedEndpointType.message()),
+        };
         return DescribeClusterResponse::default()
-            .with_error_code(ErrorCode::MismatchedEndpointType.code())
-            .with_error_message(Some(StrBytes::from_static_str("this listener serves broker endpoints")))
+            .with_error_code(error.code())
+            .with_error_message(Some(StrBytes::from_static_str(message)))
             .with_endpoint_type(BROKERS);
     }
     let image = context.image();
@@ -40,7 +47,7 @@ pub fn handle(context: &RequestContext, request: DescribeClusterRequest) -> Desc
         .collect();
     let response = DescribeClusterResponse::default()
         .with_cluster_id(StrBytes::from_string(image.cluster_id().map(ToString::to_string).unwrap_or_default()))
-        .with_controller_id(WireBrokerId(image.controller().map_or(-1, |id| id.0)))
+        .with_controller_id(WireBrokerId(controller_for(context, &image).map_or(-1, |id| id.0)))
         .with_brokers(brokers);
     if version >= 1 { response.with_endpoint_type(BROKERS) } else { response }
 }

@@ -16,7 +16,7 @@ use stonelog_protocol::{BrokerId, StrBytes};
 use stonelog_replication::metadata::MetadataImage;
 use stonelog_replication::metadata::topic::PartitionRegistration;
 
-use super::metadata::is_offline;
+use super::metadata::{is_offline, led_by};
 use crate::request::RequestContext;
 
 /// `MetadataResponse.AUTHORIZED_OPERATIONS_OMITTED`.
@@ -90,7 +90,7 @@ fn describe(
     registration: &PartitionRegistration,
 ) -> DescribeTopicPartitionsResponsePartition {
     let wire = |ids: &[BrokerId]| ids.iter().map(|id| WireBrokerId(id.0)).collect::<Vec<_>>();
-    let leader = registration.leader.filter(|leader| image.is_active(*leader));
+    let leader = led_by(image, registration);
     let offline: Vec<BrokerId> =
         registration.replicas.iter().copied().filter(|replica| is_offline(image, registration, *replica)).collect();
     let error = if leader.is_some() { ErrorCode::None } else { ErrorCode::LeaderNotAvailable };

@@ -80,7 +80,7 @@ fn find(context: &RequestContext, group: &str) -> Result<(BrokerId, Endpoint), E
     let image = context.image();
     let owned = owner_of(context, &group).map_err(|_| ErrorCode::CoordinatorNotAvailable)?;
     let leader = image.partition(owned).and_then(|registration| registration.leader);
-    let broker = leader.and_then(|leader| image.broker(leader)).filter(|broker| broker.is_active());
+    let broker = leader.and_then(|leader| image.broker(leader)).filter(|broker| !broker.fenced);
     let endpoint = broker.and_then(|broker| Some((broker.id, broker.endpoint(&context.listener)?.clone())));
     endpoint.ok_or(ErrorCode::CoordinatorNotAvailable)
 }

@@ -3,9 +3,11 @@
 //! *Behaviour*: answers from one image. A topic that does not exist is created when the broker
 //! (`auto.create.topics.enable`) and the request both allow it.
 //! *Versions*: 0–13. Version 0 asks for everything with an empty list, later ones with null; from 10 on topics carry
-//! ids, from 12 on they can be asked for by id.
+//! ids, from 12 on they can be asked for by id. A leader that cannot be reached by the client's listener is
+//! LISTENER_NOT_FOUND from 6 on, before that LEADER_NOT_AVAILABLE.
 //! *Differences from Kafka*: authorized operations are never filled in: there is no authorizer yet. A topic created on
-//! demand is answered at once with its leaders, where Kafka first answers LEADER_NOT_AVAILABLE.
+//! demand is answered at once with its leaders, where Kafka first answers LEADER_NOT_AVAILABLE. The controller named is the
+//! active one where clients can reach it, else the broker that answers, where Kafka names any broker.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -62,7 +64,7 @@ pub async fn handle(context: &RequestContext, request: MetadataRequest) -> Metad
     };
     let mut response = MetadataResponse::default()
         .with_brokers(brokers(context, &image))
-        .with_controller_id(WireBrokerId(image.controller().map_or(-1, |id| id.0)))
+        .with_controller_id(WireBrokerId(controller_for(context, &image).map_or(-1, |id| id.0)))
         .with_topics(topics);
     if version >= 2 {
         response.cluster_id = image.cluster_id().map(|id| StrBytes::from_string(id.to_string()));
@@ -151,9 +153,10 @@ fn partition(
 ) -> MetadataResponsePartition {
     let wire = |ids: &[BrokerId]| ids.iter().map(|id| WireBrokerId(id.0)).collect::<Vec<_>>();
     let reachable = |id: BrokerId| image.broker(id).is_some_and(|broker| broker.endpoint(&context.listener).is_some());
-    let leader = registration.leader.filter(|leader| image.is_active(*leader));
+    let leader = led_by(image, registration);
     let error = match leader {
         None => ErrorCode::LeaderNotAvailable,
+        Some(leader) if !reachable(leader) && context.version() < 6 => ErrorCode::LeaderNotAvailable,
         Some(leader) if !reachable(leader) => ErrorCode::ListenerNotFound,
         Some(_) => ErrorCode::None,
     };
@@ -172,17 +175,32 @@ fn partition(
     response
 }
 
+/// Who leads, unless its broker is fenced. One that is leaving serves until it has handed over.
+pub(super) fn led_by(image: &MetadataImage, registration: &PartitionRegistration) -> Option<BrokerId> {
+    registration.leader.filter(|_| image.is_led(registration))
+}
+
+/// Whom a client shall ask what only the controller may do. Any broker hands it on, so it must be one the client is told
+/// of: the active controller, or else this broker.
+pub(super) fn controller_for(context: &RequestContext, image: &MetadataImage) -> Option<BrokerId> {
+    let is_told = |id: &BrokerId| {
+        image.broker(*id).is_some_and(|broker| !broker.fenced && broker.endpoint(&context.listener).is_some())
+    };
+    image.controller().filter(is_told).or(Some(context.broker.node.broker_id).filter(is_told))
+}
+
 /// A replica is offline with its broker, and with its directory.
 pub(super) fn is_offline(image: &MetadataImage, registration: &PartitionRegistration, replica: BrokerId) -> bool {
     let directory = registration.directory_of(replica);
     let is_there = |id| image.broker(replica).is_some_and(|broker| broker.has_directory(id));
-    !image.is_active(replica) || !directory.is_some_and(is_there)
+    let is_up = image.broker(replica).is_some_and(|broker| !broker.fenced);
+    !is_up || !directory.is_some_and(is_there)
 }
 
 fn brokers(context: &RequestContext, image: &MetadataImage) -> Vec<MetadataResponseBroker> {
     image
         .brokers()
-        .filter(|broker| broker.is_active())
+        .filter(|broker| !broker.fenced)
         .filter_map(|broker| {
             let endpoint = broker.endpoint(&context.listener)?;
             Some(

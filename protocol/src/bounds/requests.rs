@@ -3,6 +3,7 @@
 //! Source: Kafka 4.1's message definitions. Each shape is proved against kafka-protocol by a round trip.
 
 mod admin;
+mod cluster;
 mod data;
 mod group;
 
@@ -41,6 +42,11 @@ pub(super) fn shape(api: ApiName) -> &'static Shape {
         ApiName::CreatePartitions => &admin::CREATE_PARTITIONS,
         ApiName::DescribeCluster => &admin::DESCRIBE_CLUSTER,
         ApiName::DescribeTopicPartitions => &admin::DESCRIBE_TOPIC_PARTITIONS,
+        ApiName::ElectLeaders => &cluster::ELECT_LEADERS,
+        ApiName::AlterPartitionReassignments => &cluster::ALTER_PARTITION_REASSIGNMENTS,
+        ApiName::ListPartitionReassignments => &cluster::LIST_PARTITION_REASSIGNMENTS,
+        ApiName::UpdateFeatures => &cluster::UPDATE_FEATURES,
+        ApiName::UnregisterBroker => &cluster::UNREGISTER_BROKER,
     }
 }
 

@@ -110,4 +110,9 @@ kinds! {
     OffsetDelete OffsetDeleteRequest OffsetDeleteResponse,
     DescribeCluster DescribeClusterRequest DescribeClusterResponse,
     DescribeTopicPartitions DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse,
+    ElectLeaders ElectLeadersRequest ElectLeadersResponse,
+    AlterPartitionReassignments AlterPartitionReassignmentsRequest AlterPartitionReassignmentsResponse,
+    ListPartitionReassignments ListPartitionReassignmentsRequest ListPartitionReassignmentsResponse,
+    UpdateFeatures UpdateFeaturesRequest UpdateFeaturesResponse,
+    UnregisterBroker UnregisterBrokerRequest UnregisterBrokerResponse,
 }

@@ -1,4 +1,6 @@
-//! What a new cluster begins with.
+//! What a new cluster begins with, and which features this build knows.
+
+use std::ops::RangeInclusive;
 
 use stonelog_protocol::ClusterId;
 
@@ -8,6 +10,10 @@ use crate::metadata::record::{ClusterInit, FeatureLevelRecord};
 
 /// The feature that says which records may be written.
 const METADATA_VERSION_FEATURE: &str = "stonelog.metadata.version";
+
+/// The features this build knows, and the levels of each that it can work at.
+pub const SUPPORTED_FEATURES: [(&str, RangeInclusive<i16>); 1] =
+    [(METADATA_VERSION_FEATURE, METADATA_VERSION..=METADATA_VERSION)];
 
 /// The first records of a cluster's log. `transaction.version` and `group.version` are not finalized: what they switch
 /// on in clients does not exist here yet.

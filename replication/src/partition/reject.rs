@@ -7,9 +7,9 @@ use stonelog_storage::log::AppendReject;
 /// Why something is refused; one table maps it to a Kafka error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reject {
-    /// This broker holds no replica of the partition.
+    /// There is no such partition.
     UnknownPartition,
-    /// It holds one and does not lead.
+    /// This broker does not lead it, or holds no replica of it.
     NotLeader(LeaderEpoch),
     /// The request names an older leader epoch than this broker knows.
     FencedEpoch,

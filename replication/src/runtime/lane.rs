@@ -216,7 +216,12 @@ impl Lane {
     /// (`Partition.checkCurrentLeaderEpoch`).
     pub fn leading(&self, id: TopicPartition, current_leader_epoch: LeaderEpoch) -> Result<Rc<Partition>, Reject> {
         let Some(partition) = self.partition(id) else {
-            return Err(if self.absent.borrow().contains(&id) { Reject::Offline } else { Reject::UnknownPartition });
+            return Err(match self.image.borrow().partition(id) {
+                _ if self.absent.borrow().contains(&id) => Reject::Offline,
+                // It is somewhere else (`ReplicaManager.getPartitionOrError`).
+                Some(registration) => Reject::NotLeader(registration.leader_epoch),
+                None => Reject::UnknownPartition,
+            });
         };
         let progress = partition.progress();
         if partition.directory().is_offline() || progress.role == Role::Offline {

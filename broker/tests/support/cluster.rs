@@ -1,0 +1,160 @@
+//! Three broker processes with a common secret: one cluster, of which nodes are killed and come back.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use stonelog::config::quorum::GATE;
+use stonelog_protocol::Request;
+
+use super::{BINARY, BlockingClient, LIMIT};
+
+/// A broker process; dropping it kills it.
+struct Node(Child);
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Three nodes, some of them running. Node n of these is broker n + 1.
+pub(crate) struct Cluster {
+    /// They end before their directories do.
+    running: [Option<Node>; 3],
+    directory: tempfile::TempDir,
+    /// For clients.
+    pub(crate) ports: [u16; 3],
+    /// For controllers.
+    quorum: [u16; 3],
+}
+
+impl Cluster {
+    /// Ports and a secret; nothing runs yet.
+    pub(crate) fn begin() -> Cluster {
+        // Ports that are free, and stay so for the moment it takes.
+        let sockets: [TcpListener; 6] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+        let port = |place: usize| sockets[place].local_addr().unwrap().port();
+        let (ports, quorum) = ([port(0), port(1), port(2)], [port(3), port(4), port(5)]);
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("secret"), "a secret that all three know\n").unwrap();
+        Cluster { running: [None, None, None], directory, ports, quorum }
+    }
+
+    /// Three nodes that are ready.
+    pub(crate) fn started() -> Cluster {
+        let mut cluster = Cluster::begin();
+        for node in 0..3 {
+            cluster.start(node);
+        }
+        for node in 0..3 {
+            cluster.wait_until_ready(node);
+        }
+        cluster
+    }
+
+    /// Starts a node.
+    pub(crate) fn start(&mut self, node: usize) {
+        let voters: Vec<String> = (0..3).map(|node| format!("{}@127.0.0.1:{}", node + 1, self.quorum[node])).collect();
+        let (port, quorum) = (self.ports[node], self.quorum[node]);
+        let settings = [
+            format!("node.id={}", node + 1),
+            format!("listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{quorum}"),
+            "controller.listener.names=CONTROLLER".to_owned(),
+            format!("controller.quorum.voters={}", voters.join(",")),
+            format!("stonelog.cluster.secret.file={}", self.directory.path().join("secret").display()),
+            "broker.session.timeout.ms=3000".to_owned(),
+            "broker.heartbeat.interval.ms=500".to_owned(),
+        ];
+        let mut command = Command::new(BINARY);
+        command.args(["serve", "--data-dir"]).arg(self.directory.path().join(node.to_string())).env(GATE, "1");
+        for setting in settings {
+            command.args(["--set", &setting]);
+        }
+        let child = command.stdout(Stdio::piped()).spawn().unwrap();
+        self.running[node] = Some(Node(child));
+    }
+
+    /// Reads what a node prints until it is ready.
+    pub(crate) fn wait_until_ready(&mut self, node: usize) -> Vec<String> {
+        let child = &mut self.running[node].as_mut().unwrap().0;
+        let mut said = Vec::new();
+        for line in BufReader::new(child.stdout.as_mut().unwrap()).lines() {
+            said.push(line.unwrap());
+            if said.last().unwrap() == "ready" {
+                return said;
+            }
+        }
+        panic!("the broker has ended: {said:?}");
+    }
+
+    /// Ends a node without a word.
+    pub(crate) fn kill(&mut self, node: usize) {
+        self.running[node] = None;
+    }
+
+    /// Runs a command against one node, with this input.
+    pub(crate) fn run(&self, node: usize, arguments: &[&str], input: &str) -> Output {
+        let mut child = Command::new(BINARY)
+            .args(arguments)
+            .args(["--brokers", &format!("127.0.0.1:{}", self.ports[node]), "--timeout", "60s"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// As [`Cluster::run`]; it must succeed. What it printed.
+    pub(crate) fn succeed(&self, node: usize, arguments: &[&str], input: &str) -> String {
+        let output = self.run(node, arguments, input);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Waits until every partition's leader of topic `t` answers.
+    pub(crate) fn wait_until_led(&self, node: usize) {
+        for _ in 0..1_000 {
+            if self.run(node, &["topic", "describe", "t"], "").status.success() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("partitions stay without leaders");
+    }
+
+    /// Asks one node.
+    pub(crate) fn ask<R: Request>(&self, node: usize, version: i16, request: &R) -> R::Response {
+        let stream = TcpStream::connect(("127.0.0.1", self.ports[node])).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        BlockingClient(stream).ask(version, request)
+    }
+
+    /// Asks one node again and again until the answer is as wanted.
+    pub(crate) fn ask_until<R: Request>(
+        &self,
+        node: usize,
+        version: i16,
+        request: &R,
+        is_wanted: impl Fn(&R::Response) -> bool,
+    ) -> R::Response
+    where
+        R::Response: std::fmt::Debug,
+    {
+        let mut last = None;
+        for _ in 0..1_000 {
+            let response = self.ask(node, version, request);
+            if is_wanted(&response) {
+                return response;
+            }
+            last = Some(response);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("it stays at {last:?}");
+    }
+}

@@ -1,0 +1,188 @@
+//! What clients see of three brokers: hints to the leader wherever they ask, too few replicas, a broker that is gone,
+//! who may still lead, features.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod support;
+
+use stonelog_protocol::Timestamp;
+use stonelog_protocol::batch::{BatchBuilder, NewRecord};
+use stonelog_protocol::messages::create_topics_request::{
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
+};
+use stonelog_protocol::messages::describe_topic_partitions_request::TopicRequest;
+use stonelog_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use stonelog_protocol::messages::metadata_request::MetadataRequestTopic;
+use stonelog_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use stonelog_protocol::messages::update_features_request::FeatureUpdateKey;
+use stonelog_protocol::messages::{
+    ApiVersionsRequest, BrokerId, CreateTopicsRequest, DescribeClusterRequest, DescribeTopicPartitionsRequest,
+    FetchRequest, MetadataRequest, ProduceRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
+};
+
+use support::cluster::Cluster;
+use support::{text, topic_name};
+
+/// A topic of one partition.
+fn create(cluster: &Cluster, name: &str, replicas: &[i32], configs: &[(&str, &str)]) -> uuid::Uuid {
+    let replicas = replicas.iter().map(|id| (*id).into()).collect();
+    let assignment = CreatableReplicaAssignment::default().with_partition_index(0).with_broker_ids(replicas);
+    let configs = configs
+        .iter()
+        .map(|(key, value)| CreatableTopicConfig::default().with_name(text(key)).with_value(Some(text(value))));
+    let topic = CreatableTopic::default()
+        .with_name(topic_name(name))
+        .with_num_partitions(-1)
+        .with_replication_factor(-1)
+        .with_assignments(vec![assignment])
+        .with_configs(configs.collect());
+    let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
+    let response = cluster.ask(1, 7, &request);
+    assert_eq!(response.topics[0].error_code, 0, "{:?}", response.topics[0].error_message);
+    response.topics[0].topic_id
+}
+
+fn brokers(with_fenced: bool) -> DescribeClusterRequest {
+    DescribeClusterRequest::default().with_endpoint_type(1).with_include_fenced_brokers(with_fenced)
+}
+
+fn metadata(topic: &str) -> MetadataRequest {
+    let topic = MetadataRequestTopic::default().with_name(Some(topic_name(topic)));
+    MetadataRequest::default().with_topics(Some(vec![topic]))
+}
+
+fn produce(topic: &str, acks: i16) -> ProduceRequest {
+    let mut builder = BatchBuilder::new();
+    builder.push(NewRecord::new(Timestamp(1), None, Some(b"v")));
+    let partition = PartitionProduceData::default().with_records(Some(builder.build().unwrap().into()));
+    let topic = TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(vec![partition]);
+    ProduceRequest::default().with_acks(acks).with_timeout_ms(30_000).with_topic_data(vec![topic])
+}
+
+fn fetch(topic_id: uuid::Uuid) -> FetchRequest {
+    let partition = FetchPartition::default().with_partition_max_bytes(1 << 20).with_current_leader_epoch(-1);
+    let topic = FetchTopic::default().with_topic_id(topic_id).with_partitions(vec![partition]);
+    FetchRequest::default().with_max_bytes(1 << 20).with_session_epoch(-1).with_topics(vec![topic])
+}
+
+fn ids(ids: &[BrokerId]) -> Vec<i32> {
+    ids.iter().map(|id| id.0).collect()
+}
+
+/// What Produce answers for its one partition.
+fn produced(cluster: &Cluster, node: usize, topic: &str, acks: i16) -> i16 {
+    cluster.ask(node, 10, &produce(topic, acks)).responses[0].partition_responses[0].error_code
+}
+
+#[test]
+fn brokers_that_do_not_lead_say_who_does_and_where_it_is() {
+    let cluster = Cluster::started();
+    cluster.ask_until(0, 1, &DescribeClusterRequest::default().with_endpoint_type(1), |r| r.brokers.len() == 3);
+    // Broker 3 holds no replica.
+    let id = create(&cluster, "t", &[1, 2], &[]);
+    cluster.ask_until(2, 9, &metadata("t"), |response| response.topics[0].error_code == 0);
+    let port = i32::from(cluster.ports[0]);
+    for node in [1, 2] {
+        let response = cluster.ask(node, 10, &produce("t", -1));
+        let partition = &response.responses[0].partition_responses[0];
+        assert_eq!((partition.error_code, partition.current_leader.leader_id.0), (6, 1), "asked broker {}", node + 1);
+        assert_eq!(partition.current_leader.leader_epoch, 0);
+        let endpoints: Vec<_> = response.node_endpoints.iter().map(|at| (at.node_id.0, at.port)).collect();
+        assert_eq!(endpoints, [(1, port)]);
+
+        let response = cluster.ask(node, 16, &fetch(id));
+        let partition = &response.responses[0].partitions[0];
+        assert_eq!((partition.error_code, partition.current_leader.leader_id.0), (6, 1), "asked broker {}", node + 1);
+        let endpoints: Vec<_> = response.node_endpoints.iter().map(|at| (at.node_id.0, at.port)).collect();
+        assert_eq!(endpoints, [(1, port)]);
+    }
+    assert_eq!(produced(&cluster, 0, "t", -1), 0);
+    // Wherever it is asked, the controller that is named is one that clients can reach.
+    for node in 0..3 {
+        let response = cluster.ask(node, 9, &metadata("t"));
+        assert!(response.brokers.iter().any(|broker| broker.node_id == response.controller_id));
+    }
+}
+
+#[test]
+fn a_broker_that_is_gone_is_fenced_and_shown_until_it_is_forgotten() {
+    let mut cluster = Cluster::started();
+    cluster.ask_until(0, 1, &DescribeClusterRequest::default().with_endpoint_type(1), |r| r.brokers.len() == 3);
+    create(&cluster, "t", &[1, 2, 3], &[("min.insync.replicas", "3")]);
+    create(&cluster, "relaxed", &[1, 2, 3], &[("min.insync.replicas", "3"), ("flush.messages", "1000")]);
+    create(&cluster, "two", &[1, 2, 3], &[]);
+    assert_eq!(produced(&cluster, 0, "t", -1), 0);
+    cluster.kill(2);
+    let response = cluster.ask_until(0, 2, &brokers(true), |r| r.brokers.iter().any(|broker| broker.is_fenced));
+    let seen: Vec<_> = response.brokers.iter().map(|broker| (broker.broker_id.0, broker.is_fenced)).collect();
+    assert_eq!(seen, [(1, false), (2, false), (3, true)]);
+    assert_eq!(cluster.ask(0, 2, &brokers(false)).brokers.len(), 2);
+    assert_eq!(cluster.ask(0, 2, &brokers(false).with_endpoint_type(2)).error_code, 114);
+    assert_eq!(cluster.ask(0, 2, &brokers(false).with_endpoint_type(7)).error_code, 115);
+
+    // It may still lead: what was acknowledged is there.
+    let topics = vec![TopicRequest::default().with_name(topic_name("t"))];
+    let request = DescribeTopicPartitionsRequest::default()
+        .with_topics(topics)
+        .with_response_partition_limit(10)
+        .with_cursor(None);
+    let response = cluster.ask(0, 0, &request);
+    let partition = &response.topics[0].partitions[0];
+    assert_eq!((ids(&partition.isr_nodes), ids(&partition.offline_replicas)), (vec![1, 2], vec![3]));
+    assert_eq!(ids(partition.eligible_leader_replicas.as_ref().unwrap()), [3]);
+    assert!(partition.last_known_elr.as_ref().unwrap().is_empty());
+    let response = cluster.ask(0, 9, &metadata("t"));
+    assert_eq!((response.brokers.len(), ids(&response.topics[0].partitions[0].offline_replicas)), (2, vec![3]));
+
+    // On a strict topic an acknowledgement has one meaning; on a relaxed one acks=1 is the leader's.
+    assert_eq!((produced(&cluster, 0, "t", -1), produced(&cluster, 0, "t", 1)), (19, 19));
+    assert_eq!((produced(&cluster, 0, "relaxed", -1), produced(&cluster, 0, "relaxed", 1)), (19, 0));
+    assert_eq!(produced(&cluster, 0, "two", -1), 0);
+
+    // Who is forgotten is in no set any more.
+    let unregister = |id: i32| UnregisterBrokerRequest::default().with_broker_id(BrokerId(id));
+    assert_eq!(cluster.ask(0, 0, &unregister(9)).error_code, 102);
+    assert_eq!(cluster.ask(1, 0, &unregister(3)).error_code, 0);
+    let response = cluster.ask_until(0, 2, &brokers(true), |response| response.brokers.len() == 2);
+    assert!(response.brokers.iter().all(|broker| !broker.is_fenced));
+    let elr = |response: &stonelog_protocol::messages::DescribeTopicPartitionsResponse| {
+        ids(response.topics[0].partitions[0].eligible_leader_replicas.as_ref().unwrap())
+    };
+    assert!(elr(&cluster.ask(1, 0, &request)).is_empty(), "who is forgotten may not lead");
+}
+
+#[test]
+fn features_are_told_and_only_the_level_that_holds_is_accepted() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = support::Broker::start(directory.path(), &[]);
+    let mut client = broker.connect();
+    let (name, version) = (text("test"), text("1"));
+    let hello = ApiVersionsRequest::default().with_client_software_name(name).with_client_software_version(version);
+    let response = client.ask(3, &hello);
+    assert!(response.finalized_features_epoch > 0);
+    let supported: Vec<_> = response
+        .supported_features
+        .iter()
+        .map(|feature| (feature.name.to_string(), feature.min_version, feature.max_version))
+        .collect();
+    assert_eq!(supported, [("stonelog.metadata.version".to_owned(), 1, 1)]);
+    let finalized: Vec<_> = response
+        .finalized_features
+        .iter()
+        .map(|feature| (feature.name.to_string(), feature.min_version_level, feature.max_version_level))
+        .collect();
+    assert_eq!(finalized, [("stonelog.metadata.version".to_owned(), 1, 1)]);
+
+    let update = |name: &str, level: i16, upgrade_type: i8| {
+        let update = FeatureUpdateKey::default()
+            .with_feature(text(name))
+            .with_max_version_level(level)
+            .with_upgrade_type(upgrade_type);
+        UpdateFeaturesRequest::default().with_feature_updates(vec![update]).with_timeout_ms(1_000)
+    };
+    assert_eq!(client.ask(2, &update("stonelog.metadata.version", 1, 1)).error_code, 0);
+    let response = client.ask(1, &update("stonelog.metadata.version", 1, 2));
+    assert_eq!((response.error_code, response.results.len()), (0, 1));
+    assert_eq!(client.ask(2, &update("stonelog.metadata.version", 2, 1)).error_code, 95);
+    assert_eq!(client.ask(2, &update("transaction.version", 1, 1)).error_code, 95);
+}
