@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::JournalPosition;
 use super::commit::BLOCK_BYTES;
+use super::found::can_lose_its_header;
 use crate::Fault;
 use crate::disk::DiskFile;
 use crate::disk::aligned::AlignedBuffer;
@@ -175,6 +176,11 @@ pub(super) fn number_in(name: &str) -> Option<u64> {
 
 /// Gives a prepared or recycled file its place. It is durable when this returns.
 pub(super) fn put_into_use(file: Arc<dyn DiskFile>, path: PathBuf, header: FileHeader) -> Result<LiveFile, Fault> {
+    if !can_lose_its_header(&*file, &path)? {
+        let zeroes = [IoSlice::new(&[0; BLOCK_BYTES as usize])];
+        file.write_at(FILE_HEADER_BYTES, &zeroes).map_err(|e| Fault::io_at("write", &path, FILE_HEADER_BYTES, e))?;
+        file.sync_data().map_err(|e| Fault::io("fdatasync", &path, e))?;
+    }
     header.write(&*file, &path)?;
     Ok(LiveFile { file, path, header })
 }

@@ -52,6 +52,15 @@ pub(super) fn judge(file: &dyn DiskFile, path: &Path) -> Result<FoundFile, Fault
     Ok(if is_unused { FoundFile::Unused } else { FoundFile::Damaged })
 }
 
+/// Whether the file can lose its header and not be taken for damaged: where its first commit would be there is nothing, or
+/// a whole one, which tells the header of a former life. What else there is, a commit that was torn or has decayed, says
+/// nothing of the file, and is to go before a header is written that the power may tear.
+pub(super) fn can_lose_its_header(file: &dyn DiskFile, path: &Path) -> Result<bool, Fault> {
+    let len = file.len().map_err(|e| Fault::io("stat", path, e))?;
+    let block = read(file, path, BLOCK_BYTES)?;
+    Ok(block.iter().all(|byte| *byte == 0) || header_of_first_commit(file, path, &block, len)?.is_some())
+}
+
 /// The header that the first commit belongs to; `None` where none is intact.
 fn header_of_first_commit(
     file: &dyn DiskFile,

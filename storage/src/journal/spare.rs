@@ -64,7 +64,8 @@ fn fill(file: &dyn DiskFile, path: &Path, len: u64, goes_on: &mut dyn FnMut()) -
         position += bytes;
         goes_on();
     }
-    file.sync_data().map_err(|e| Fault::io("fdatasync", path, e))
+    // Where nothing can be reserved it is only now that space runs out. The file is thrown away, not synced again.
+    file.sync_data().map_err(|e| allocate_or("fdatasync", path, e))
 }
 
 /// Names a failure for lack of space an allocation: nothing is stored in a file that is only being prepared.
