@@ -171,7 +171,8 @@ impl SimDisk {
         self.inner().plan.is_dead
     }
 
-    /// Makes one coming operation fail: the first of its kind, after `skip` others, on a path that contains the text.
+    /// Makes one coming operation fail: the first of its kind, after `skip` others, on a path that contains the
+    /// text; with stars in it, its parts in their order.
     pub fn fail(&self, operation: SimOperation, path_contains: &str, skip: u32, fault: SimFault) {
         self.inner().plan.add(operation, path_contains, skip, fault);
     }

@@ -133,7 +133,7 @@ impl FaultPlan {
         let path = path.to_string_lossy();
         let mut fires = None;
         for (index, rule) in self.rules.iter_mut().enumerate() {
-            if rule.operation != operation || !path.contains(&rule.path_contains) {
+            if rule.operation != operation || !contains(&path, &rule.path_contains) {
                 continue;
             }
             if rule.skip > 0 {
@@ -146,6 +146,31 @@ impl FaultPlan {
     }
 }
 
+/// Whether the parts of a pattern, between its stars, occur in a path one behind the other.
+fn contains(path: &str, pattern: &str) -> bool {
+    let mut rest = path;
+    pattern.split('*').all(|part| match rest.find(part) {
+        Some(at) => {
+            rest = &rest[at + part.len()..];
+            true
+        }
+        None => false,
+    })
+}
+
 pub(super) fn power_is_cut() -> io::Error {
     io::Error::other("the power is cut")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_names_parts_of_a_path_in_their_order() {
+        assert!(contains("/d/journal/1.journal.new", "/d/journal/*.new"));
+        assert!(!contains("/d/metadata/1.journal.new", "/d/journal/*.new"));
+        assert!(!contains("/d/journal/1.journal", "/d/journal/*.new"));
+        assert!(contains("/d/journal/1.journal", ".journal"));
+    }
 }
