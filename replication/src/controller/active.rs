@@ -127,9 +127,25 @@ struct Submission {
     answer: oneshot::Sender<Result<ControllerResponse, ControllerError>>,
     /// Who takes it over where this node is not the active controller.
     elsewhere: Option<Elsewhere>,
+    /// Some of its facts are proposed already, in entries before the one that answers it.
+    is_begun: bool,
 }
 
 impl Submission {
+    /// One that is decided here or nowhere.
+    fn new(
+        request: ControllerRequest,
+        answer: oneshot::Sender<Result<ControllerResponse, ControllerError>>,
+    ) -> Submission {
+        Submission { request, answer, elsewhere: None, is_begun: false }
+    }
+
+    /// This node does not lead any more. Nobody else is asked for what has begun here: it may have had some effect.
+    fn give_up(self, leader: Option<BrokerId>) {
+        let why = if self.is_begun { ControllerError::Unknown } else { ControllerError::NotController(leader) };
+        self.answer(Err(why));
+    }
+
     fn answer(mut self, result: Result<ControllerResponse, ControllerError>) {
         if let (Err(ControllerError::NotController(_)), Some(elsewhere)) = (&result, self.elsewhere.take()) {
             return elsewhere.take(self);
@@ -169,7 +185,10 @@ impl MetadataHandle {
     /// and published on this node.
     pub async fn submit(&self, request: ControllerRequest) -> Result<ControllerResponse, ControllerError> {
         let (answer, answered) = oneshot::channel();
-        let submission = Submission { request, answer, elsewhere: self.elsewhere.clone() };
+        if let Some(elsewhere) = &self.elsewhere {
+            elsewhere.arrivals.note(&request, 0);
+        }
+        let submission = Submission { elsewhere: self.elsewhere.clone(), ..Submission::new(request, answer) };
         self.requests.send(submission).await.map_err(|_| ControllerError::Stopped)?;
         answered.await.map_err(|_| ControllerError::Stopped)?
     }

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use stonelog_protocol::{BrokerEpoch, BrokerId};
 
-use super::liveness::{ConnectBack, Liveness, LivenessEffect, LivenessEvent};
-use super::request::{ControllerRequest, CreateTopics, FenceBroker};
+use super::liveness::{ConnectBack, Liveness, LivenessEffect, LivenessEvent, Newcomer};
+use super::request::{ControllerRequest, CreateTopics, FenceBroker, RegisterBrokerRequest};
 use super::response::ControllerResponse;
 use super::rules::Defaults;
 use super::waiting::{awaited_brokers, waits_for_brokers};
@@ -47,10 +47,10 @@ pub enum DutyEvent<'a> {
     SteppedDown,
     /// A newer image was applied.
     Applied(&'a MetadataImage),
+    /// A heartbeat has arrived; it may be decided later, or never.
+    Heard(Heartbeat),
     /// A request is about to be decided.
     Asked(&'a ControllerRequest),
-    /// A request waited so long that nobody is there for its answer; it is not decided.
-    TooLate(&'a ControllerRequest),
     /// What came of a [`DutyEffect::Ask`].
     Done(&'a ControllerRequest, Came<'a>),
     /// The connection a broker's heartbeats came over was closed.
@@ -59,6 +59,8 @@ pub enum DutyEvent<'a> {
         id: BrokerId,
         /// Under which registration it spoke.
         epoch: BrokerEpoch,
+        /// Which connection that was.
+        connection: u64,
     },
     /// What connecting back to it came to.
     ConnectedBack {
@@ -71,6 +73,19 @@ pub enum DutyEvent<'a> {
     },
     /// Time has passed.
     Tick,
+}
+
+/// A heartbeat that has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Who sent it.
+    pub id: BrokerId,
+    /// Under which registration.
+    pub epoch: BrokerEpoch,
+    /// Over which connection, numbered as they are made; 0 for this node's own.
+    pub connection: u64,
+    /// When.
+    pub at: Duration,
 }
 
 /// What came of something that was asked for.
@@ -163,19 +178,16 @@ impl Duties {
                 self.live(LivenessEvent::Applied(image), now, &mut effects);
                 self.on_image(image, &mut effects);
             }
+            DutyEvent::Heard(Heartbeat { id, epoch, connection, at }) => {
+                if let Some(tenure) = &mut self.tenure {
+                    tenure.unheard.remove(&id);
+                }
+                self.live(LivenessEvent::Heard { id, epoch, connection, at }, now, &mut effects);
+            }
             DutyEvent::Asked(request) => {
                 if let ControllerRequest::Heartbeat(beat) = request {
                     let (id, epoch, metadata_index) = (beat.id, beat.epoch, beat.metadata_index);
-                    if let Some(tenure) = &mut self.tenure {
-                        tenure.unheard.remove(&id);
-                    }
                     self.live(LivenessEvent::Heartbeat { id, epoch, metadata_index }, now, &mut effects);
-                }
-            }
-            DutyEvent::TooLate(request) => {
-                if let ControllerRequest::Heartbeat(beat) = request {
-                    let (id, epoch) = (beat.id, beat.epoch);
-                    self.live(LivenessEvent::HeartbeatTooLate { id, epoch }, now, &mut effects);
                 }
             }
             DutyEvent::Done(request, came) => self.on_done(request, came, now, &mut effects),
@@ -183,11 +195,11 @@ impl Duties {
                 let epoch = self.tenure.as_ref().and_then(|tenure| tenure.unheard.get(&id).copied());
                 if let (Some(epoch), ConnectBack::Refused) = (epoch, outcome) {
                     // As if it had been connected before; the next look fences.
-                    self.live(LivenessEvent::ConnectionClosed { id, epoch }, now, &mut effects);
+                    self.live(LivenessEvent::ConnectionClosed { id, epoch, connection: 0 }, now, &mut effects);
                 }
             }
-            DutyEvent::ConnectionClosed { id, epoch } => {
-                self.live(LivenessEvent::ConnectionClosed { id, epoch }, now, &mut effects);
+            DutyEvent::ConnectionClosed { id, epoch, connection } => {
+                self.live(LivenessEvent::ConnectionClosed { id, epoch, connection }, now, &mut effects);
             }
             DutyEvent::ConnectedBack { id, attempt, outcome } => {
                 self.live(LivenessEvent::ConnectedBack { id, attempt, outcome }, now, &mut effects);
@@ -212,7 +224,9 @@ impl Duties {
                 _ => false,
             },
             previous_is_gone: match request {
-                ControllerRequest::RegisterBroker(request) => self.liveness.is_gone(request.id, now),
+                ControllerRequest::RegisterBroker(request) => {
+                    self.liveness.is_gone(request.id, newcomer(request, image), now)
+                }
                 _ => false,
             },
             brokers_to_come: self.brokers_to_come(image, now),
@@ -265,7 +279,11 @@ impl Duties {
                 Came::Decided(ControllerResponse::FenceBroker { is_fenced: false }) => {
                     effects.push(DutyEffect::Ask(ControllerRequest::FenceBroker(*fence)));
                 }
-                Came::Decided(_) | Came::Refused => tenure.fencing = None,
+                Came::Decided(_) | Came::Refused => {
+                    tenure.fencing = None;
+                    let FenceBroker { id, epoch } = *fence;
+                    self.live(LivenessEvent::FencingEnded { id, epoch }, now, effects);
+                }
                 Came::Unknown => tenure.fencing = Some((*fence, Some(now + ASK_AGAIN_AFTER))),
             },
             (ControllerRequest::BalanceLeaders, Came::Decided(ControllerResponse::BalanceLeaders(done)))
@@ -292,6 +310,16 @@ impl Duties {
             tenure.balance_at = Some(now + every);
             effects.push(DutyEffect::Ask(ControllerRequest::BalanceLeaders));
         }
+    }
+}
+
+/// What the sender of a registration has in common with the incarnation that is registered.
+fn newcomer(request: &RegisterBrokerRequest, image: &MetadataImage) -> Newcomer {
+    let registered = image.broker(request.id);
+    let has = |id| registered.is_some_and(|registered| registered.has_directory(id));
+    Newcomer {
+        has_its_directory: request.directories.iter().any(|directory| has(directory.id)),
+        has_its_address: registered.is_some_and(|registered| registered.endpoints == request.endpoints),
     }
 }
 

@@ -4,6 +4,10 @@
 //! fenced, one at a time, so that each fencing is decided on what the one before left. A new controller has heard nobody
 //! yet: it gives every unfenced broker a full session.
 //!
+//! A broker is heard when its heartbeat arrives, not when it is decided: a controller whose entries take their time must
+//! not take its own slowness for the silence of others. Who is due is looked for only by [`LivenessEvent::Tick`], before
+//! which the carrier says everything that has arrived.
+//!
 //! A closed connection is no proof. The controller connects back: refused means the process is gone, and fences at once;
 //! anything else waits for the session. Not here: sockets and clocks. `now` is the time since any fixed moment.
 
@@ -28,6 +32,17 @@ pub enum LivenessEvent<'a> {
     Activated(&'a MetadataImage),
     /// A newer image was applied.
     Applied(&'a MetadataImage),
+    /// A heartbeat has arrived, whenever it is decided.
+    Heard {
+        /// Who sent it.
+        id: BrokerId,
+        /// Under which registration.
+        epoch: BrokerEpoch,
+        /// Over which connection: they are numbered from 1 as they are made. 0 is this node itself.
+        connection: u64,
+        /// When it arrived.
+        at: Duration,
+    },
     /// A heartbeat is about to be decided.
     Heartbeat {
         /// Who sent it.
@@ -37,9 +52,9 @@ pub enum LivenessEvent<'a> {
         /// The index of the image it has applied.
         metadata_index: u64,
     },
-    /// A heartbeat waited too long to be decided, for the controller is overloaded. Its sender lives all the same.
-    HeartbeatTooLate {
-        /// Who sent it.
+    /// A fencing that was asked for is over: decided and applied, or refused.
+    FencingEnded {
+        /// Whose.
         id: BrokerId,
         /// Under which registration.
         epoch: BrokerEpoch,
@@ -50,6 +65,8 @@ pub enum LivenessEvent<'a> {
         id: BrokerId,
         /// Under which registration it spoke.
         epoch: BrokerEpoch,
+        /// Which: the end of one that it does not speak over any more says nothing.
+        connection: u64,
     },
     /// What connecting back to it came to.
     ConnectedBack {
@@ -114,17 +131,40 @@ struct Session {
     metadata_index: u64,
     is_unfenced: bool,
     is_leaving: bool,
-    /// Connecting back was asked for, and nothing has been heard of it since.
-    closed: Option<u64>,
-    is_refused: bool,
-    /// The fencing was asked for and is not applied yet.
+    /// The newest connection it was heard over.
+    connection: u64,
+    /// That was closed, and nothing has been heard of it since.
+    closed: Option<Closed>,
+    /// Its fencing was asked for and is not over.
     is_being_fenced: bool,
+}
+
+/// What is known of a broker whose connection was closed.
+#[derive(Clone, Copy, Debug)]
+struct Closed {
+    /// The number that connecting back was asked for with.
+    attempt: u64,
+    /// What came of it.
+    outcome: Option<ConnectBack>,
 }
 
 impl Session {
     fn may_be_fenced(&self) -> bool {
         self.is_unfenced && !self.is_being_fenced
     }
+
+    fn is_closed_with(&self, outcome: ConnectBack) -> bool {
+        self.closed.is_some_and(|closed| closed.outcome == Some(outcome))
+    }
+}
+
+/// What an incarnation that wants to take the place of another has in common with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Newcomer {
+    /// One of its directories is one that the registered incarnation had online: it holds that directory's lock.
+    pub has_its_directory: bool,
+    /// It is reached where the registered incarnation was: whoever answers there may be itself.
+    pub has_its_address: bool,
 }
 
 /// The sessions of all registered brokers.
@@ -153,33 +193,45 @@ impl Liveness {
                 self.on_image(image, now);
             }
             LivenessEvent::Applied(image) => self.on_image(image, now),
+            LivenessEvent::Heard { id, epoch, connection, at } => {
+                if let Some(session) = self.session(id, epoch) {
+                    session.last_heard = session.last_heard.max(at);
+                    session.connection = session.connection.max(connection);
+                    session.closed = None;
+                }
+            }
             LivenessEvent::Heartbeat { id, epoch, metadata_index } => {
-                if let Some(session) = self.heard(id, epoch, now) {
+                if let Some(session) = self.session(id, epoch) {
                     session.metadata_index = session.metadata_index.max(metadata_index);
                 }
             }
-            LivenessEvent::HeartbeatTooLate { id, epoch } => {
-                self.heard(id, epoch, now);
+            LivenessEvent::FencingEnded { id, epoch } => {
+                // Not the next image's word: one entry can fence a broker and unfence it again.
+                if let Some(session) = self.session(id, epoch) {
+                    session.is_being_fenced = false;
+                }
             }
-            LivenessEvent::ConnectionClosed { id, epoch } => {
+            LivenessEvent::ConnectionClosed { id, epoch, connection } => {
                 let attempt = self.attempts + 1;
-                if let Some(session) = self.sessions.get_mut(&id).filter(|session| session.epoch == epoch) {
-                    self.attempts = attempt;
-                    session.closed = Some(attempt);
+                let speaks_over = |session: &&mut Session| connection >= session.connection;
+                if let Some(session) = self.session(id, epoch).filter(speaks_over) {
+                    session.closed = Some(Closed { attempt, outcome: None });
                     if session.may_be_fenced() {
                         effects.push(LivenessEffect::ConnectBack { id, attempt });
                     }
+                    self.attempts = attempt;
                 }
             }
             LivenessEvent::ConnectedBack { id, attempt, outcome } => {
-                let asked = self.sessions.get_mut(&id).filter(|session| session.closed == Some(attempt));
-                if let (Some(session), ConnectBack::Refused) = (asked, outcome) {
-                    session.is_refused = true;
+                let session = self.sessions.get_mut(&id);
+                if let Some(closed) = session.and_then(|session| session.closed.as_mut())
+                    && closed.attempt == attempt
+                {
+                    closed.outcome = Some(outcome);
                 }
             }
-            LivenessEvent::Tick => {}
+            LivenessEvent::Tick => effects.extend(self.next_fencing(now)),
         }
-        effects.extend(self.next_fencing(now));
         effects
     }
 
@@ -189,7 +241,7 @@ impl Liveness {
             return None;
         }
         let waiting = self.sessions.values().filter(|session| session.may_be_fenced());
-        waiting.map(|session| session.last_heard + self.session_timeout).min()
+        waiting.map(|session| self.due_at(session)).min()
     }
 
     /// Whether every active broker has applied the entry in which a leaving broker handed over its last leadership: only
@@ -201,19 +253,28 @@ impl Liveness {
         active.all(|(_, session)| session.metadata_index >= *moved_at)
     }
 
-    /// Whether a new incarnation may take the place of the registered one: its connection is closed, or its session over.
-    pub fn is_gone(&self, id: BrokerId, now: Duration) -> bool {
+    /// Whether a new incarnation may take the place of the registered one: that one's session is over, or nobody listens
+    /// where it did. Somebody answering there is no contradiction if that can be the new one itself, and it holds a
+    /// directory that the old one would have to hold.
+    pub fn is_gone(&self, id: BrokerId, newcomer: Newcomer, now: Duration) -> bool {
+        let Newcomer { has_its_directory, has_its_address } = newcomer;
         self.sessions.get(&id).is_none_or(|session| {
-            !session.is_unfenced || session.closed.is_some() || now >= session.last_heard + self.session_timeout
+            !session.is_unfenced
+                || now >= self.due_at(session)
+                || has_its_directory && has_its_address && session.is_closed_with(ConnectBack::Connected)
         })
     }
 
-    fn heard(&mut self, id: BrokerId, epoch: BrokerEpoch, now: Duration) -> Option<&mut Session> {
-        let session = self.sessions.get_mut(&id).filter(|session| session.epoch == epoch)?;
-        session.last_heard = session.last_heard.max(now);
-        session.closed = None;
-        session.is_refused = false;
-        Some(session)
+    fn session(&mut self, id: BrokerId, epoch: BrokerEpoch) -> Option<&mut Session> {
+        self.sessions.get_mut(&id).filter(|session| session.epoch == epoch)
+    }
+
+    /// When a session is over; that of a broker whose process is gone, at once.
+    fn due_at(&self, session: &Session) -> Duration {
+        match session.is_closed_with(ConnectBack::Refused) {
+            true => Duration::ZERO,
+            false => session.last_heard + self.session_timeout,
+        }
     }
 
     /// The refused before the silent, the longest silent first; nobody while a fencing is on its way.
@@ -221,14 +282,14 @@ impl Liveness {
         if self.sessions.values().any(|session| session.is_being_fenced) {
             return None;
         }
-        let timeout = self.session_timeout;
-        let is_due =
-            |session: &Session| session.may_be_fenced() && (session.is_refused || now >= session.last_heard + timeout);
-        let due = self.sessions.iter_mut().filter(|(_, session)| is_due(session));
-        let (id, session) = due.min_by_key(|(id, session)| (!session.is_refused, session.last_heard, **id))?;
+        let due = self.sessions.iter().filter(|(_, session)| session.may_be_fenced() && now >= self.due_at(session));
+        let (id, _) = due.min_by_key(|(id, session)| (self.due_at(session), **id))?;
+        let id = *id;
+        let session = self.sessions.get_mut(&id).expect("found a moment ago");
         session.is_being_fenced = true;
-        let reason = if session.is_refused { FenceReason::Refused } else { FenceReason::SessionExpired };
-        Some(LivenessEffect::Fence { id: *id, epoch: session.epoch, reason })
+        let is_refused = session.is_closed_with(ConnectBack::Refused);
+        let reason = if is_refused { FenceReason::Refused } else { FenceReason::SessionExpired };
+        Some(LivenessEffect::Fence { id, epoch: session.epoch, reason })
     }
 
     fn on_image(&mut self, image: &MetadataImage, now: Duration) {
@@ -240,8 +301,8 @@ impl Liveness {
                 metadata_index: 0,
                 is_unfenced: !broker.fenced,
                 is_leaving: broker.in_controlled_shutdown,
+                connection: 0,
                 closed: None,
-                is_refused: false,
                 is_being_fenced: false,
             };
             let session = self.sessions.entry(broker.id).or_insert_with(|| fresh.clone());
@@ -251,7 +312,8 @@ impl Liveness {
             }
             if session.is_unfenced == broker.fenced {
                 // Fenced or unfenced since: either way what came before is over.
-                *session = Session { metadata_index: session.metadata_index, ..fresh };
+                let (metadata_index, connection) = (session.metadata_index, session.connection);
+                *session = Session { metadata_index, connection, ..fresh };
             }
             session.is_leaving = broker.in_controlled_shutdown;
         }

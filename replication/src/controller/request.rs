@@ -150,6 +150,13 @@ pub struct CreateTopics {
     pub validate_only: bool,
 }
 
+impl CreateTopics {
+    /// Whether it leaves a replication factor to the controller, which may wait for brokers then.
+    pub fn leaves_the_factor_open(&self) -> bool {
+        self.topics.iter().any(|topic| topic.replication_factor == -1 && topic.assignments.is_empty())
+    }
+}
+
 /// One topic to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewTopic {

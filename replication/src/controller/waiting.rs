@@ -38,6 +38,5 @@ pub(super) fn default_factor(image: &MetadataImage, defaults: &Defaults, awaited
 pub fn waits_for_brokers(image: &MetadataImage, request: &CreateTopics, defaults: &Defaults, awaited: usize) -> bool {
     let is_short =
         || defaults.replication_factor.is_none() && image.brokers().len() < default_factor(image, defaults, awaited);
-    let asks_for_default = |topic: &super::NewTopic| topic.replication_factor == -1 && topic.assignments.is_empty();
-    request.topics.iter().any(asks_for_default) && is_short()
+    request.leaves_the_factor_open() && is_short()
 }

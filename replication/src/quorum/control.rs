@@ -14,13 +14,14 @@ use stonelog_protocol::BrokerId;
 use stonelog_protocol::peer::control::{Answer, Ask};
 use stonelog_protocol::peer::frame::{Frame, Kind};
 use stonelog_protocol::peer::proof::Purpose;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::forwarding::{Forwarding, Heard, Next};
 use super::link::{LinkError, PeerDialer, PeerLink, PeerSession, Served, Serving, Target};
 use super::node::QuorumNode;
 
-/// The longest that one node is waited for before another is asked.
+/// The longest that one node is waited for before another is asked, if asking twice does no harm.
 const ONE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What decides requests where this node leads.
@@ -51,6 +52,8 @@ impl ControlSession {
         let within = Duration::from_millis(u64::from(ask.within_ms));
         match tokio::time::timeout(within, self.handler.decide(self.from, ask.request)).await {
             Ok(answer) if leads() => answer,
+            // It was replaced before anything was written.
+            Ok(answer @ Answer::NotController(_)) => answer,
             // Nobody waits any more, or it has been replaced meanwhile: whoever leads now is to be asked.
             _ => Answer::Unknown,
         }
@@ -78,29 +81,37 @@ pub struct Forwarder<D: PeerDialer> {
     links: BTreeMap<BrokerId, D::Link>,
     dialer: D,
     started: Instant,
+    leaders: watch::Receiver<Option<BrokerId>>,
 }
 
 impl<D: PeerDialer> Forwarder<D> {
-    /// Asks among these; `None` when there are none.
-    pub fn new(dialer: D, voters: Vec<Target>) -> Option<Forwarder<D>> {
+    /// Asks among these; `None` when there are none. `leaders` says who is heard to lead.
+    pub fn new(dialer: D, voters: Vec<Target>, leaders: watch::Receiver<Option<BrokerId>>) -> Option<Forwarder<D>> {
         let forwarding = Forwarding::new(voters.iter().map(|voter| voter.node).collect())?;
         let targets = voters.into_iter().map(|voter| (voter.node, voter)).collect();
-        Some(Forwarder { forwarding, targets, links: BTreeMap::new(), dialer, started: Instant::now() })
-    }
-
-    /// Somebody is heard to lead.
-    pub fn on_leader(&mut self, leader: BrokerId) {
-        self.forwarding.on_leader(leader);
+        Some(Forwarder { forwarding, targets, links: BTreeMap::new(), dialer, started: Instant::now(), leaders })
     }
 
     /// Asks until there is an answer or the time is up: then [`Answer::Unknown`] if it may have had its effect, else
     /// [`Answer::NotController`]. `may_repeat` says whether a second time does no harm.
     pub async fn ask(&mut self, request: Bytes, within: Duration, may_repeat: bool) -> Answer {
         let deadline = self.started.elapsed() + within;
+        let leader = *self.leaders.borrow_and_update();
+        if let Some(leader) = leader {
+            self.forwarding.on_leader(leader);
+        }
         let (mut state, mut node) = self.forwarding.begin(deadline, may_repeat);
         loop {
-            let left = deadline.saturating_sub(self.started.elapsed()).min(ONE_WITHIN);
-            let (heard, answer) = self.ask_one(node, request.clone(), left).await;
+            let left = deadline.saturating_sub(self.started.elapsed());
+            // What may not be repeated is asked once, and the controller may have to wait with it.
+            let left = if may_repeat { left.min(ONE_WITHIN) } else { left };
+            let mut leaders = self.leaders.clone();
+            leaders.mark_unchanged();
+            let (heard, answer) = tokio::select! {
+                answered = self.ask_one(node, request.clone(), left) => answered,
+                // A controller that has been replaced while it was paused would be waited for to the end.
+                leader = other_leader(&mut leaders, node) => (Heard::Replaced(leader), None),
+            };
             match self.forwarding.on_heard(&mut state, heard, self.started.elapsed()) {
                 Next::Done => return answer.unwrap_or(Answer::Unknown),
                 Next::Ask(next, pause) => {
@@ -129,5 +140,77 @@ impl<D: PeerDialer> Forwarder<D> {
             Ok(Answer::Unknown) | Err(_) => (Heard::Unanswered, None),
             Ok(answer) => (Heard::Answered, Some(answer)),
         }
+    }
+}
+
+/// Returns when another node than the one that is asked is heard to lead from now on.
+async fn other_leader(leaders: &mut watch::Receiver<Option<BrokerId>>, asked: BrokerId) -> BrokerId {
+    let is_other = |leader: &BrokerId| *leader != asked;
+    while leaders.changed().await.is_ok() {
+        let leader = leaders.borrow_and_update().filter(is_other);
+        if let Some(leader) = leader {
+            return leader;
+        }
+    }
+    // Nobody says any more who leads.
+    std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Node 1 is paused: it takes requests and never answers. Node 2 answers with how long it is waited for.
+    #[derive(Clone)]
+    struct Nodes;
+
+    struct Link(BrokerId);
+
+    impl PeerDialer for Nodes {
+        type Link = Link;
+        fn link(&self, target: Target, _: Purpose) -> Link {
+            Link(target.node)
+        }
+    }
+
+    impl PeerLink for Link {
+        async fn exchange(&mut self, _: Kind, _: Bytes, within: Duration) -> Result<Frame, LinkError> {
+            if self.0 == BrokerId(1) {
+                std::future::pending::<()>().await;
+            }
+            let waited = Bytes::from(within.as_secs().to_string());
+            Ok(Frame { exchange: 0, kind: Kind::Answer, body: Answer::Decided(waited).encode() })
+        }
+    }
+
+    fn asked(leader: i32, elected: Option<i32>, may_repeat: bool) -> Answer {
+        let target = |id| Target { node: BrokerId(id), directory: None, host: String::new(), port: 0 };
+        let (leads, leaders) = watch::channel(Some(BrokerId(leader)));
+        let mut forwarder = Forwarder::new(Nodes, vec![target(1), target(2)], leaders).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let election = async {
+                tokio::task::yield_now().await;
+                if let Some(elected) = elected {
+                    leads.send_replace(None);
+                    leads.send_replace(Some(BrokerId(elected)));
+                }
+            };
+            // Longer than the test may take; a whole number of seconds is left of it when it is asked for.
+            let patience = Duration::from_millis(3_600_900);
+            tokio::join!(forwarder.ask("request".into(), patience, may_repeat), election).0
+        })
+    }
+
+    #[test]
+    fn exchange_with_a_paused_controller_ends_when_another_leads() {
+        assert_eq!(asked(1, Some(2), true), Answer::Decided(Bytes::from_static(b"5")));
+        assert_eq!(asked(1, Some(2), false), Answer::Unknown);
+    }
+
+    #[test]
+    fn what_may_not_be_repeated_is_waited_for_as_long_as_its_client_does() {
+        assert_eq!(asked(2, None, true), Answer::Decided(Bytes::from_static(b"5")));
+        assert_eq!(asked(2, None, false), Answer::Decided(Bytes::from_static(b"3600")));
     }
 }

@@ -23,6 +23,8 @@ pub enum Heard {
     Unreachable,
     /// It was asked, and there is no answer, or the one that the outcome is unknown.
     Unanswered,
+    /// It was asked, and another node was heard to lead before there was an answer.
+    Replaced(BrokerId),
 }
 
 /// What to do now.
@@ -85,13 +87,15 @@ impl Forwarding {
             return Next::Done;
         }
         let hint = match heard {
-            Heard::NotController(hint) => hint.filter(|hint| *hint != asked && self.voters.contains(hint)),
-            _ => None,
+            Heard::NotController(hint) => hint,
+            Heard::Replaced(leader) => Some(leader),
+            Heard::Answered | Heard::Unreachable | Heard::Unanswered => None,
         };
+        let hint = hint.filter(|hint| *hint != asked && self.voters.contains(hint));
         // A node that names another has not just been named itself, unless the two disagree: then there is a pause.
         let was_named = self.known == Some(asked);
         self.known = hint;
-        if heard == Heard::Unanswered {
+        if matches!(heard, Heard::Unanswered | Heard::Replaced(_)) {
             request.may_have_happened = true;
             if !request.may_repeat {
                 return Next::GiveUp { may_have_happened: true };
@@ -176,6 +180,18 @@ mod tests {
         assert_eq!(forwarding.on_heard(&mut request, Heard::Unreachable, NOW), ask(2, ASK_AGAIN_AFTER));
         let next = forwarding.on_heard(&mut request, Heard::Unanswered, NOW);
         assert_eq!(next, Next::GiveUp { may_have_happened: true });
+    }
+
+    #[test]
+    fn controller_that_is_replaced_before_it_answers_is_not_waited_for() {
+        let mut forwarding = three();
+        let (mut request, asked) = forwarding.begin(LATE, true);
+        assert_eq!(asked, node(1));
+        assert_eq!(forwarding.on_heard(&mut request, Heard::Replaced(node(3)), NOW), ask(3, Duration::ZERO));
+        let (mut once, _) = forwarding.begin(LATE, false);
+        let next = forwarding.on_heard(&mut once, Heard::Replaced(node(2)), NOW);
+        assert_eq!(next, Next::GiveUp { may_have_happened: true });
+        assert_eq!(forwarding.begin(LATE, true).1, node(2));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Requests between nodes: what other nodes ask this one, and what this one asks the active controller elsewhere.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,9 +12,11 @@ use stonelog_protocol::peer::control::Answer;
 use stonelog_protocol::{BrokerEpoch, BrokerId};
 use tokio::sync::{Mutex as Turn, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::{ControllerError, Submission};
 use crate::controller::ControllerRequest;
+use crate::controller::duties::Heartbeat;
 use crate::controller::liveness::ConnectBack;
 use crate::controller::wire::{self, Decided};
 use crate::metadata::Endpoint;
@@ -26,11 +29,12 @@ use crate::runtime::peers::TcpDialer;
 const HEARTBEAT_WITHIN: Duration = Duration::from_secs(4);
 /// How long a broker's own requests do, those it repeats until they are answered.
 const BROKER_WITHIN: Duration = Duration::from_secs(10);
-/// How long what clients ask does. Their own times are shorter, and who has gone is not asked for.
-const CLIENT_WITHIN: Duration = Duration::from_secs(30);
+/// How long what clients ask does: as long as a new topic may wait for brokers, and a round trip more. Their own times
+/// are shorter, and who has gone is not asked for.
+const CLIENT_WITHIN: Duration = Duration::from_secs(65);
 /// How long this node may take to apply what the controller has answered; a feed that lags more has failed.
 const APPLY_WITHIN: Duration = Duration::from_secs(10);
-/// Requests of clients under way at the same time.
+/// Requests of clients under way at the same time; as many more that make topics and may wait for brokers.
 const CLIENT_LINKS: usize = 4;
 /// Requests that wait to be forwarded, of each sort.
 const FORWARD_LEN_MAX: usize = 256;
@@ -45,6 +49,8 @@ pub(super) enum News {
         id: BrokerId,
         /// Under which registration it spoke.
         epoch: BrokerEpoch,
+        /// Which.
+        connection: u64,
     },
     /// What connecting back to a broker came to.
     ConnectedBack {
@@ -57,9 +63,38 @@ pub(super) enum News {
     },
 }
 
+/// The newest heartbeat of each broker that has arrived and was not looked at yet. They are noted as they come, for the
+/// controller may be busy for longer than a session lasts, and nobody is dead for that.
+#[derive(Default)]
+pub(super) struct Arrivals(Mutex<BTreeMap<BrokerId, (BrokerEpoch, u64, Instant)>>);
+
+impl Arrivals {
+    /// Notes a request if it is a heartbeat. `connection` is 0 for this node's own.
+    pub(super) fn note(&self, request: &ControllerRequest, connection: u64) {
+        let ControllerRequest::Heartbeat(beat) = request else { return };
+        let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // What a replaced process still says must not hide who took its place.
+        if newest.get(&beat.id).is_none_or(|(epoch, ..)| *epoch <= beat.epoch) {
+            newest.insert(beat.id, (beat.epoch, connection, Instant::now()));
+        }
+    }
+
+    /// What has arrived since the last time, each with how long after `begun`.
+    pub(super) fn take(&self, begun: Instant) -> impl Iterator<Item = Heartbeat> + use<> {
+        let newest = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        newest.into_iter().map(move |(id, (epoch, connection, at))| {
+            let at = at.saturating_duration_since(begun);
+            Heartbeat { id, epoch, connection, at }
+        })
+    }
+}
+
 /// One connection of another node that asks the controller here.
 pub(super) struct Asker {
     pub(super) from: BrokerId,
+    /// Numbered from 1 as they are made.
+    pub(super) connection: u64,
+    pub(super) arrivals: Arc<Arrivals>,
     pub(super) requests: mpsc::Sender<Submission>,
     pub(super) publisher: Arc<Publisher>,
     /// One message for each connection that ends; the number of connections is bounded.
@@ -80,11 +115,12 @@ impl ControlHandler for Asker {
         };
         if let ControllerRequest::Heartbeat(beat) = &request {
             *self.spoke_as.lock().unwrap_or_else(PoisonError::into_inner) = Some(beat.epoch);
+            self.arrivals.note(&request, self.connection);
         }
         let (requests, publisher) = (self.requests.clone(), self.publisher.clone());
         Box::pin(async move {
             let (answer, answered) = oneshot::channel();
-            let submission = Submission { request, answer, elsewhere: None };
+            let submission = Submission::new(request, answer);
             let outcome = match requests.send(submission).await {
                 Ok(()) => answered.await.unwrap_or(Err(ControllerError::Stopped)),
                 Err(_) => Err(ControllerError::Stopped),
@@ -99,7 +135,7 @@ impl Drop for Asker {
         let spoke_as = *self.spoke_as.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(epoch) = spoke_as {
             // Nobody listens on a node that is stopping.
-            let _ = self.news.send(News::Closed { id: self.from, epoch });
+            let _ = self.news.send(News::Closed { id: self.from, epoch, connection: self.connection });
         }
     }
 }
@@ -114,7 +150,10 @@ fn refused(code: ErrorCode, message: &str) -> Pin<Box<dyn Future<Output = Answer
 pub(super) struct Elsewhere {
     heartbeats: mpsc::Sender<Submission>,
     brokers: mpsc::Sender<Submission>,
+    creating: mpsc::Sender<Submission>,
     clients: mpsc::Sender<Submission>,
+    /// This node's own heartbeats are decided here when it leads.
+    pub(super) arrivals: Arc<Arrivals>,
 }
 
 impl Elsewhere {
@@ -125,20 +164,24 @@ impl Elsewhere {
         voters: &[Target],
         leaders: &watch::Receiver<Option<BrokerId>>,
         publisher: &Arc<Publisher>,
+        arrivals: Arc<Arrivals>,
     ) -> Elsewhere {
         let mut links = |count: usize, within: Duration| {
             let (sender, queue) = mpsc::channel(FORWARD_LEN_MAX);
             let queue = Arc::new(Turn::new(queue));
             for _ in 0..count {
-                let Some(forwarder) = Forwarder::new(dialer.clone(), voters.to_vec()) else { break };
-                tasks.spawn(forward(forwarder, Arc::clone(&queue), leaders.clone(), Arc::clone(publisher), within));
+                let forwarder = Forwarder::new(dialer.clone(), voters.to_vec(), leaders.clone());
+                let Some(forwarder) = forwarder else { break };
+                tasks.spawn(forward(forwarder, Arc::clone(&queue), Arc::clone(publisher), within));
             }
             sender
         };
         Elsewhere {
             heartbeats: links(1, HEARTBEAT_WITHIN),
             brokers: links(1, BROKER_WITHIN),
+            creating: links(CLIENT_LINKS, CLIENT_WITHIN),
             clients: links(CLIENT_LINKS, CLIENT_WITHIN),
+            arrivals,
         }
     }
 
@@ -150,6 +193,7 @@ impl Elsewhere {
             | ControllerRequest::AlterPartition(_)
             | ControllerRequest::AssignReplicas(_)
             | ControllerRequest::AllocateProducerIds(_) => &self.brokers,
+            ControllerRequest::CreateTopics(request) if request.leaves_the_factor_open() => &self.creating,
             _ => &self.clients,
         };
         if let Err(refused) = queue.try_send(submission) {
@@ -161,16 +205,11 @@ impl Elsewhere {
 async fn forward(
     mut forwarder: Forwarder<TcpDialer>,
     queue: Arc<Turn<mpsc::Receiver<Submission>>>,
-    leaders: watch::Receiver<Option<BrokerId>>,
     publisher: Arc<Publisher>,
     within: Duration,
 ) {
     loop {
         let Some(mut submission) = queue.lock().await.recv().await else { return };
-        let leader = *leaders.borrow();
-        if let Some(leader) = leader {
-            forwarder.on_leader(leader);
-        }
         let bytes = match wire::encode_request(&submission.request) {
             Ok(bytes) => bytes,
             Err(reject) => {
@@ -212,16 +251,25 @@ async fn applied(publisher: &Publisher, at: u64) -> Result<(), ControllerError> 
     tokio::time::timeout(APPLY_WITHIN, reached).await.unwrap_or(Err(ControllerError::Unknown))
 }
 
-/// Connects to a broker's listeners. That nobody listens is believed only if it is so everywhere.
+/// Connects to a broker's listeners. That nobody listens is believed only if it is so everywhere: at each address of each
+/// listener's name, for one that cannot be reached may be the one that it listens at.
 pub(super) async fn connect_back(endpoints: Vec<Endpoint>) -> ConnectBack {
-    let mut refused = 0;
+    let mut outcome = None;
     for endpoint in &endpoints {
-        let connecting = tokio::net::TcpStream::connect((&*endpoint.host, endpoint.port));
-        match tokio::time::timeout(CONNECT_BACK_WITHIN, connecting).await {
-            Ok(Ok(_)) => return ConnectBack::Connected,
-            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => refused += 1,
-            Ok(Err(_)) | Err(_) => {}
+        let Ok(addresses) = tokio::net::lookup_host((&*endpoint.host, endpoint.port)).await else {
+            return ConnectBack::Unknown;
+        };
+        for address in addresses {
+            match tokio::time::timeout(CONNECT_BACK_WITHIN, tokio::net::TcpStream::connect(address)).await {
+                Ok(Ok(_)) => return ConnectBack::Connected,
+                Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                    outcome = outcome.or(Some(ConnectBack::Refused));
+                }
+                // This host has no such addresses at all.
+                Ok(Err(error)) if error.kind() == std::io::ErrorKind::AddrNotAvailable => {}
+                Ok(Err(_)) | Err(_) => outcome = Some(ConnectBack::Unknown),
+            }
         }
     }
-    if refused > 0 && refused == endpoints.len() { ConnectBack::Refused } else { ConnectBack::Unknown }
+    outcome.unwrap_or(ConnectBack::Unknown)
 }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use stonelog_storage::log_dir::MemberMark;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::asking::{Asker, Elsewhere, News};
+use super::asking::{Arrivals, Asker, Elsewhere, News};
 use super::serving::Active;
 use super::voting::{Soft, hand_over};
 use super::{ControllerError, MetadataHandle, MetadataOptions, QUEUE_LEN_MAX, Stop, Submission};
@@ -164,7 +165,8 @@ pub struct Entering {
 }
 
 impl Entering {
-    /// Returns when somebody leads and this node has applied what was committed before.
+    /// Returns when somebody leads and this node knows its cluster. It may not have applied everything that was committed
+    /// before: whoever must know asks for [`ControllerRequest::ReadBarrier`](crate::controller::ControllerRequest).
     pub async fn entered(self) -> Result<(MetadataHandle, StreamLinks), JoinError> {
         let Entering { entered, links, publisher, requests, stop } = self;
         let elsewhere = entered.await.unwrap_or(Err(JoinError::Ended))?;
@@ -371,6 +373,7 @@ impl Seeker {
         self.services.set_identity(identity);
         let (leaders, heard) = watch::channel(None);
         let (news_sender, news) = mpsc::unbounded_channel();
+        let arrivals = Arc::new(Arrivals::default());
         let opened = self.node.take();
         let part = if let Step::Observe(_) = step {
             if options.cluster.voters.iter().any(|voter| voter.node == node_id) {
@@ -405,10 +408,13 @@ impl Seeker {
         };
         if let Part::Voter(active) = &part {
             let node = Arc::downgrade(&active.node);
-            let (publisher, news) = (self.publisher.clone(), news_sender.clone());
+            let (publisher, news, arrivals) = (self.publisher.clone(), news_sender.clone(), arrivals.clone());
+            let connections = AtomicU64::new(0);
             self.services.serve_control(move |hello: &Hello| -> Box<dyn PeerSession> {
                 let asker = Asker {
                     from: hello.from.node,
+                    connection: connections.fetch_add(1, Ordering::Relaxed) + 1,
+                    arrivals: arrivals.clone(),
                     requests: requests.clone(),
                     publisher: publisher.clone(),
                     news: news.clone(),
@@ -418,13 +424,14 @@ impl Seeker {
             });
         }
         let voters: Vec<Target> = self.options.cluster.voters.iter().map(target).collect();
-        let elsewhere = Elsewhere::start(&mut self.tasks, &self.dialer, &voters, &heard, &self.publisher);
+        let (tasks, publisher) = (&mut self.tasks, &self.publisher);
+        let elsewhere = Elsewhere::start(tasks, &self.dialer, &voters, &heard, publisher, arrivals.clone());
         let member = Member {
             part,
             publisher: self.publisher,
             services: self.services,
             leaders,
-            soft: Soft::new(self.options.cluster.duties),
+            soft: Soft::new(self.options.cluster.duties, arrivals),
             news,
             news_sender,
             tasks: self.tasks,

@@ -121,7 +121,16 @@ impl Active {
         let mut bytes = BATCH_OVERHEAD_BYTES;
         let mut pending = Vec::new();
         let mut next = Some(first);
+        let mut fenced = Vec::new();
+        let mut has_begun = false;
         while let Some(submission) = next {
+            if let ControllerRequest::Heartbeat(beat) = &submission.request
+                && fenced.contains(&beat.id)
+            {
+                // It was alive after all. Unfenced by an entry of its own, everybody sees that it was fenced.
+                next = Some(submission);
+                break;
+            }
             let facts = facts(&submission.request, &scratch);
             let outcome = match self.decide(&scratch, &submission.request, facts) {
                 Ok(decision) => {
@@ -142,6 +151,7 @@ impl Active {
                         records.extend(decision.records);
                         if decision.goes_on {
                             // The rest comes in entries of its own, and the answer with the last of them.
+                            has_begun = true;
                             next = Some(submission);
                             break;
                         }
@@ -150,6 +160,9 @@ impl Active {
                 }
                 Err(reject) => Err(reject),
             };
+            if let ControllerRequest::FenceBroker(fence) = &submission.request {
+                fenced.push(fence.id);
+            }
             pending.push(Pending { submission, outcome });
             next = if pending.len() < REQUESTS_PER_BATCH_MAX { waiting.take() } else { None };
         }
@@ -161,8 +174,9 @@ impl Active {
         } else {
             Ok(image.index())
         };
+        let is_written = !matches!(settled, Err(ControllerError::NotController(_)));
         answer_all(pending, settled);
-        next
+        next.map(|next| Submission { is_begun: next.is_begun || has_begun && is_written, ..next })
     }
 
     fn decide(

@@ -8,7 +8,7 @@ use stonelog_storage::log_dir::RecordedEpochs;
 
 use super::*;
 use crate::controller::{
-    AllocateProducerIds, BrokerHeartbeat, CreateTopics, DeleteTopics, NewTopic, RegisterBrokerRequest,
+    AllocateProducerIds, BrokerHeartbeat, CreateTopics, DeleteTopics, FenceBroker, NewTopic, RegisterBrokerRequest,
     ReportedDirectory, SettingsRules, TopicReference,
 };
 use crate::metadata::{MetadataDelta, Verdict};
@@ -209,6 +209,38 @@ fn requests_decided_together_see_each_other_and_are_answered_after_their_entry()
         assert_eq!(made, 1);
     });
     handle.shut_down();
+}
+
+#[test]
+fn broker_is_not_unfenced_by_the_entry_that_fences_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let handle = start(options(dir.path())).unwrap();
+    let epoch = block_on(bring_up(&handle, 1));
+    handle.shut_down();
+    block_on(async {
+        let mut active = start_alone(options(dir.path()), Arc::new(Publisher::default())).await.unwrap();
+        let submission = |request| {
+            let (answer, answered) = oneshot::channel();
+            (Submission::new(request, answer), answered)
+        };
+        let (fence, mut fenced) = submission(ControllerRequest::FenceBroker(FenceBroker { id: NODE, epoch }));
+        let (beat, _beaten) = submission(ControllerRequest::Heartbeat(BrokerHeartbeat {
+            id: NODE,
+            epoch,
+            metadata_index: u64::MAX >> 1,
+            want_fence: false,
+            want_shutdown: false,
+            online_directories: None,
+        }));
+        let (mut own, (_sender, mut queue)) = (VecDeque::from([beat]), mpsc::channel(1));
+        let mut waiting = Waiting { own: &mut own, queue: &mut queue, admit: &mut Some };
+        let left = active.serve(fence, &mut waiting, |_, _| SoftFacts::ALONE).await.unwrap();
+        assert_eq!(fenced.try_recv(), Ok(Ok(ControllerResponse::FenceBroker { is_fenced: true })));
+        assert!(!active.publisher.image().is_active(NODE), "everybody sees it");
+        assert!(active.serve(left, &mut waiting, |_, _| SoftFacts::ALONE).await.is_none());
+        assert!(active.publisher.image().is_active(NODE));
+        active.node.stop().await;
+    });
 }
 
 #[test]

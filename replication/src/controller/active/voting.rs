@@ -5,21 +5,23 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use stonelog_protocol::BrokerId;
+use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::peer::feed::Leading;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::asking::{News, connect_back};
+use super::asking::{Arrivals, News, connect_back};
 use super::member::{Entered, Member, Part};
 use super::serving::{Active, Waiting};
 use super::{ControllerError, Submission};
 use crate::controller::duties::{Came, Duties, DutyEffect, DutyEvent, DutySettings, SoftFacts};
 use crate::controller::rules::Defaults;
-use crate::controller::{ControllerRequest, ControllerResponse};
+use crate::controller::{ControllerRequest, ControllerResponse, Reject};
 use crate::metadata::MetadataImage;
 use crate::quorum::die;
 use crate::quorum::node::{QuorumNode, StartError as QuorumError};
@@ -32,6 +34,9 @@ const ACTIVATE_AGAIN: Duration = Duration::from_millis(100);
 /// How long a leader that stops waits for another voter to lead.
 const TRANSFER_WITHIN: Duration = Duration::from_secs(1);
 
+/// Requests that wait for brokers to come; each is somebody's who waits for the answer.
+const PARKED_LEN_MAX: usize = 256;
+
 /// The soft state of the controller, and what waits for it. One thread; no borrow lasts beyond a call.
 pub(super) struct Soft {
     duties: RefCell<Duties>,
@@ -39,12 +44,13 @@ pub(super) struct Soft {
     effects: RefCell<Vec<DutyEffect>>,
     /// New topics that wait for brokers that are still to come.
     parked: RefCell<Vec<Submission>>,
+    arrivals: Arc<Arrivals>,
 }
 
 impl Soft {
-    pub(super) fn new(settings: DutySettings) -> Soft {
+    pub(super) fn new(settings: DutySettings, arrivals: Arc<Arrivals>) -> Soft {
         let duties = RefCell::new(Duties::new(settings));
-        Soft { duties, begun: Instant::now(), effects: RefCell::default(), parked: RefCell::default() }
+        Soft { duties, begun: Instant::now(), effects: RefCell::default(), parked: RefCell::default(), arrivals }
     }
 
     fn on(&self, event: DutyEvent<'_>) {
@@ -52,17 +58,39 @@ impl Soft {
         self.effects.borrow_mut().extend(effects);
     }
 
+    /// Takes in what has arrived, in the order of what it means: what a connection brought, then its end.
+    fn hear(&self, news: &mut mpsc::UnboundedReceiver<News>) {
+        for beat in self.arrivals.take(self.begun) {
+            self.on(DutyEvent::Heard(beat));
+        }
+        while let Ok(said) = news.try_recv() {
+            self.hear_of(said);
+        }
+    }
+
+    fn hear_of(&self, said: News) {
+        self.on(match said {
+            News::Closed { id, epoch, connection } => DutyEvent::ConnectionClosed { id, epoch, connection },
+            News::ConnectedBack { id, attempt, outcome } => DutyEvent::ConnectedBack { id, attempt, outcome },
+        });
+    }
+
     /// Whether a request is decided now; else it is parked, or nobody is there for its answer.
     fn admit(&self, submission: Submission, image: &MetadataImage, defaults: &Defaults) -> Option<Submission> {
         if submission.answer.is_closed() {
-            self.on(DutyEvent::TooLate(&submission.request));
             return None;
         }
-        if self.waits(&submission, image, defaults) {
-            self.parked.borrow_mut().push(submission);
-            return None;
+        if !self.waits(&submission, image, defaults) {
+            return Some(submission);
         }
-        Some(submission)
+        let mut parked = self.parked.borrow_mut();
+        if parked.len() < PARKED_LEN_MAX {
+            parked.push(submission);
+        } else {
+            let message = "too many new topics wait for brokers that are still to come";
+            submission.answer(Err(Reject::new(ErrorCode::RequestTimedOut, message).into()));
+        }
+        None
     }
 
     fn waits(&self, submission: &Submission, image: &MetadataImage, defaults: &Defaults) -> bool {
@@ -72,8 +100,8 @@ impl Soft {
 
     /// Parked requests that wait no more.
     fn unpark(&self, image: &MetadataImage, defaults: &Defaults) -> Vec<Submission> {
-        let parked = self.parked.take();
-        let (waiting, ready) = parked.into_iter().partition(|submission| self.waits(submission, image, defaults));
+        let parked = self.parked.take().into_iter().filter(|submission| !submission.answer.is_closed());
+        let (waiting, ready) = parked.partition(|submission| self.waits(submission, image, defaults));
         *self.parked.borrow_mut() = waiting;
         ready
     }
@@ -115,7 +143,7 @@ impl Member {
         loop {
             let leads = voting.tenure.is_some() && node.leads_surely();
             if voting.is_active && !leads {
-                voting.step_down(soft, publisher);
+                voting.step_down(soft, publisher, active.node_id);
             }
             if !voting.is_active && leads && node.has_applied_all() {
                 voting.activate(soft, active).await;
@@ -124,10 +152,14 @@ impl Member {
             if image.cluster_id().is_some() && image.controller().is_some() && node.has_applied_term() {
                 entered.say();
             }
+            soft.hear(news);
             if voting.is_active {
+                if soft.wake_at().is_some_and(|at| at <= Instant::now()) {
+                    soft.on(DutyEvent::Tick);
+                }
                 voting.first.extend(soft.unpark(&image, &defaults));
                 voting.take_effects(soft, &image, tasks, news_sender);
-                if let Some(next) = voting.first.pop_front() {
+                if let Some(next) = voting.next() {
                     let mut admit = |submission| soft.admit(submission, &image, &defaults);
                     let mut waiting = Waiting { own: &mut voting.first, queue: &mut queue, admit: &mut admit };
                     let left = active.serve(next, &mut waiting, |request, image| soft.facts(request, image)).await;
@@ -151,11 +183,14 @@ impl Member {
                         publisher.publish_controller(leader);
                     }
                 }
-                now = node.tenure_changed(voting.tenure) => voting.tenure = now,
-                Some(said) = news.recv() => soft.on(match said {
-                    News::Closed { id, epoch } => DutyEvent::ConnectionClosed { id, epoch },
-                    News::ConnectedBack { id, attempt, outcome } => DutyEvent::ConnectedBack { id, attempt, outcome },
-                }),
+                now = node.tenure_changed(voting.tenure) => {
+                    // Another term is another tenure, also if this node leads in both.
+                    if voting.is_active {
+                        voting.step_down(soft, publisher, active.node_id);
+                    }
+                    voting.tenure = now;
+                }
+                Some(said) = news.recv() => soft.hear_of(said),
                 Some(Published { image, .. }) = images.recv() => soft.on(DutyEvent::Applied(&image)),
                 submission = queue.recv() => match submission {
                     Some(submission) if voting.is_active => {
@@ -164,7 +199,7 @@ impl Member {
                     Some(submission) => submission.answer(Err(voting.not_controller(active.node_id))),
                     None => return,
                 },
-                () = sleep_until(wake), if voting.tenure.is_some() => soft.on(DutyEvent::Tick),
+                () = sleep_until(wake), if voting.tenure.is_some() => {}
             }
         }
     }
@@ -189,22 +224,36 @@ impl Voting {
     }
 
     /// Ends a tenure. What waited was not decided: whoever leads now is to be asked.
-    fn step_down(&mut self, soft: &Soft, publisher: &Publisher) {
+    fn step_down(&mut self, soft: &Soft, publisher: &Publisher, own: BrokerId) {
         tracing::info!(term = self.tenure, "this node is not the active controller any more");
         self.is_active = false;
         self.asked.clear();
         soft.on(DutyEvent::SteppedDown);
         soft.effects.take();
-        publisher.publish_controller(None);
+        // It may be known already who leads instead: then nothing else will say so again.
+        publisher.publish_controller(self.leader_but(own));
         // An isolated leader is still named as leading; it is nobody's hint.
         for waiting in self.first.drain(..).chain(soft.parked.take()) {
-            waiting.answer(Err(ControllerError::NotController(None)));
+            waiting.give_up(None);
+        }
+    }
+
+    fn leader_but(&self, own: BrokerId) -> Option<BrokerId> {
+        self.leading.map(|leading| leading.node).filter(|leader| *leader != own)
+    }
+
+    /// The first of those that go before all others, if somebody still waits for its answer, or it has begun.
+    fn next(&mut self) -> Option<Submission> {
+        loop {
+            let next = self.first.pop_front()?;
+            if next.is_begun || !next.answer.is_closed() {
+                return Some(next);
+            }
         }
     }
 
     fn not_controller(&self, own: BrokerId) -> ControllerError {
-        let leader = self.leading.map(|leading| leading.node);
-        ControllerError::NotController(leader.filter(|leader| *leader != own))
+        ControllerError::NotController(self.leader_but(own))
     }
 
     /// Puts what the duties want in front of everything else, and looks for brokers.
@@ -220,7 +269,7 @@ impl Voting {
                 DutyEffect::Ask(request) => {
                     let (answer, answered) = oneshot::channel();
                     self.asked.push((request.clone(), answered));
-                    self.first.push_back(Submission { request, answer, elsewhere: None });
+                    self.first.push_back(Submission::new(request, answer));
                 }
                 DutyEffect::ConnectBack { id, attempt } => {
                     let endpoints = image.broker(id).map(|broker| broker.endpoints.clone()).unwrap_or_default();
@@ -271,5 +320,122 @@ pub(super) async fn hand_over(node: &QuorumNode, own: BrokerId) {
     };
     if timeout(TRANSFER_WITHIN, moved).await.is_err() {
         tracing::info!("no other voter leads yet; an election will find one");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::{CreateTopics, NewTopic};
+    use crate::metadata::MetadataRecord;
+
+    type Answered = oneshot::Receiver<Result<ControllerResponse, ControllerError>>;
+
+    /// Three listed brokers, none of which has registered.
+    fn soft() -> Soft {
+        let listed = vec![BrokerId(1), BrokerId(2), BrokerId(3)];
+        let settings = DutySettings { session_timeout: Duration::from_secs(9), balance_every: None, listed };
+        let soft = Soft::new(settings, Arc::default());
+        soft.on(DutyEvent::Activated(&MetadataImage::empty()));
+        soft
+    }
+
+    fn create() -> (Submission, Answered) {
+        let topic = NewTopic {
+            name: "t".to_owned(),
+            partitions: 1,
+            replication_factor: -1,
+            assignments: Vec::new(),
+            configs: Vec::new(),
+        };
+        let request = CreateTopics { topics: vec![topic], validate_only: false };
+        let (answer, answered) = oneshot::channel();
+        (Submission::new(ControllerRequest::CreateTopics(request), answer), answered)
+    }
+
+    #[test]
+    fn topic_nobody_waits_for_any_more_is_not_made_when_its_brokers_have_come() {
+        let (soft, defaults) = (soft(), Defaults::default());
+        let (left, gone) = create();
+        let (kept, _waiting) = create();
+        for submission in [left, kept] {
+            assert!(soft.admit(submission, &MetadataImage::empty(), &defaults).is_none());
+        }
+        drop(gone);
+        // No brokers come, and the time is over: as when another tenure has begun long ago.
+        soft.on(DutyEvent::SteppedDown);
+        assert_eq!(soft.unpark(&MetadataImage::empty(), &defaults).len(), 1);
+    }
+
+    #[test]
+    fn waiting_topics_are_bounded() {
+        let (soft, defaults) = (soft(), Defaults::default());
+        let waiting: Vec<Answered> = (0..=PARKED_LEN_MAX)
+            .map(|_| {
+                let (submission, answered) = create();
+                assert!(soft.admit(submission, &MetadataImage::empty(), &defaults).is_none());
+                answered
+            })
+            .collect();
+        let refused = waiting.into_iter().filter_map(|mut answered| answered.try_recv().ok());
+        let codes: Vec<_> = refused.map(|answer| answer.unwrap_err().code()).collect();
+        assert_eq!(codes, [ErrorCode::RequestTimedOut]);
+    }
+
+    #[test]
+    fn tenure_that_ends_leaves_unknown_what_has_begun_and_names_who_leads_instead() {
+        let soft = soft();
+        let publisher = Publisher::default();
+        let mut voting = Voting { is_active: true, ..Voting::default() };
+        voting.leading = Some(Leading { node: BrokerId(3), term: 7 });
+        let (begun, mut of_begun) = create();
+        let (waiting, mut of_waiting) = create();
+        voting.first.extend([Submission { is_begun: true, ..begun }, waiting]);
+        voting.step_down(&soft, &publisher, BrokerId(1));
+        assert_eq!(of_begun.try_recv(), Ok(Err(ControllerError::Unknown)));
+        assert_eq!(of_waiting.try_recv(), Ok(Err(ControllerError::NotController(None))));
+        assert_eq!(publisher.image().controller(), Some(BrokerId(3)));
+    }
+
+    #[test]
+    fn heartbeats_are_heard_before_the_end_of_the_connection_they_came_over() {
+        let soft = soft();
+        let id = BrokerId(1);
+        let registered = MetadataImage::from_records(
+            5,
+            &[MetadataRecord::RegisterBroker(crate::metadata::record::RegisterBroker {
+                id,
+                incarnation: stonelog_protocol::Uuid([1; 16]),
+                epoch: Some(stonelog_protocol::BrokerEpoch(4)),
+                endpoints: Vec::new(),
+                rack: None,
+                fenced: false,
+                in_controlled_shutdown: false,
+                directories: Vec::new(),
+                differing: Vec::new(),
+                unfenced_with: Vec::new(),
+            })],
+        )
+        .unwrap();
+        soft.on(DutyEvent::Activated(&registered));
+        soft.effects.take();
+        let epoch = stonelog_protocol::BrokerEpoch(4);
+        let beat = ControllerRequest::Heartbeat(crate::controller::BrokerHeartbeat {
+            id,
+            epoch,
+            metadata_index: 5,
+            want_fence: false,
+            want_shutdown: false,
+            online_directories: None,
+        });
+        let (sender, mut news) = mpsc::unbounded_channel();
+        // The first connection's end comes late; the broker speaks over the second.
+        soft.arrivals.note(&beat, 2);
+        sender.send(News::Closed { id, epoch, connection: 1 }).unwrap();
+        soft.hear(&mut news);
+        assert_eq!(soft.effects.take(), []);
+        sender.send(News::Closed { id, epoch, connection: 2 }).unwrap();
+        soft.hear(&mut news);
+        assert!(matches!(soft.effects.take()[..], [DutyEffect::ConnectBack { .. }]));
     }
 }

@@ -43,7 +43,8 @@ fn beat(broker: i32, metadata_index: u64) -> ControllerRequest {
 
 fn hear(duties: &mut Duties, brokers: &[i32], now: Duration) {
     for broker in brokers {
-        assert_eq!(duties.on_event(DutyEvent::Asked(&beat(*broker, 100)), now), []);
+        let beat = Heartbeat { id: id(*broker), epoch: epoch(*broker), connection: 0, at: now };
+        assert_eq!(duties.on_event(DutyEvent::Heard(beat), now), []);
     }
 }
 
@@ -80,7 +81,7 @@ fn fencing_of_unknown_outcome_is_asked_for_again_after_a_pause() {
     assert_eq!(duties.on_event(DutyEvent::Tick, again_at), [DutyEffect::Ask(fence(3))]);
     // The image has moved on: the next one tells.
     assert_eq!(duties.on_event(DutyEvent::Done(&fence(3), Came::Refused), again_at), []);
-    assert_eq!(duties.wake_at(), Some(at(300)));
+    assert_eq!(duties.on_event(DutyEvent::Tick, again_at), [DutyEffect::Ask(fence(3))]);
 }
 
 #[test]
@@ -141,12 +142,14 @@ fn broker_whose_connection_is_closed_is_looked_for_and_may_be_replaced() {
         replaces: Some(epoch(2)),
     });
     assert!(!duties.facts(&register, &image, at(1)).previous_is_gone);
-    let closed = duties.on_event(DutyEvent::ConnectionClosed { id: id(2), epoch: epoch(2) }, at(1));
+    let closed = duties.on_event(DutyEvent::ConnectionClosed { id: id(2), epoch: epoch(2), connection: 1 }, at(1));
     let [DutyEffect::ConnectBack { id: to, attempt }] = closed[..] else { panic!("{closed:?}") };
     assert_eq!(to, id(2));
-    assert!(duties.facts(&register, &image, at(1)).previous_is_gone);
+    assert!(!duties.facts(&register, &image, at(1)).previous_is_gone, "it may be on its way back");
     let refused = DutyEvent::ConnectedBack { id: to, attempt, outcome: ConnectBack::Refused };
-    assert_eq!(duties.on_event(refused, at(1)), [DutyEffect::Ask(fence(2))]);
+    assert_eq!(duties.on_event(refused, at(1)), []);
+    assert!(duties.facts(&register, &image, at(1)).previous_is_gone);
+    assert_eq!(duties.on_event(DutyEvent::Tick, at(1)), [DutyEffect::Ask(fence(2))]);
 }
 
 #[test]
@@ -162,7 +165,8 @@ fn broker_that_died_with_the_controller_before_is_not_waited_for() {
     let [DutyEffect::ConnectBack { id: to, attempt }] = again[..] else { panic!("{again:?}") };
     assert_eq!(to, id(3));
     let refused = DutyEvent::ConnectedBack { id: to, attempt, outcome: ConnectBack::Refused };
-    assert_eq!(duties.on_event(refused, at(1)), [DutyEffect::Ask(fence(3))]);
+    assert_eq!(duties.on_event(refused, at(1)), []);
+    assert_eq!(duties.on_event(DutyEvent::Tick, at(1)), [DutyEffect::Ask(fence(3))]);
 }
 
 #[test]

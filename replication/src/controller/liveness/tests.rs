@@ -94,6 +94,23 @@ fn heartbeat(broker: i32, metadata_index: u64) -> LivenessEvent<'static> {
     LivenessEvent::Heartbeat { id: id(broker), epoch: epoch(broker), metadata_index }
 }
 
+fn heard(broker: i32, seconds: u64) -> LivenessEvent<'static> {
+    heard_over(0, broker, seconds)
+}
+
+fn heard_over(connection: u64, broker: i32, seconds: u64) -> LivenessEvent<'static> {
+    LivenessEvent::Heard { id: id(broker), epoch: epoch(broker), connection, at: at(seconds) }
+}
+
+fn closed(broker: i32, connection: u64) -> LivenessEvent<'static> {
+    LivenessEvent::ConnectionClosed { id: id(broker), epoch: epoch(broker), connection }
+}
+
+/// Another process on another machine.
+const STRANGER: Newcomer = Newcomer { has_its_directory: false, has_its_address: false };
+/// The same broker, started again.
+const RESTARTED: Newcomer = Newcomer { has_its_directory: true, has_its_address: true };
+
 fn fence(broker: i32, reason: FenceReason) -> LivenessEffect {
     LivenessEffect::Fence { id: id(broker), epoch: epoch(broker), reason }
 }
@@ -104,7 +121,7 @@ fn a_new_controller_gives_everybody_a_full_session() {
     assert_eq!(liveness.wake_at(), Some(at(1009)));
     assert_eq!(liveness.on_event(LivenessEvent::Tick, at(1008)), []);
     for broker in [1, 2] {
-        assert_eq!(liveness.on_event(heartbeat(broker, 100), at(1008)), []);
+        assert_eq!(liveness.on_event(heard(broker, 1008), at(1008)), []);
     }
     let expired = [fence(3, FenceReason::SessionExpired)];
     assert_eq!(liveness.on_event(LivenessEvent::Tick, at(1009)), expired);
@@ -114,7 +131,7 @@ fn a_new_controller_gives_everybody_a_full_session() {
 fn stale_brokers_are_fenced_one_after_the_other_each_on_what_the_one_before_left() {
     let image = cluster();
     let mut liveness = active(&image);
-    liveness.on_event(heartbeat(2, 100), at(1001));
+    liveness.on_event(heard(2, 1001), at(1001));
     let first = [fence(1, FenceReason::SessionExpired)];
     assert_eq!(liveness.on_event(LivenessEvent::Tick, at(1060)), first);
     assert_eq!(liveness.on_event(LivenessEvent::Tick, at(1061)), [], "the first is not applied yet");
@@ -128,57 +145,124 @@ fn stale_brokers_are_fenced_one_after_the_other_each_on_what_the_one_before_left
     };
     let records = [MetadataRecord::PartitionChange(change), broker_change(1, Some(true), None)];
     let image = applied(&image, &records);
+    assert_eq!(liveness.on_event(LivenessEvent::Applied(&image), at(1063)), []);
     let second = [fence(3, FenceReason::SessionExpired)];
-    assert_eq!(liveness.on_event(LivenessEvent::Applied(&image), at(1063)), second, "the longest silent");
+    assert_eq!(liveness.on_event(LivenessEvent::Tick, at(1063)), second, "the longest silent");
 }
 
 #[test]
-fn a_heartbeat_that_waited_too_long_still_keeps_its_sender_alive() {
-    let mut liveness = active(&cluster());
-    for broker in [1, 2, 3] {
-        let late = LivenessEvent::HeartbeatTooLate { id: id(broker), epoch: epoch(broker) };
-        assert_eq!(liveness.on_event(late, at(1008)), []);
+fn broker_that_is_fenced_and_unfenced_in_one_entry_does_not_end_all_fencing() {
+    let image = cluster();
+    let mut liveness = active(&image);
+    liveness.on_event(heard(2, 1001), at(1001));
+    liveness.on_event(heard(3, 1001), at(1001));
+    assert_eq!(liveness.on_event(LivenessEvent::Tick, at(1009)), [fence(1, FenceReason::SessionExpired)]);
+    // Its heartbeat was in time for the entry that fences it.
+    liveness.on_event(heard(1, 1009), at(1009));
+    let both = applied(&image, &[broker_change(1, Some(true), None), broker_change(1, Some(false), None)]);
+    liveness.on_event(LivenessEvent::FencingEnded { id: id(1), epoch: epoch(1) }, at(1009));
+    liveness.on_event(LivenessEvent::Applied(&both), at(1009));
+    assert_eq!(liveness.wake_at(), Some(at(1010)));
+    assert_eq!(liveness.on_event(LivenessEvent::Tick, at(1010)), [fence(2, FenceReason::SessionExpired)]);
+}
+
+#[test]
+fn heartbeat_counts_from_when_it_arrived_whenever_it_is_decided() {
+    let image = cluster();
+    let mut liveness = active(&image);
+    // An entry took eight seconds; what arrived meanwhile is said before anybody is looked for.
+    for (broker, seconds) in [(1, 1006), (2, 1007), (3, 1001)] {
+        assert_eq!(liveness.on_event(heard(broker, seconds), at(1012)), []);
     }
-    assert_eq!(liveness.on_event(LivenessEvent::Tick, at(1016)), []);
+    assert_eq!(liveness.on_event(LivenessEvent::Applied(&image), at(1012)), []);
+    assert_eq!(liveness.on_event(LivenessEvent::Tick, at(1012)), [fence(3, FenceReason::SessionExpired)]);
+    liveness.on_event(LivenessEvent::FencingEnded { id: id(3), epoch: epoch(3) }, at(1012));
+    let image = applied(&image, &[broker_change(3, Some(true), None)]);
+    liveness.on_event(LivenessEvent::Applied(&image), at(1012));
+    // Decided late, it is no fresher.
+    liveness.on_event(heartbeat(1, 100), at(1014));
+    assert_eq!(liveness.wake_at(), Some(at(1015)));
     // Under another registration it is somebody else.
-    let stale = LivenessEvent::Heartbeat { id: id(1), epoch: BrokerEpoch(0), metadata_index: 100 };
-    assert_eq!(liveness.on_event(stale, at(1016)), []);
-    assert_eq!(liveness.on_event(LivenessEvent::Tick, at(1017)), [fence(1, FenceReason::SessionExpired)]);
+    let stale = LivenessEvent::Heard { id: id(1), epoch: BrokerEpoch(0), connection: 0, at: at(1014) };
+    assert_eq!(liveness.on_event(stale, at(1014)), []);
+    assert_eq!(liveness.on_event(LivenessEvent::Tick, at(1015)), [fence(1, FenceReason::SessionExpired)]);
 }
 
 #[test]
 fn a_closed_connection_is_asked_about_and_only_a_refusal_fences_at_once() {
-    let closed = LivenessEvent::ConnectionClosed { id: id(2), epoch: epoch(2) };
     let back = |attempt, outcome| LivenessEvent::ConnectedBack { id: id(2), attempt, outcome };
     let mut liveness = active(&cluster());
-    assert_eq!(liveness.on_event(closed, at(1002)), [LivenessEffect::ConnectBack { id: id(2), attempt: 1 }]);
-    assert!(liveness.is_gone(id(2), at(1002)) && !liveness.is_gone(id(1), at(1002)));
+    assert_eq!(liveness.on_event(closed(2, 1), at(1002)), [LivenessEffect::ConnectBack { id: id(2), attempt: 1 }]);
     for outcome in [ConnectBack::Unknown, ConnectBack::Connected] {
-        assert_eq!(liveness.clone().on_event(back(1, outcome), at(1003)), []);
+        let mut liveness = liveness.clone();
+        liveness.on_event(back(1, outcome), at(1003));
+        assert_eq!(liveness.on_event(LivenessEvent::Tick, at(1003)), []);
     }
     let refused = [fence(2, FenceReason::Refused)];
-    assert_eq!(liveness.clone().on_event(back(1, ConnectBack::Refused), at(1003)), refused);
+    let mut asked = liveness.clone();
+    assert_eq!(asked.on_event(back(1, ConnectBack::Refused), at(1003)), []);
+    assert_eq!(asked.wake_at(), Some(Duration::ZERO));
+    assert_eq!(asked.on_event(LivenessEvent::Tick, at(1003)), refused);
     // Heard of again meanwhile: the refusal was of an older moment.
-    liveness.on_event(heartbeat(2, 100), at(1003));
-    assert!(!liveness.is_gone(id(2), at(1003)));
-    assert_eq!(liveness.on_event(back(1, ConnectBack::Refused), at(1004)), []);
-    assert_eq!(liveness.on_event(closed, at(1005)), [LivenessEffect::ConnectBack { id: id(2), attempt: 2 }]);
-    assert_eq!(liveness.on_event(back(1, ConnectBack::Refused), at(1006)), [], "the answer to the first question");
-    assert_eq!(liveness.on_event(back(2, ConnectBack::Refused), at(1006)), refused);
+    liveness.on_event(heard_over(2, 2, 1003), at(1003));
+    liveness.on_event(back(1, ConnectBack::Refused), at(1004));
+    assert_eq!(liveness.on_event(LivenessEvent::Tick, at(1004)), []);
+    assert_eq!(liveness.on_event(closed(2, 2), at(1005)), [LivenessEffect::ConnectBack { id: id(2), attempt: 2 }]);
+    liveness.on_event(back(1, ConnectBack::Refused), at(1006));
+    assert_eq!(liveness.on_event(LivenessEvent::Tick, at(1006)), [], "the answer to the first question");
+    liveness.on_event(back(2, ConnectBack::Refused), at(1006));
+    assert_eq!(liveness.on_event(LivenessEvent::Tick, at(1006)), refused);
+}
+
+#[test]
+fn late_end_of_an_older_connection_says_nothing() {
+    let mut liveness = active(&cluster());
+    liveness.on_event(heard_over(1, 2, 1001), at(1001));
+    liveness.on_event(heard_over(2, 2, 1003), at(1003));
+    assert_eq!(liveness.on_event(closed(2, 1), at(1004)), []);
+    assert_eq!(liveness.on_event(closed(2, 2), at(1004)), [LivenessEffect::ConnectBack { id: id(2), attempt: 1 }]);
+}
+
+#[test]
+fn broker_that_answers_where_it_listens_is_not_gone_for_anybody_else() {
+    let elsewhere = Newcomer { has_its_directory: true, has_its_address: false };
+    let with_others = Newcomer { has_its_directory: false, has_its_address: true };
+    let back = |outcome| LivenessEvent::ConnectedBack { id: id(2), attempt: 1, outcome };
+    let mut liveness = active(&cluster());
+    assert!(!liveness.is_gone(id(2), RESTARTED, at(1001)));
+    liveness.on_event(closed(2, 1), at(1002));
+    for newcomer in [STRANGER, RESTARTED, elsewhere, with_others] {
+        assert!(!liveness.is_gone(id(2), newcomer, at(1002)), "it may have lost a connection only");
+    }
+    let mut refused = liveness.clone();
+    refused.on_event(back(ConnectBack::Refused), at(1003));
+    assert!(refused.is_gone(id(2), STRANGER, at(1003)));
+    let mut unknown = liveness.clone();
+    unknown.on_event(back(ConnectBack::Unknown), at(1003));
+    assert!(!unknown.is_gone(id(2), RESTARTED, at(1003)) && unknown.is_gone(id(2), STRANGER, at(1009)));
+    liveness.on_event(back(ConnectBack::Connected), at(1003));
+    for newcomer in [STRANGER, elsewhere, with_others] {
+        assert!(!liveness.is_gone(id(2), newcomer, at(1003)));
+    }
+    assert!(liveness.is_gone(id(2), RESTARTED, at(1003)), "it answers itself");
+    liveness.on_event(heard_over(2, 2, 1004), at(1004));
+    assert!(!liveness.is_gone(id(2), RESTARTED, at(1004)));
 }
 
 #[test]
 fn a_refusal_while_another_is_being_fenced_comes_next() {
     let image = cluster();
     let mut liveness = active(&image);
-    liveness.on_event(heartbeat(2, 100), at(1005));
+    liveness.on_event(heard(2, 1005), at(1005));
     assert_eq!(liveness.on_event(LivenessEvent::Tick, at(1010)), [fence(1, FenceReason::SessionExpired)]);
-    liveness.on_event(LivenessEvent::ConnectionClosed { id: id(2), epoch: epoch(2) }, at(1010));
+    liveness.on_event(closed(2, 1), at(1010));
     let refused = LivenessEvent::ConnectedBack { id: id(2), attempt: 1, outcome: ConnectBack::Refused };
     assert_eq!(liveness.on_event(refused, at(1010)), []);
+    assert_eq!(liveness.on_event(LivenessEvent::Tick, at(1010)), []);
     let image = applied(&image, &[broker_change(1, Some(true), None)]);
+    liveness.on_event(LivenessEvent::Applied(&image), at(1011));
     let next = [fence(2, FenceReason::Refused)];
-    assert_eq!(liveness.on_event(LivenessEvent::Applied(&image), at(1011)), next, "before the silent 3");
+    assert_eq!(liveness.on_event(LivenessEvent::Tick, at(1011)), next, "before the silent 3");
 }
 
 #[test]
@@ -211,7 +295,7 @@ fn a_leaving_broker_stops_only_when_every_active_one_knows_who_leads_now() {
 fn a_new_incarnation_has_a_session_of_its_own() {
     let image = cluster();
     let mut liveness = active(&image);
-    liveness.on_event(LivenessEvent::ConnectionClosed { id: id(2), epoch: epoch(2) }, at(1001));
+    liveness.on_event(closed(2, 1), at(1001));
     let register = RegisterBroker {
         id: id(2),
         incarnation: Uuid([77; 16]),
@@ -227,9 +311,10 @@ fn a_new_incarnation_has_a_session_of_its_own() {
     let image = applied(&image, &[MetadataRecord::RegisterBroker(register)]);
     liveness.on_event(LivenessEvent::Applied(&image), at(1002));
     let refused = LivenessEvent::ConnectedBack { id: id(2), attempt: 1, outcome: ConnectBack::Refused };
-    assert_eq!(liveness.on_event(refused, at(1003)), [], "it was the old one that is gone");
+    liveness.on_event(refused, at(1003));
+    assert_eq!(liveness.on_event(LivenessEvent::Tick, at(1003)), [], "it was the old one that is gone");
     for broker in [1, 3] {
-        liveness.on_event(heartbeat(broker, 100), at(1050));
+        liveness.on_event(heard(broker, 1050), at(1050));
     }
     assert_eq!(liveness.on_event(LivenessEvent::Tick, at(1050)), [], "a fenced broker has no session to lose");
 }

@@ -64,7 +64,11 @@ fn forwarder(cluster: &Cluster) -> Forwarder<TcpDialer> {
         host: "127.0.0.1".to_owned(),
         port: site.address.port(),
     };
-    Forwarder::new(dialer, cluster.sites.iter().map(target).collect()).unwrap()
+    Forwarder::new(dialer, cluster.sites.iter().map(target).collect(), nobody_is_heard()).unwrap()
+}
+
+fn nobody_is_heard() -> tokio::sync::watch::Receiver<Option<BrokerId>> {
+    tokio::sync::watch::channel(None).1
 }
 
 #[test]
