@@ -162,6 +162,7 @@ pub fn decide(image: &MetadataImage, request: &ControllerRequest, inputs: &Input
         ControllerRequest::AcceptLoss(request) => loss::decide_accept(image, request, inputs),
         ControllerRequest::AlterReassignments(request) => reassignments::decide_alter(image, request, inputs),
         ControllerRequest::AssignReplicas(request) => directories::decide_assign(image, request, inputs),
+        ControllerRequest::ReadBarrier => Ok(Decision::new(Vec::new(), ControllerResponse::ReadBarrier)),
         ControllerRequest::RaiseInternalTopics => reassignments::decide_raise_internal(image, inputs),
         ControllerRequest::DescribeQuorum => {
             Err(Reject::new(ErrorCode::InvalidRequest, "the quorum's member describes it, no image does"))

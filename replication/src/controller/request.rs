@@ -52,6 +52,8 @@ pub enum ControllerRequest {
     RaiseInternalTopics,
     /// DescribeQuorum: what the active controller's member of the quorum knows of the others.
     DescribeQuorum,
+    /// Nothing is asked. Whoever is answered has applied everything that was committed before it asked.
+    ReadBarrier,
 }
 
 impl ControllerRequest {

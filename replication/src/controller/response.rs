@@ -54,6 +54,8 @@ pub enum ControllerResponse {
     RaiseInternalTopics(Vec<String>),
     /// The quorum.
     DescribeQuorum(QuorumFacts),
+    /// The image is as new as the controller's was.
+    ReadBarrier,
 }
 
 impl ControllerResponse {

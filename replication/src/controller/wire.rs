@@ -86,6 +86,7 @@ kinds! {
     16 AssignReplicas
     17 RaiseInternalTopics
     18 DescribeQuorum
+    19 ReadBarrier
 }
 
 /// A request that was granted.
@@ -200,6 +201,7 @@ pub fn may_ask(from: BrokerId, request: &ControllerRequest) -> bool {
         | ControllerRequest::IncrementalAlterConfigs(_)
         | ControllerRequest::AlterConfigs(_)
         | ControllerRequest::ElectLeaders(_)
+        | ControllerRequest::ReadBarrier
         | ControllerRequest::AcceptLoss(_)
         | ControllerRequest::AlterReassignments(_)
         | ControllerRequest::DescribeQuorum => true,
@@ -223,7 +225,8 @@ pub fn may_repeat(request: &ControllerRequest) -> bool {
         | ControllerRequest::FenceBroker(_)
         | ControllerRequest::BalanceLeaders
         | ControllerRequest::RaiseInternalTopics
-        | ControllerRequest::DescribeQuorum => true,
+        | ControllerRequest::DescribeQuorum
+        | ControllerRequest::ReadBarrier => true,
         ControllerRequest::CreateTopics(request) => request.validate_only,
         ControllerRequest::CreatePartitions(request) => request.validate_only,
         ControllerRequest::IncrementalAlterConfigs(request) => request.validate_only,

@@ -42,7 +42,7 @@ use crate::metadata::Endpoint;
 use crate::quorum::node::StartError as QuorumError;
 use directories::{OpenDirectory, RecoveredDirectory};
 use metadata_plane::Up;
-use registration::{leave_out_old_copies, record_epoch, register, until_answered};
+use registration::{catch_up, leave_out_old_copies, record_epoch, register, until_answered};
 
 /// Threads of a directory for reads that are not in memory.
 const READER_THREADS: usize = 4;
@@ -248,6 +248,7 @@ async fn start_with(mut options: StartOptions, kept: Option<MetadataHandle>) -> 
         None => metadata_plane::alone(&options, kept)?,
         Some(_) => metadata_plane::with_others(&mut options).await?,
     };
+    catch_up(&metadata).await?;
     let recovered = leave_out_old_copies(options.node_id, &metadata.image(), recovered, &mut absent);
     let registered = register(&options, &cluster_id, &metadata, &recovered).await?;
     for (RecoveredDirectory { open, .. }, known) in recovered.iter().zip(&registered.directories) {

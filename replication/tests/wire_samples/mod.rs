@@ -293,6 +293,7 @@ pub(crate) fn request(kind: Kind, samples: &mut Samples) -> ControllerRequest {
             broker_epoch: samples.epoch(),
             replicas: samples.list(|samples| (samples.partition(), samples.uuid())),
         }),
+        Kind::ReadBarrier => ControllerRequest::ReadBarrier,
         Kind::RaiseInternalTopics => ControllerRequest::RaiseInternalTopics,
         Kind::DescribeQuorum => ControllerRequest::DescribeQuorum,
     }
@@ -396,6 +397,7 @@ pub(crate) fn response(kind: Kind, samples: &mut Samples) -> ControllerResponse 
             directory: samples.uuid(),
             result: samples.result(|_| ()),
         })),
+        Kind::ReadBarrier => ControllerResponse::ReadBarrier,
         Kind::RaiseInternalTopics => ControllerResponse::RaiseInternalTopics(samples.list(Samples::text)),
         Kind::DescribeQuorum => ControllerResponse::DescribeQuorum(QuorumFacts {
             leader: samples.broker(),

@@ -88,7 +88,8 @@ pub(super) fn encode(request: &ControllerRequest, out: &mut Writer) {
         }
         ControllerRequest::BalanceLeaders
         | ControllerRequest::RaiseInternalTopics
-        | ControllerRequest::DescribeQuorum => {}
+        | ControllerRequest::DescribeQuorum
+        | ControllerRequest::ReadBarrier => {}
         ControllerRequest::AcceptLoss(AcceptLoss { topic, partition, replica }) => {
             out.text(topic);
             out.i32(partition.0);
@@ -197,6 +198,7 @@ pub(super) fn decode(kind: Kind, input: &mut Reader<'_>) -> Decoded<ControllerRe
         }),
         Kind::RaiseInternalTopics => ControllerRequest::RaiseInternalTopics,
         Kind::DescribeQuorum => ControllerRequest::DescribeQuorum,
+        Kind::ReadBarrier => ControllerRequest::ReadBarrier,
     })
 }
 

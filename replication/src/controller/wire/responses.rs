@@ -93,6 +93,7 @@ pub(super) fn encode(response: &ControllerResponse, words: usize, out: &mut Writ
                 write_result(out, result, words, |_, ()| {});
             });
         }
+        ControllerResponse::ReadBarrier => {}
         ControllerResponse::RaiseInternalTopics(topics) => out.list(topics, |out, topic| out.text(topic)),
         ControllerResponse::DescribeQuorum(QuorumFacts { leader, epoch, high_watermark, voters, observers }) => {
             out.i32(leader.0);
@@ -169,6 +170,7 @@ pub(super) fn decode(kind: Kind, input: &mut Reader<'_>) -> Decoded<ControllerRe
                 result: read_result(input, |_| Ok(()))?,
             })
         })?),
+        Kind::ReadBarrier => ControllerResponse::ReadBarrier,
         Kind::RaiseInternalTopics => ControllerResponse::RaiseInternalTopics(read_list(input, 4, read_string)?),
         Kind::DescribeQuorum => ControllerResponse::DescribeQuorum(QuorumFacts {
             leader: BrokerId(input.i32()?),

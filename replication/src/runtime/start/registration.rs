@@ -62,6 +62,18 @@ fn text(epoch: Option<BrokerEpoch>) -> String {
     epoch.map_or("none".to_owned(), |epoch| epoch.to_string())
 }
 
+/// Returns when this node has applied everything that was committed before it asked.
+///
+/// A registration is made from the image: which registration it replaces, in which directory a replica belongs, where
+/// several replicas are. One made from an old image would leave out what decides an election (rule 11). What is committed
+/// between this and the registration changes none of that: this broker is fenced, or what it says is refused for the
+/// incarnation it does not name, so it joins no in-sync set, and its replicas change their directory at its own wish
+/// only. A partition that it gets meanwhile, or that gets its second replica, holds nothing acknowledged that it lacks.
+pub(super) async fn catch_up(metadata: &MetadataHandle) -> Result<(), StartError> {
+    until_answered(metadata, || ControllerRequest::ReadBarrier).await?;
+    Ok(())
+}
+
 /// Registers this incarnation with what recovery proved, directory by directory.
 pub(super) async fn register(
     options: &StartOptions,
@@ -131,14 +143,7 @@ fn request(
         };
         let recorded = directory.open.meta.recorded_epochs();
         registrations.push(ReportedDirectory { id: directory.open.meta.directory_id, verdict, recorded });
-        // Where a cut replica ends decides only where another member could lead instead.
-        let tells = |report: &ReplicaReport| match report.verdict {
-            Verdict::Cut if verdict == Verdict::Cut => {
-                image.partition(report.partition).is_some_and(|partition| partition.replicas.len() > 1)
-            }
-            of_replica => of_replica != verdict,
-        };
-        differing.extend(reports(options.node_id, image, directory).filter(tells));
+        differing.extend(reports(options.node_id, image, directory).filter(|report| tells(report, verdict, image)));
     }
     RegisterBrokerRequest {
         id: options.node_id,
@@ -149,6 +154,17 @@ fn request(
         directories: registrations,
         differing,
         replaces: image.broker(options.node_id).map(|registered| registered.epoch),
+    }
+}
+
+/// Whether a replica's report goes with its directory's. Where a cut replica ends decides only where another member could
+/// lead instead; what this node does not know may have others.
+fn tells(report: &ReplicaReport, of_directory: Verdict, image: &MetadataImage) -> bool {
+    match report.verdict {
+        Verdict::Cut if of_directory == Verdict::Cut => {
+            image.partition(report.partition).is_none_or(|partition| partition.replicas.len() > 1)
+        }
+        of_replica => of_replica != of_directory,
     }
 }
 
@@ -208,4 +224,58 @@ fn reports<'a>(
             log_end_offset: found.log.log_end(),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::record::{PartitionRecord, TopicRecord};
+    use crate::metadata::{MetadataRecord, PartitionRegistration, RecoveryState};
+    use stonelog_protocol::{LeaderEpoch, Offset, PartitionEpoch, PartitionIndex};
+
+    const KNOWN: Uuid = Uuid([1; 16]);
+
+    /// One topic, each partition with one replica more than the one before.
+    fn image() -> MetadataImage {
+        let topic = MetadataRecord::Topic(TopicRecord { id: KNOWN, name: "t".into() });
+        let partition = |index: i32| {
+            let replicas: Vec<BrokerId> = (1..=index + 1).map(BrokerId).collect();
+            let registration = PartitionRegistration {
+                directories: replicas.iter().map(|_| Uuid([9; 16])).collect(),
+                isr: replicas.clone(),
+                elr: Vec::new(),
+                last_known_elr: Vec::new(),
+                adding: Vec::new(),
+                removing: Vec::new(),
+                leader: Some(BrokerId(1)),
+                leader_epoch: LeaderEpoch(0),
+                partition_epoch: PartitionEpoch(0),
+                recovering: RecoveryState::Recovered,
+                cut: Vec::new(),
+                replicas,
+            };
+            let index = PartitionIndex(index);
+            MetadataRecord::Partition(PartitionRecord { topic_id: KNOWN, index, registration })
+        };
+        MetadataImage::from_records(5, &[topic, partition(0), partition(1)]).unwrap()
+    }
+
+    fn cut(topic_id: Uuid, partition: i32) -> ReplicaReport {
+        ReplicaReport {
+            partition: TopicPartition { topic_id, partition: PartitionIndex(partition) },
+            verdict: Verdict::Cut,
+            last_epoch: LeaderEpoch(3),
+            log_end_offset: Offset(100),
+        }
+    }
+
+    #[test]
+    fn end_of_a_cut_replica_is_told_unless_it_is_known_to_be_the_only_one() {
+        let image = image();
+        assert!(!tells(&cut(KNOWN, 0), Verdict::Cut, &image));
+        assert!(tells(&cut(KNOWN, 1), Verdict::Cut, &image));
+        let unknown = Uuid([2; 16]);
+        assert!(tells(&cut(unknown, 0), Verdict::Cut, &image), "the image may be older than the topic");
+        assert!(tells(&cut(KNOWN, 0), Verdict::Proved, &image));
+    }
 }
