@@ -3,12 +3,14 @@
 //! Pure and synchronous. They read a [`stonelog_storage::log::Log`] and say what is to be sent or done; whoever runs them
 //! owns the log, the connections and the clock.
 
+pub mod credit;
 pub mod follow;
 pub mod lead;
 #[cfg(test)]
 mod test_log;
 pub mod truncate;
 
+pub use credit::{CreditPool, Share};
 pub use follow::{Effect, Follower, Following};
 pub use lead::{LeadStream, Opening, PushPlan};
 pub use truncate::{Cut, Stopped};

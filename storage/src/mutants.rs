@@ -89,6 +89,8 @@ pub enum Guard {
     IsrCompareAndSet,
     /// `stream-number`: a follower takes only its stream's next push, at exactly its log's end.
     StreamNumber,
+    /// `credit-bound`: a follower keeps no push beyond the credit it gave.
+    CreditBound,
     /// `divergence`: a stream opens only where the histories agree (KIP-595).
     Divergence,
     /// `truncate-above-watermark`: a strict follower is never cut below its high watermark (rule 9).
@@ -139,6 +141,7 @@ impl Guard {
             Guard::LeaderLifetime => "leader-lifetime",
             Guard::IsrCompareAndSet => "isr-compare-and-set",
             Guard::StreamNumber => "stream-number",
+            Guard::CreditBound => "credit-bound",
             Guard::Divergence => "divergence",
             Guard::TruncateAboveWatermark => "truncate-above-watermark",
             Guard::TruncateDurable => "truncate-durable",

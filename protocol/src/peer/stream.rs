@@ -17,7 +17,7 @@ use bytes::{Bytes, BytesMut};
 use crate::{BrokerEpoch, BrokerId, DirectoryId, LeaderEpoch, Offset, PartitionIndex, TopicPartition, Uuid};
 
 /// The version of these messages.
-pub const STREAM_VERSION: u8 = 1;
+pub const STREAM_VERSION: u8 = 2;
 /// Bytes in front of a message's fields.
 pub const STREAM_HEAD_BYTES: usize = 2 + 8 + STAMPS_BYTES;
 
@@ -89,6 +89,9 @@ pub enum StreamBody {
     Push(Push),
     /// To the follower: what moved without new batches.
     News(StreamNews),
+    /// To the follower: the next push needs so much credit in all. Batches are not split, and where a follower has many
+    /// streams each has little credit of its own.
+    Wants(u32),
 }
 
 /// See [`StreamBody::Open`].
@@ -102,6 +105,8 @@ pub struct OpenStream {
     pub report: StreamReport,
     /// Bytes that may be pushed before more credit comes.
     pub credit: u32,
+    /// The longest batch that the follower takes: its journal holds no longer one.
+    pub batch_bytes_max: u32,
 }
 
 /// A follower's positions.
@@ -209,6 +214,7 @@ const DIVERGING: u8 = 6;
 const REFUSED: u8 = 7;
 const PUSH: u8 = 8;
 const NEWS: u8 = 9;
+const WANTS: u8 = 10;
 
 impl StreamMessage {
     /// Bytes of the message, batches included.
@@ -231,9 +237,10 @@ impl StreamMessage {
                 put.i32(open.last_fetched_epoch.0);
                 put.report(&open.report);
                 put.u32(open.credit);
+                put.u32(open.batch_bytes_max);
             }
             StreamBody::Report(report) => put.report(report),
-            StreamBody::Credit(bytes) => put.u32(*bytes),
+            StreamBody::Credit(bytes) | StreamBody::Wants(bytes) => put.u32(*bytes),
             StreamBody::Close => {}
             StreamBody::Opened(news) | StreamBody::News(news) => put.news(news),
             StreamBody::Diverging(diverging) => {
@@ -273,7 +280,7 @@ impl StreamMessage {
             return Err(StreamDecodeError::UnknownVersion(version));
         }
         let kind = take.u8()?;
-        if !(OPEN..=NEWS).contains(&kind) {
+        if !(OPEN..=WANTS).contains(&kind) {
             return Err(StreamDecodeError::UnknownKind(kind));
         }
         let stream = StreamId(take.u64()?);
@@ -298,7 +305,8 @@ impl StreamMessage {
                 let push = Push { number, base, news, batches: vec![batches] };
                 return Ok(StreamMessage { stream, stamps, body: StreamBody::Push(push) });
             }
-            _ => StreamBody::News(take.news()?),
+            NEWS => StreamBody::News(take.news()?),
+            _ => StreamBody::Wants(take.u32()?),
         };
         match bytes.len() - take.at {
             0 => Ok(StreamMessage { stream, stamps, body }),
@@ -317,6 +325,7 @@ impl StreamMessage {
             StreamBody::Refused(_) => REFUSED,
             StreamBody::Push(_) => PUSH,
             StreamBody::News(_) => NEWS,
+            StreamBody::Wants(_) => WANTS,
         }
     }
 }
@@ -440,7 +449,8 @@ impl Take<'_> {
         if report.written > fetch_offset {
             return Err(StreamDecodeError::Invalid("a position above the log's end"));
         }
-        Ok(OpenStream { fetch_offset, last_fetched_epoch, report, credit: self.u32()? })
+        let (credit, batch_bytes_max) = (self.u32()?, self.u32()?);
+        Ok(OpenStream { fetch_offset, last_fetched_epoch, report, credit, batch_bytes_max })
     }
 
     fn report(&mut self) -> Result<StreamReport, StreamDecodeError> {

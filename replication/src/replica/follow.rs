@@ -7,6 +7,7 @@
 //! truncation is durable before the new end is said to anybody (rule 6).
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -17,6 +18,7 @@ use stonelog_protocol::{BrokerEpoch, BrokerId, DirectoryId, LeaderEpoch, Offset,
 use stonelog_storage::LogGeneration;
 use stonelog_storage::log::{FollowerReject, Log};
 
+use super::credit::{CreditPool, Share};
 use super::truncate::{Cut, Stopped, plan_cut, plan_cut_to};
 
 /// How long an open may stay without an answer.
@@ -25,6 +27,10 @@ pub const OPEN_TIME_MAX: Duration = Duration::from_secs(5);
 pub const RETRY_AFTER: Duration = Duration::from_millis(50);
 /// The longest of these pauses.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(1);
+/// Cuts one after the other that came to nothing, before the follower stops.
+pub const CUTS_FAILED_MAX: u32 = 8;
+/// What one stream may have in memory because its leader asked for more than its fair part, unless a batch alone is larger.
+const ASKED_BYTES_MAX: i64 = 1 << 20;
 
 /// Whom a replica follows, by the metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +85,7 @@ pub enum Effect {
     Stop(Stopped),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum State {
     Idle { retry_at: Instant },
     Opening { stream: StreamId, stamps: Stamps, since: Instant },
@@ -88,7 +94,7 @@ enum State {
 }
 
 /// The follower of one partition under one leader at a time.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Follower {
     following: Following,
     state: State,
@@ -102,20 +108,30 @@ pub struct Follower {
     /// Pushes that are not written yet: their ends and bytes, to be given back as credit.
     /// Kept from one stream to the next: a leader gets no credit for memory that is still taken.
     unwritten: VecDeque<(Offset, u32)>,
-    /// What the open stream's leader has not been given yet of what it may have; below zero after a batch larger than
-    /// what was left.
-    withheld: i64,
-    credit: u32,
+    /// The sum of that.
+    unwritten_bytes: i64,
+    /// What the open stream's leader may push before more is given.
+    given: i64,
+    /// What it said its next push needs in all; 0 when it waits for nothing beyond its fair part.
+    wanted: i64,
+    /// Whether it lacks credit only because there is no room.
+    is_withheld: bool,
+    /// What is held of the lane's pool: what was given, and what is not written.
+    share: Share,
+    /// A stream that ended here, of which its leader has not heard that.
+    closing: Option<(StreamId, Stamps)>,
     /// Whether nobody counts on this replica, and enough others have everything.
     is_spare: bool,
     /// Streams that ended since records came last.
     ended_count: u32,
+    /// Cuts that failed, since one was done or another leader led.
+    cuts_failed: u32,
     fenced_count: u64,
 }
 
 impl Follower {
     /// Begins to follow. `high_watermark` is the newest this replica knows of its log.
-    pub fn begin(following: Following, high_watermark: Offset, credit: u32, now: Instant) -> Follower {
+    pub fn begin(following: Following, high_watermark: Offset, pool: &Rc<CreditPool>, now: Instant) -> Follower {
         Follower {
             following,
             state: State::Idle { retry_at: now },
@@ -124,10 +140,15 @@ impl Follower {
             probe: 0,
             said: None,
             unwritten: VecDeque::new(),
-            withheld: 0,
-            credit,
+            unwritten_bytes: 0,
+            given: 0,
+            wanted: 0,
+            is_withheld: false,
+            share: Share::of(pool, following.partition),
+            closing: None,
             is_spare: false,
             ended_count: 0,
+            cuts_failed: 0,
             fenced_count: 0,
         }
     }
@@ -138,9 +159,12 @@ impl Follower {
             assert!(following.leader_epoch >= self.following.leader_epoch, "leader epochs never go back");
             self.following = following;
             self.ended_count = 0;
+            self.cuts_failed = 0;
             // What another leader asked proves nothing to this one.
             self.probe = 0;
-            self.state = State::Idle { retry_at: now };
+            self.idle(now);
+            // It ends its streams by itself with its epoch.
+            self.closing = None;
         }
     }
 
@@ -148,7 +172,7 @@ impl Follower {
     /// with damage in it is dropped and fetched again whole (rule 9), which a new stream begins.
     pub fn set_spare(&mut self, is_spare: bool, log: &Log, now: Instant) {
         if is_spare && !self.is_spare && !log.holes().is_empty() && !matches!(self.state, State::Stopped) {
-            self.state = State::Idle { retry_at: now };
+            self.leave(now);
         }
         self.is_spare = is_spare;
     }
@@ -174,37 +198,66 @@ impl Follower {
         matches!(self.state, State::Streaming { .. })
     }
 
+    /// Whether it follows no more under this leader.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.state, State::Stopped)
+    }
+
+    /// Whether it has no stream and will open one.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.state, State::Idle { .. } | State::Opening { .. })
+    }
+
+    /// Whether it is time to open a stream.
+    pub fn may_open(&self, log: &Log, now: Instant) -> bool {
+        let is_time = match self.state {
+            State::Idle { retry_at } => now >= retry_at,
+            State::Opening { since, .. } => now.saturating_duration_since(since) > OPEN_TIME_MAX,
+            State::Streaming { .. } | State::Stopped => false,
+        };
+        // A log whose creation is not in the journal could not be reset, should the leader's begin later.
+        is_time && (!log.is_changing() || off!(TruncateDurable)) && log.is_created()
+    }
+
+    /// Whether [`Follower::say`] may say anything.
+    pub fn may_speak(&self) -> bool {
+        self.is_streaming() || self.closing.is_some()
+    }
+
     /// Opens a stream if it is time to. `stream` is above every earlier one of this process. It begins with the credit
     /// that is left beside what is not written yet, or with none, if credit is withheld.
     pub fn open(&mut self, stream: StreamId, log: &Log, withhold_credit: bool, now: Instant) -> Option<StreamMessage> {
-        match self.state {
-            State::Idle { retry_at } if now >= retry_at => {}
-            State::Opening { since, .. } if now.saturating_duration_since(since) > OPEN_TIME_MAX => {}
-            _ => return None,
-        }
-        // A log whose creation is not in the journal could not be reset, should the leader's begin later.
-        if (log.is_changing() && !off!(TruncateDurable)) || !log.is_created() {
+        if !self.may_open(log, now) {
             return None;
         }
         let stamps = self.following.stamps(log.key().generation);
+        self.idle(now);
         self.state = State::Opening { stream, stamps, since: now };
+        // The leader forgets the stream before.
+        self.closing = None;
         let (written, end) = (log.written(), log.log_end());
         // What was cut off has left the journal's queue before a log is settled.
         self.unwritten.retain(|(to, _)| *to > written && *to <= end);
-        let unwritten: i64 = self.unwritten.iter().map(|(_, bytes)| i64::from(*bytes)).sum();
-        self.withheld = i64::from(self.credit) - unwritten;
-        let credit = self.take_withheld(withhold_credit);
+        self.unwritten_bytes = self.unwritten.iter().map(|(_, bytes)| i64::from(*bytes)).sum();
+        self.share.hold(self.unwritten_bytes);
+        let credit = self.give(withhold_credit);
         let report = self.positions(log);
         self.said = Some(report);
-        let open =
-            OpenStream { fetch_offset: log.log_end(), last_fetched_epoch: log.last_record_epoch(), report, credit };
+        let open = OpenStream {
+            fetch_offset: log.log_end(),
+            last_fetched_epoch: log.last_record_epoch(),
+            report,
+            credit,
+            batch_bytes_max: self.share.pool().batch_bytes_max(),
+        };
         Some(StreamMessage { stream, stamps, body: StreamBody::Open(open) })
     }
 
     /// The connection to the leader is gone.
     pub fn on_disconnected(&mut self, now: Instant) {
+        self.closing = None;
         if !matches!(self.state, State::Stopped) {
-            self.state = State::Idle { retry_at: now };
+            self.idle(now);
         }
     }
 
@@ -223,7 +276,7 @@ impl Follower {
             StreamBody::Opened(news) if is_opening && self.is_spare && news.is_whole && !log.holes().is_empty() => {
                 // What this log has beside its damage is on those that count, and comes back with the rest.
                 self.high_watermark = self.high_watermark.min(news.log_start);
-                self.state = State::Idle { retry_at: now };
+                self.leave(now);
                 vec![Effect::Cut { cut: Cut::Reset(news.log_start), lost: None }]
             }
             StreamBody::Opened(news) if is_opening => {
@@ -237,6 +290,11 @@ impl Follower {
             StreamBody::Refused(refusal) if is_opening => self.on_refused(*refusal, log, now),
             StreamBody::Push(push) if !is_opening => self.on_push(push, log, now),
             StreamBody::News(news) if !is_opening => self.on_news(news, log),
+            StreamBody::Wants(bytes) if !is_opening => {
+                let most = i64::from(self.share.pool().batch_bytes_max()).max(ASKED_BYTES_MAX);
+                self.wanted = i64::from(*bytes).min(most);
+                Vec::new()
+            }
             StreamBody::Close => {
                 self.end(now);
                 Vec::new()
@@ -251,36 +309,57 @@ impl Follower {
             Ok(bytes) => {
                 self.ended_count = 0;
                 self.unwritten.push_back((log.log_end(), bytes));
+                self.unwritten_bytes += i64::from(bytes);
                 self.raise_high_watermark(log);
             }
-            Err(_) => self.end(now),
+            Err(_) => {
+                self.leave(now);
+                self.end(now);
+            }
         }
     }
 
-    /// An [`Effect::Cut`] could not be done. The next open asks for it again, after a pause that grows.
-    pub fn on_cut_failed(&mut self, now: Instant) {
-        if matches!(self.state, State::Idle { .. }) {
-            self.end(now);
+    /// An [`Effect::Cut`] at `to` could not be done. The next open asks for it again, after a pause that grows; after
+    /// [`CUTS_FAILED_MAX`] the follower stops, for damage in its way is looked for each time and should be known by then.
+    pub fn on_cut_failed(&mut self, to: Offset, now: Instant) -> Option<Stopped> {
+        if !matches!(self.state, State::Idle { .. }) {
+            return None;
         }
+        self.cuts_failed += 1;
+        if self.cuts_failed >= CUTS_FAILED_MAX {
+            self.state = State::Stopped;
+            return Some(Stopped::CutFailed { to });
+        }
+        self.end(now);
+        None
+    }
+
+    /// An [`Effect::Cut`] was done.
+    pub fn on_cut_done(&mut self) {
+        self.cuts_failed = 0;
     }
 
     /// What the leader should hear now: positions that moved, and credit for what is written unless it is withheld,
-    /// because there is no room for more.
+    /// because there is no room for more; or that the stream is over.
     pub fn say(&mut self, log: &Log, withhold_credit: bool) -> Vec<StreamMessage> {
-        let State::Streaming { stream, stamps, .. } = self.state else { return Vec::new() };
-        if stamps.generation != self.following.stamps(log.key().generation).generation {
-            return Vec::new();
-        }
         let mut messages = Vec::new();
+        if let Some((stream, stamps)) = self.closing.take() {
+            messages.push(StreamMessage { stream, stamps, body: StreamBody::Close });
+        }
+        while let Some((_, bytes)) = self.unwritten.pop_front_if(|(end, _)| *end <= log.written()) {
+            self.unwritten_bytes -= i64::from(bytes);
+        }
+        self.share.hold(self.given + self.unwritten_bytes);
+        let State::Streaming { stream, stamps, .. } = self.state else { return messages };
+        if stamps.generation != self.following.stamps(log.key().generation).generation {
+            return messages;
+        }
         let report = self.positions(log);
         if self.said != Some(report) {
             self.said = Some(report);
             messages.push(StreamMessage { stream, stamps, body: StreamBody::Report(report) });
         }
-        while let Some((_, bytes)) = self.unwritten.pop_front_if(|(end, _)| *end <= log.written()) {
-            self.withheld += i64::from(bytes);
-        }
-        let credit = self.take_withheld(withhold_credit);
+        let credit = self.give(withhold_credit);
         if credit > 0 {
             messages.push(StreamMessage { stream, stamps, body: StreamBody::Credit(credit) });
         }
@@ -289,14 +368,33 @@ impl Follower {
 
     /// Whether its leader waits for credit that it could have by now, if there is room.
     pub fn owes_credit(&self) -> bool {
-        self.withheld > 0 && matches!(self.state, State::Opening { .. } | State::Streaming { .. })
+        self.is_withheld && matches!(self.state, State::Opening { .. } | State::Streaming { .. })
     }
 
-    fn take_withheld(&mut self, withhold_credit: bool) -> u32 {
-        if withhold_credit || self.withheld <= 0 {
+    /// Gives the leader what it should have, as far as there is any: its fair part, and what it asked for beyond that.
+    fn give(&mut self, withhold: bool) -> u32 {
+        let missing = self.share.fair() - self.given - self.unwritten_bytes;
+        let lacks_asked = self.wanted > self.given;
+        self.is_withheld = withhold && (missing > 0 || lacks_asked);
+        if withhold {
+            self.share.step_out();
             return 0;
         }
-        u32::try_from(std::mem::take(&mut self.withheld)).unwrap_or(u32::MAX)
+        let before = self.given;
+        if missing > 0 {
+            self.given += self.share.take_fair(missing);
+        }
+        let asked = self.wanted - self.given;
+        // Beside what is in memory already it waits for that to be written.
+        let may_ask = self.unwritten_bytes == 0 || self.unwritten_bytes + self.wanted <= ASKED_BYTES_MAX;
+        if asked > 0 && may_ask && self.share.take_in_turn(asked) {
+            self.given += asked;
+        }
+        if self.given >= self.wanted {
+            self.wanted = 0;
+            self.share.step_out();
+        }
+        u32::try_from(self.given - before).expect("a part of the pool, or one batch")
     }
 
     fn positions(&self, log: &Log) -> StreamReport {
@@ -320,16 +418,21 @@ impl Follower {
             // The leader's log begins with another batch, maybe with one that its log start lies within (Kafka's
             // `UnexpectedAppendOffsetException`): so does this log.
             self.high_watermark = push.base;
-            self.state = State::Idle { retry_at: now };
+            self.leave(now);
             return vec![Effect::Cut { cut: Cut::Reset(push.base), lost: None }];
         }
-        let is_next = push.number == *next_number && push.base == log.log_end();
-        if !is_next && !off!(StreamNumber) {
-            // Something between was lost, or is there twice: the next open says what is missing.
+        let is_next = (push.number == *next_number && push.base == log.log_end()) || off!(StreamNumber);
+        let bytes = push.batches.iter().map(|piece| piece.len() as i64).sum::<i64>();
+        let is_paid = bytes <= self.given || off!(CreditBound);
+        if !is_next || !is_paid {
+            // Something between was lost, or is there twice: the next open says what is missing. Or the leader minds no
+            // limit, and what it sends is not kept.
+            self.leave(now);
             self.end(now);
             return Vec::new();
         }
         *next_number += 1;
+        self.given = (self.given - bytes).max(0);
         let batches = match &push.batches[..] {
             [one] => one.clone(),
             several => {
@@ -361,12 +464,17 @@ impl Follower {
             // All that this log holds was deleted.
             Refusal::OutOfRange { log_start, .. } if log.log_end() < log_start => {
                 self.high_watermark = self.high_watermark.max(log_start);
-                self.state = State::Idle { retry_at: now };
+                self.idle(now);
                 vec![Effect::Cut { cut: Cut::Reset(log_start), lost: None }]
             }
             Refusal::OutOfRange { log_end, .. } if log.log_end() > log_end => {
                 let planned = plan_cut_to(log, self.high_watermark, log_end);
                 self.cut(planned, now)
+            }
+            // One of the two has an image some milliseconds behind the other's.
+            Refusal::UnknownEpoch(_) | Refusal::StaleBroker => {
+                self.idle(now + RETRY_AFTER);
+                Vec::new()
             }
             _ => {
                 self.end(now);
@@ -375,11 +483,29 @@ impl Follower {
         }
     }
 
+    /// There is no stream. What its leader could have pushed on it is nobody's any more.
+    fn idle(&mut self, retry_at: Instant) {
+        self.given = 0;
+        self.wanted = 0;
+        self.is_withheld = false;
+        self.share.step_out();
+        self.share.hold(self.unwritten_bytes);
+        self.state = State::Idle { retry_at };
+    }
+
+    /// The stream ends here, and its leader is told so.
+    fn leave(&mut self, now: Instant) {
+        if let State::Streaming { stream, stamps, .. } | State::Opening { stream, stamps, .. } = self.state {
+            self.closing = Some((stream, stamps));
+        }
+        self.idle(now);
+    }
+
     /// The stream is over, and the next one is not opened at once: what ended this one may end it as well.
     fn end(&mut self, now: Instant) {
         let pause = RETRY_AFTER.saturating_mul(1 << self.ended_count.min(8)).min(RETRY_AFTER_MAX);
         self.ended_count = self.ended_count.saturating_add(1);
-        self.state = State::Idle { retry_at: now + pause };
+        self.idle(now + pause);
     }
 
     fn cut(&mut self, planned: Result<Cut, Stopped>, now: Instant) -> Vec<Effect> {
@@ -388,10 +514,11 @@ impl Follower {
                 let (Cut::To(to) | Cut::Reset(to)) = cut;
                 let lost = (to < self.high_watermark).then_some((to, self.high_watermark));
                 self.high_watermark = self.high_watermark.min(to);
-                self.state = State::Idle { retry_at: now };
+                self.idle(now);
                 vec![Effect::Cut { cut, lost }]
             }
             Err(stopped) => {
+                self.idle(now);
                 self.state = State::Stopped;
                 vec![Effect::Stop(stopped)]
             }

@@ -19,6 +19,9 @@ use crate::partition::Leader;
 /// Bytes of one push, unless its first batch alone is larger.
 pub const PUSH_BYTES_MAX: usize = 1 << 20;
 
+/// Who has no credit left asks for what it has to push, up to this unless its first batch is larger.
+const ASK_BYTES: i64 = 64 << 10;
+
 /// A read that follows the log around for so long finds its files nowhere the log knows.
 const MOVES_COUNT_MAX: u32 = 16;
 
@@ -34,8 +37,16 @@ pub struct LeadStream {
     next_number: u64,
     /// The follower holds nothing, and begins with the batch that the log start lies in, maybe in its middle.
     begins_anew: bool,
-    /// Bytes that may be pushed; below zero after a batch larger than what was left.
+    /// Bytes that may be pushed.
     credit: i64,
+    /// What the next push takes of it, if that was more than there was: a batch is never split.
+    needs: i64,
+    /// What the follower was told of that and has not given yet.
+    asked: i64,
+    /// The longest batch that the follower takes.
+    batch_bytes_max: i64,
+    /// The next batch is longer than that.
+    is_stuck: bool,
     /// A job reads the next push.
     reading: bool,
     /// Reads that found their bytes elsewhere, since the last that did not.
@@ -61,6 +72,10 @@ pub enum PushPlan {
     Nothing,
     /// This.
     Push(StreamMessage),
+    /// Say that more credit is needed.
+    Ask(StreamMessage),
+    /// The next batch has so many bytes, more than the follower takes: nothing is pushed on this stream any more.
+    Stuck(i64),
     /// Run the job, then call [`LeadStream::on_read`].
     Read(ReadJob),
     /// The stream cannot go on here: tell the follower, which opens anew.
@@ -104,6 +119,10 @@ pub fn open(
         next_number: 0,
         begins_anew,
         credit: i64::from(open.credit),
+        needs: 0,
+        asked: 0,
+        batch_bytes_max: i64::from(open.batch_bytes_max),
+        is_stuck: false,
         reading: false,
         moves_count: 0,
         said,
@@ -158,8 +177,11 @@ impl LeadStream {
 
     /// What to push now. `probe` is the newest that followers should repeat.
     pub fn plan(&mut self, leader: &mut Leader, log: &Log, probe: u64) -> PushPlan {
-        if self.reading || self.credit <= 0 {
+        if self.reading || self.is_stuck || self.from >= log.log_end() {
             return PushPlan::Nothing;
+        }
+        if self.credit < self.needs && self.needs > 0 {
+            return self.ask();
         }
         match log.read(self.from, log.log_end(), self.room(), true) {
             Read::Ready(batches, _) => self.push(leader, log, batches, probe),
@@ -208,8 +230,19 @@ impl LeadStream {
         Some(self.message(StreamBody::News(news)))
     }
 
+    /// Says what the next push needs, once; and no more, for what is given and not used others wait for.
+    fn ask(&mut self) -> PushPlan {
+        if self.asked >= self.needs {
+            return PushPlan::Nothing;
+        }
+        self.asked = self.needs;
+        let bytes = u32::try_from(self.needs).unwrap_or(u32::MAX);
+        PushPlan::Ask(self.message(StreamBody::Wants(bytes)))
+    }
+
     fn room(&self) -> usize {
-        usize::try_from(self.credit).unwrap_or(0).min(PUSH_BYTES_MAX)
+        let bytes = if self.credit > 0 { self.credit } else { ASK_BYTES };
+        usize::try_from(bytes).unwrap_or(0).min(PUSH_BYTES_MAX)
     }
 
     fn push(&mut self, leader: &mut Leader, log: &Log, batches: Vec<Bytes>, probe: u64) -> PushPlan {
@@ -217,16 +250,26 @@ impl LeadStream {
             let first = batches.iter().find_map(|piece| BatchHeader::read(piece).ok());
             self.next = first.map_or(self.next, |header| header.base_offset.min(self.next));
         }
-        let Some(end) = end_of(&batches, self.next) else {
+        let Some((end, longest)) = end_of(&batches, self.next) else {
             return PushPlan::End(self.message(StreamBody::Close));
         };
-        let bytes: usize = batches.iter().map(Bytes::len).sum();
+        if longest > self.batch_bytes_max {
+            self.is_stuck = true;
+            return PushPlan::Stuck(longest);
+        }
+        let bytes = batches.iter().map(|piece| piece.len() as i64).sum::<i64>();
+        if bytes > self.credit {
+            // It is read once more when there is credit for it.
+            self.needs = bytes;
+            return self.ask();
+        }
         self.said = news(leader, log, probe.max(self.said.probe));
         let push = Push { number: self.next_number, base: self.next, news: self.said, batches };
         leader.on_pushed(self.stream, &self.stamps, end);
         (self.next, self.from) = (end, end);
         self.next_number += 1;
-        self.credit -= i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.credit -= bytes;
+        (self.needs, self.asked) = (0, 0);
         PushPlan::Push(self.message(StreamBody::Push(push)))
     }
 
@@ -235,9 +278,9 @@ impl LeadStream {
     }
 }
 
-/// Where batches end that lie behind `base` one after the other; compaction leaves gaps.
-fn end_of(batches: &[Bytes], base: Offset) -> Option<Offset> {
-    let mut end = base;
+/// Where batches end that lie behind `base` one after the other, for compaction leaves gaps; and the longest one's bytes.
+fn end_of(batches: &[Bytes], base: Offset) -> Option<(Offset, i64)> {
+    let (mut end, mut longest) = (base, 0);
     for piece in batches {
         let mut at = 0;
         while at < piece.len() {
@@ -246,10 +289,11 @@ fn end_of(batches: &[Bytes], base: Offset) -> Option<Offset> {
                 return None;
             }
             end = header.next_offset();
+            longest = longest.max(header.batch_bytes as i64);
             at += header.batch_bytes;
         }
     }
-    (end > base).then_some(end)
+    (end > base).then_some((end, longest))
 }
 
 #[cfg(test)]

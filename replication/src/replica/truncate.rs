@@ -26,6 +26,11 @@ pub enum Stopped {
     },
     /// Whether the histories part is lost in damage of its own log.
     Damaged(Hole),
+    /// The cut into its segments fails, again and again.
+    CutFailed {
+        /// Where the leader wants it cut.
+        to: Offset,
+    },
 }
 
 /// Where to cut after a leader has proved where the histories part. The end found is that of the greatest epoch both know

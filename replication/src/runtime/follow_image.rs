@@ -107,11 +107,6 @@ impl Lane {
             }
         }
         self.reconcile_brokers(image, delta);
-        for partition in self.led_with_followers() {
-            if let Some(leader) = &mut partition.replica_mut().leader {
-                leader.on_image(image.index());
-            }
-        }
         self.image_changed.publish();
     }
 
@@ -345,7 +340,8 @@ impl Lane {
             Some(follower) => follower.on_following(following, now),
             None => {
                 let high_watermark = replica.high_watermark.max(replica.log.log_start());
-                replica.follower = Some(Follower::begin(following, high_watermark, self.stream_credit(), now));
+                replica.follower =
+                    Some(Follower::begin(following, high_watermark, &self.credit_in(partition.directory()), now));
             }
         }
         let me = self.node().broker_id;
@@ -354,14 +350,9 @@ impl Lane {
         if let Some(follower) = &mut replica.follower {
             follower.set_spare(is_spare, &replica.log, now);
         }
-        let is_streaming = replica.follower.as_ref().is_some_and(Follower::is_streaming);
-        self.streams().set_idle(partition.id(), !is_streaming);
+        let is_idle = replica.follower.as_ref().is_some_and(Follower::is_idle);
+        self.streams().set_idle(partition.id(), is_idle);
         self.dial(leader.id);
-    }
-
-    /// The partitions led here that others follow.
-    fn led_with_followers(&self) -> Vec<Rc<Partition>> {
-        self.streams().led().into_iter().filter_map(|id| self.partition(id)).collect()
     }
 
     /// The replica is no longer this broker's: waiters hear it, the journal records it, the files go later.

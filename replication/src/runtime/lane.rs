@@ -182,11 +182,6 @@ impl Lane {
         &self.streams
     }
 
-    /// How many partitions this lane owns.
-    pub(super) fn partitions_count(&self) -> usize {
-        self.partitions.borrow().len()
-    }
-
     /// The newest metadata this lane has applied.
     pub fn image(&self) -> Arc<MetadataImage> {
         Arc::clone(&self.image.borrow())
@@ -195,6 +190,11 @@ impl Lane {
     /// The partition, if this lane owns a replica of it.
     pub fn partition(&self, id: TopicPartition) -> Option<Rc<Partition>> {
         self.partitions.borrow().get(&id).cloned()
+    }
+
+    /// Whether any partition of this lane is such a one.
+    pub(super) fn any_partition(&self, is_such: impl Fn(&Partition) -> bool) -> bool {
+        self.partitions.borrow().values().any(|partition| is_such(partition))
     }
 
     /// Every partition of this lane.
@@ -396,7 +396,7 @@ impl Lane {
             if partition.deferred.get() && !partition.replica().log.is_changing() {
                 self.reconcile_again(&partition);
             }
-            let waits = partition.replica().follower.as_ref().is_some_and(|follower| !follower.is_streaming());
+            let waits = partition.replica().follower.as_ref().is_some_and(|follower| follower.is_idle());
             if waits {
                 self.try_open(&partition);
             }

@@ -186,7 +186,7 @@ impl Partition {
             }
             if let Some(follower) = &replica.follower {
                 replica.high_watermark = follower.high_watermark();
-                if let Some(port) = replica.port.as_ref().filter(|_| follower.is_streaming()) {
+                if let Some(port) = replica.port.as_ref().filter(|_| follower.may_speak()) {
                     port.mark(self.id);
                 }
             }

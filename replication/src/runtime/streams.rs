@@ -13,6 +13,7 @@ mod converse;
 mod dial;
 mod following;
 mod leading;
+mod turns;
 mod wire;
 mod wishes;
 
@@ -26,12 +27,15 @@ use stonelog_protocol::{BrokerId, TopicPartition};
 use tokio::sync::mpsc;
 
 use super::changed::Changed;
+use super::directory::Directory;
 use super::lane::Lane;
 use super::lanes::{Lanes, spawn_vital};
 use super::peers::TcpDialer;
 use crate::controller::MetadataHandle;
 use crate::isr_proposal::IsrProposals;
+use crate::replica::CreditPool;
 pub(super) use leading::Led;
+use turns::Turns;
 pub(super) use wire::Port;
 
 /// A connection whose dialer has proved itself, and said that it is for streams.
@@ -46,6 +50,9 @@ pub struct ProvedSocket {
 
 /// Proved connections that wait to be taken over; who comes later is closed, and dials again.
 pub const PROVED_LEN_MAX: usize = 256;
+
+/// What leaders may send ahead to one lane's followers, together; each of several directories has an equal part of it.
+const LANE_CREDIT_BYTES: usize = 64 << 20;
 
 /// What streams are started with.
 pub struct StreamsOptions {
@@ -93,14 +100,16 @@ pub(super) struct LaneStreams {
     ports: RefCell<HashMap<u64, Rc<Port>>>,
     /// The brokers that are dialed, or were.
     dialed: RefCell<BTreeMap<BrokerId, Rc<dial::Dialed>>>,
-    /// Partitions that follow and have no stream.
-    idle: RefCell<BTreeSet<TopicPartition>>,
+    /// Partitions that follow, have no stream, and could have one: there is a connection to their leader.
+    idle: RefCell<Turns>,
     /// Followers whose leaders get no credit for now.
-    withheld: RefCell<BTreeSet<TopicPartition>>,
+    withheld: RefCell<Turns>,
     /// Partitions led here that others follow.
-    led: RefCell<BTreeSet<TopicPartition>>,
+    led: RefCell<Turns>,
     /// Those of them to look at before their time: a follower may join.
     soon: RefCell<BTreeSet<TopicPartition>>,
+    /// What leaders may send ahead, by the directory's place.
+    pools: RefCell<HashMap<usize, Rc<CreditPool>>>,
     proposals: RefCell<IsrProposals>,
     last_stream: Cell<u64>,
     /// Published when there is something to tick for.
@@ -130,7 +139,7 @@ impl LaneStreams {
                 self.work.publish();
             }
         } else {
-            self.idle.borrow_mut().remove(&partition);
+            self.idle.borrow_mut().remove(partition);
         }
     }
 
@@ -141,20 +150,16 @@ impl LaneStreams {
                 self.work.publish();
             }
         } else {
-            self.led.borrow_mut().remove(&partition);
+            self.led.borrow_mut().remove(partition);
             self.soon.borrow_mut().remove(&partition);
             self.proposals.borrow_mut().forget(partition);
         }
     }
 
-    /// Partitions led here that others follow.
-    pub(super) fn led(&self) -> BTreeSet<TopicPartition> {
-        self.led.borrow().clone()
-    }
-
     fn withhold(&self, partition: TopicPartition) {
-        self.withheld.borrow_mut().insert(partition);
-        self.work.publish();
+        if self.withheld.borrow_mut().insert(partition) {
+            self.work.publish();
+        }
     }
 
     fn look_soon(&self, partition: TopicPartition) {
@@ -163,14 +168,37 @@ impl LaneStreams {
         }
     }
 
+    /// What leaders may send ahead into one directory.
+    pub(super) fn pool(&self, directory: &Directory, directories: usize, batch_bytes_max: u64) -> Rc<CreditPool> {
+        let new = || {
+            let bytes = LANE_CREDIT_BYTES / directories.max(1);
+            CreditPool::new(bytes, u32::try_from(batch_bytes_max).unwrap_or(u32::MAX))
+        };
+        Rc::clone(self.pools.borrow_mut().entry(directory.place).or_insert_with(new))
+    }
+
+    /// Whether anybody waits for credit that others hold.
+    fn is_credit_wanted(&self) -> bool {
+        self.pools.borrow().values().any(|pool| pool.is_wanted())
+    }
+
+    /// Who has waited longest for credit, in each directory, and can have it now.
+    fn due_for_credit(&self) -> Vec<TopicPartition> {
+        self.pools.borrow().values().filter_map(|pool| pool.due()).collect()
+    }
+
     /// Whether something waits for the next look, and not only for time to pass.
     fn is_pressed(&self) -> bool {
-        !(self.idle.borrow().is_empty() && self.withheld.borrow().is_empty() && self.soon.borrow().is_empty())
+        let nothing_waits =
+            self.idle.borrow().is_empty() && self.withheld.borrow().is_empty() && self.soon.borrow().is_empty();
+        !nothing_waits || self.is_credit_wanted()
     }
 
     /// Whether nothing needs a look now and then.
     fn rests(&self) -> bool {
-        self.idle.borrow().is_empty() && self.withheld.borrow().is_empty() && self.led.borrow().is_empty()
+        let nothing_waits =
+            self.idle.borrow().is_empty() && self.withheld.borrow().is_empty() && self.led.borrow().is_empty();
+        nothing_waits && !self.is_credit_wanted()
     }
 }
 

@@ -4,6 +4,7 @@
 //! compares nothing itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use stonelog_replication::isr_proposal::{IsrAnswer, IsrProposals};
 use stonelog_replication::metadata::broker::ReplicaReport;
 use stonelog_replication::metadata::{MetadataImage, Verdict};
 use stonelog_replication::partition::leader::{OwnLog, Wish};
-use stonelog_replication::replica::LeadStream;
+use stonelog_replication::replica::{CreditPool, LeadStream};
 use stonelog_storage::disk::SimDisk;
 use stonelog_storage::log_dir::RecordedEpochs;
 use stonelog_storage::recovery::Verdict as Recovered;
@@ -31,6 +32,8 @@ use crate::support::new_disk;
 
 /// `replica.lag.time.max.ms`.
 pub const LAG_MAX: Duration = Duration::from_secs(5);
+/// The longest batch that is taken: any that clients here write.
+const BATCH_BYTES_MAX: u32 = 1 << 20;
 /// How often a broker says that it is alive, in microseconds.
 const HEARTBEAT: u64 = 2_000_000;
 
@@ -69,6 +72,8 @@ pub struct Up {
     pub reads: Vec<(TopicPartition, BrokerId, StreamId, ReadJob)>,
     pub(super) proposals: IsrProposals,
     pub(super) streams: BTreeMap<(TopicPartition, BrokerId), LeadStream>,
+    /// What leaders may send ahead to all of its followers.
+    pub(super) pool: Rc<CreditPool>,
     next_stream: u64,
     next_heartbeat: u64,
     next_register: u64,
@@ -112,6 +117,7 @@ impl Node {
             reads: Vec::new(),
             proposals: IsrProposals::default(),
             streams: BTreeMap::new(),
+            pool: CreditPool::new(env.options.credit as usize, BATCH_BYTES_MAX),
             next_stream: 1,
             next_heartbeat: 0,
             next_register: 0,
@@ -237,6 +243,7 @@ impl Node {
         let message = StreamMessage::decode(bytes).expect("nobody here writes anything else");
         match message.body {
             StreamBody::Open(_) | StreamBody::Report(_) | StreamBody::Credit(_) => up.on_follower(from, &message, env),
+            StreamBody::Close if message.stamps.leader == self.id => up.on_follower(from, &message, env),
             _ => up.on_leader(self.id, &message, env),
         }
         up.after(self.id, env);

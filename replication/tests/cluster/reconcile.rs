@@ -133,8 +133,7 @@ impl Up {
                 match &mut part.role {
                     Role::Follower(follower) => follower.on_following(following, env.moment),
                     role => {
-                        let credit = env.options.credit;
-                        let follower = Follower::begin(following, part.high_watermark, credit, env.moment);
+                        let follower = Follower::begin(following, part.high_watermark, &self.pool, env.moment);
                         *role = Role::Follower(Box::new(follower));
                     }
                 }

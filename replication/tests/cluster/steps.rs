@@ -30,6 +30,11 @@ pub fn pump(
         match stream.plan(leader, log, env.probe) {
             PushPlan::Nothing => break,
             PushPlan::Push(push) => env.out.push(Out::Send(follower, push.encode())),
+            PushPlan::Ask(asks) => {
+                env.out.push(Out::Mark("credit asked for"));
+                env.out.push(Out::Send(follower, asks.encode()));
+            }
+            PushPlan::Stuck(bytes) => panic!("{id} has a batch of {bytes} bytes"),
             PushPlan::Read(job) => {
                 reads.push((id, follower, stream.id(), job));
                 env.out.push(Out::Read);

@@ -50,6 +50,12 @@ impl Up {
                     stream.on_credit(*bytes);
                 }
             }
+            StreamBody::Close => {
+                leader.on_closed(message.stream, &message.stamps);
+                if self.streams.get(&(id, from)).is_some_and(|stream| stream.is_of(message)) {
+                    self.streams.remove(&(id, from));
+                }
+            }
             _ => unreachable!("sorted out before"),
         }
     }
@@ -135,8 +141,9 @@ impl Up {
             panic!("{hole:?}");
         }
         env.out.push(Out::Mark("catch-up read from disk"));
-        if let PushPlan::Push(push) = lead.on_read(leader, self.directories.log(id), done, env.probe) {
-            env.out.push(Out::Send(follower, push.encode()));
+        let plan = lead.on_read(leader, self.directories.log(id), done, env.probe);
+        if let PushPlan::Push(said) | PushPlan::Ask(said) | PushPlan::End(said) = plan {
+            env.out.push(Out::Send(follower, said.encode()));
         }
         self.after(me, env);
     }

@@ -24,8 +24,13 @@ fn news() -> StreamNews {
 }
 
 fn bodies() -> Vec<StreamBody> {
-    let open =
-        OpenStream { fetch_offset: Offset(21), last_fetched_epoch: LeaderEpoch(4), report: report(), credit: 99 };
+    let open = OpenStream {
+        fetch_offset: Offset(21),
+        last_fetched_epoch: LeaderEpoch(4),
+        report: report(),
+        credit: 99,
+        batch_bytes_max: 1 << 24,
+    };
     let batches = vec![Bytes::from_static(b"whole batches")];
     let push = Push { number: 8, base: Offset(21), news: news(), batches };
     let refusals = [
@@ -48,6 +53,7 @@ fn bodies() -> Vec<StreamBody> {
         StreamBody::Diverging(Diverging { epoch: LeaderEpoch(4), end: Offset(15) }),
         StreamBody::Push(push),
         StreamBody::News(news()),
+        StreamBody::Wants(1 << 21),
     ];
     bodies.extend(refusals.map(StreamBody::Refused));
     bodies
@@ -71,7 +77,7 @@ fn every_message_reads_back_as_it_was_written() {
 fn the_bytes_are_those_of_the_format() {
     let report = messages().remove(1).encode();
     let hex: String = report.iter().map(|byte| format!("{byte:02x}")).collect();
-    let head = "0102000000000000000b";
+    let head = "0202000000000000000b";
     let stamps = "abababababababababababababababab0000000300000005000000010000000000000046\
                   000000020000000000000047cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd0000000400000009";
     let fields = "00000000000000140000000000000012000000000000000601";

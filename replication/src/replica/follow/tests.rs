@@ -6,7 +6,11 @@ use stonelog_protocol::{BrokerEpoch, Uuid};
 use super::super::test_log::{TestLog, id};
 use super::*;
 
-const CREDIT: u32 = 1_000;
+const CREDIT: u32 = 1 << 20;
+
+fn pool() -> Rc<CreditPool> {
+    CreditPool::new(64 << 20, 16 << 20)
+}
 
 fn start() -> Instant {
     crate::runtime::clock::Clock.mono()
@@ -25,7 +29,7 @@ fn following(epoch: i32) -> Following {
 }
 
 fn follower(epoch: i32, high_watermark: i64, now: Instant) -> Follower {
-    Follower::begin(following(epoch), Offset(high_watermark), CREDIT, now)
+    Follower::begin(following(epoch), Offset(high_watermark), &pool(), now)
 }
 
 /// A leader's log of that many records in epoch 1, and another log with the first `held` of them, durable.
@@ -71,7 +75,13 @@ fn a_stream_opens_where_the_log_ends_with_what_of_it_is_written_and_durable() {
     let mut follower = follower(1, 0, now);
     let open = follower.open(StreamId(5), &own.log, false, now).expect("it is time");
     let report = StreamReport { written: Offset(4), durable: Offset(2), probe: 0, is_whole: true };
-    let expected = OpenStream { fetch_offset: Offset(5), last_fetched_epoch: LeaderEpoch(1), report, credit: CREDIT };
+    let expected = OpenStream {
+        fetch_offset: Offset(5),
+        last_fetched_epoch: LeaderEpoch(1),
+        report,
+        credit: CREDIT,
+        batch_bytes_max: 16 << 20,
+    };
     assert_eq!((open.stream, open.body), (StreamId(5), StreamBody::Open(expected)));
     assert_eq!(open.stamps, following(1).stamps(own.log.key().generation));
     assert_eq!(open.stamps.follower_directory, Uuid([2; 16]));
@@ -98,7 +108,7 @@ fn nothing_is_opened_before_a_cut_or_the_creation_is_in_the_journal() {
     assert!(follower.open(StreamId(5), &own.log, false, now).is_some());
 
     let mut fresh = TestLog::just_made(true);
-    let mut another = Follower::begin(following(1), Offset(0), CREDIT, now);
+    let mut another = Follower::begin(following(1), Offset(0), &pool(), now);
     assert_eq!(another.open(StreamId(6), &fresh.log, false, now), None, "nothing could reset it");
     fresh.write();
     assert!(another.open(StreamId(6), &fresh.log, false, now).is_some());
@@ -178,9 +188,10 @@ fn each_position_is_reported_once_and_credit_comes_back_for_what_is_written() {
     let mut follower = follower(1, 0, now);
     let stream = streaming(&mut follower, &own.log, now);
     let batches = leader.bytes(0, 3);
+    let bytes = u32::try_from(batches.len()).expect("small");
     follower.on_message(&push(&stream, 0, 0, batches.clone(), 0), &own.log, now);
     own.follow(1, batches).expect("at the end");
-    follower.on_appended(Ok(300), &own.log, now);
+    follower.on_appended(Ok(bytes), &own.log, now);
     let say = |follower: &mut Follower, log: &Log, withhold: bool| -> Vec<StreamBody> {
         follower.say(log, withhold).into_iter().map(|message| message.body).collect()
     };
@@ -188,7 +199,7 @@ fn each_position_is_reported_once_and_credit_comes_back_for_what_is_written() {
     own.write();
     let report = |durable: i64| StreamReport { written: Offset(3), durable: Offset(durable), probe: 0, is_whole: true };
     assert_eq!(say(&mut follower, &own.log, true), [StreamBody::Report(report(0))], "no room for more");
-    assert_eq!(say(&mut follower, &own.log, false), [StreamBody::Credit(300)]);
+    assert_eq!(say(&mut follower, &own.log, false), [StreamBody::Credit(bytes)]);
     own.sync();
     assert_eq!(say(&mut follower, &own.log, false), [StreamBody::Report(report(3))]);
     assert_eq!(say(&mut follower, &own.log, false), []);
@@ -434,8 +445,87 @@ fn a_cut_that_fails_is_asked_for_again_after_pauses_that_grow() {
         let diverging = Diverging { epoch: LeaderEpoch(1), end: Offset(2) };
         let effects = follower.on_message(&with(&open, StreamBody::Diverging(diverging)), &own.log, at);
         assert_eq!(effects, [Effect::Cut { cut: Cut::To(Offset(2)), lost: None }]);
-        follower.on_cut_failed(at);
+        assert_eq!(follower.on_cut_failed(Offset(2), at), None);
         assert_eq!(follower.open(StreamId(9), &own.log, false, at + pause - Duration::from_millis(1)), None);
         at += pause;
     }
+}
+
+#[test]
+fn a_push_beyond_the_credit_ends_the_stream_and_nothing_of_it_is_kept() {
+    let now = start();
+    let (leader, own) = logs(6, 0);
+    let pool = CreditPool::new(4_000, 16 << 20);
+    let mut follower = Follower::begin(following(1), Offset(0), &pool, now);
+    let stream = streaming(&mut follower, &own.log, now);
+    assert_eq!(pool.given_bytes(), 0, "its part is too small to be worth a message");
+    assert_eq!(follower.on_message(&push(&stream, 0, 0, leader.bytes(0, 2), 0), &own.log, now), []);
+    assert!(!follower.is_streaming());
+    assert!(follower.may_speak());
+    assert_eq!(follower.say(&own.log, false), [with(&stream, StreamBody::Close)], "its leader hears of it");
+    assert_eq!(follower.say(&own.log, false), [], "once");
+}
+
+#[test]
+fn what_a_leader_asks_for_is_given_once_what_is_in_memory_is_written() {
+    let now = start();
+    let (leader, mut own) = logs(6, 0);
+    let batches = leader.bytes(0, 3);
+    let bytes = u32::try_from(batches.len()).expect("small");
+    let pool = CreditPool::new(1_000, 16 << 20);
+    let mut follower = Follower::begin(following(1), Offset(0), &pool, now);
+    let stream = streaming(&mut follower, &own.log, now);
+    let credit = |follower: &mut Follower, log: &Log| -> Vec<u32> {
+        let said = follower.say(log, false).into_iter();
+        said.filter_map(|message| if let StreamBody::Credit(bytes) = message.body { Some(bytes) } else { None })
+            .collect()
+    };
+    follower.on_message(&with(&stream, StreamBody::Wants(bytes)), &own.log, now);
+    assert_eq!(credit(&mut follower, &own.log), [bytes]);
+    assert_eq!(credit(&mut follower, &own.log), [0u32; 0]);
+    follower.on_message(&push(&stream, 0, 0, batches.clone(), 0), &own.log, now);
+    own.follow(1, batches).expect("at the end");
+    follower.on_appended(Ok(bytes), &own.log, now);
+    follower.on_message(&with(&stream, StreamBody::Wants(2 << 20)), &own.log, now);
+    assert_eq!(credit(&mut follower, &own.log), [0u32; 0], "there is something in memory");
+    assert_eq!(pool.given_bytes(), i64::from(bytes));
+    own.sync();
+    assert_eq!(credit(&mut follower, &own.log), [2 << 20], "one batch may be larger than the pool");
+    drop(follower);
+    assert_eq!(pool.given_bytes(), 0);
+}
+
+#[test]
+fn an_epoch_that_the_leader_does_not_know_yet_is_asked_about_again_without_growing_pauses() {
+    let mut at = start();
+    let (_, own) = logs(6, 2);
+    let mut follower = follower(2, 0, at);
+    for stream in 5..12 {
+        let open = follower.open(StreamId(stream), &own.log, false, at).expect("it is time");
+        let refused = StreamBody::Refused(Refusal::UnknownEpoch(LeaderEpoch(1)));
+        assert_eq!(follower.on_message(&with(&open, refused), &own.log, at), []);
+        at += RETRY_AFTER;
+    }
+}
+
+#[test]
+fn a_cut_that_fails_again_and_again_stops_the_follower_until_another_leads() {
+    let mut at = start();
+    let (_, own) = logs(4, 4);
+    let mut follower = follower(2, 0, at);
+    let failed: Vec<_> = (0..CUTS_FAILED_MAX)
+        .map(|stream| {
+            let open = follower.open(StreamId(u64::from(stream)), &own.log, false, at).expect("it is time");
+            let diverging = Diverging { epoch: LeaderEpoch(1), end: Offset(2) };
+            follower.on_message(&with(&open, StreamBody::Diverging(diverging)), &own.log, at);
+            let stopped = follower.on_cut_failed(Offset(2), at);
+            at += RETRY_AFTER_MAX;
+            stopped
+        })
+        .collect();
+    assert!(failed[..failed.len() - 1].iter().all(Option::is_none));
+    assert_eq!(failed.last(), Some(&Some(Stopped::CutFailed { to: Offset(2) })));
+    assert!(follower.is_stopped() && !follower.may_open(&own.log, at));
+    follower.on_following(following(3), at);
+    assert!(follower.may_open(&own.log, at));
 }

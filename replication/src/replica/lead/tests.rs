@@ -53,7 +53,13 @@ fn stamps(epoch: i32) -> Stamps {
 fn opens(fetch_offset: i64, last_epoch: i32, credit: u32) -> OpenStream {
     let at = Offset(fetch_offset);
     let report = StreamReport { written: at, durable: at, probe: 0, is_whole: true };
-    OpenStream { fetch_offset: at, last_fetched_epoch: LeaderEpoch(last_epoch), report, credit }
+    OpenStream {
+        fetch_offset: at,
+        last_fetched_epoch: LeaderEpoch(last_epoch),
+        report,
+        credit,
+        batch_bytes_max: 1 << 20,
+    }
 }
 
 fn answer(leader: &mut Leader, log: &Log, epoch: i32, open: OpenStream) -> StreamBody {
@@ -98,11 +104,45 @@ fn no_more_is_pushed_than_there_is_credit_but_for_a_first_batch() {
     let mut leader = leader(&log.log, 1);
     let mut stream = opened(&mut leader, &log.log, 1, opens(0, -1, credit));
     assert_eq!(pushed(stream.plan(&mut leader, &log.log, 0)), (0, 0, one * 2));
-    assert!(matches!(stream.plan(&mut leader, &log.log, 0), PushPlan::Nothing));
+    assert_eq!(asked(stream.plan(&mut leader, &log.log, 0)), Some(credit), "what it has, and no more");
+    assert_eq!(asked(stream.plan(&mut leader, &log.log, 0)), None, "once");
+    stream.on_credit(credit - 1);
+    assert_eq!(asked(stream.plan(&mut leader, &log.log, 0)), None, "the rest is on its way");
     stream.on_credit(1);
-    assert_eq!(pushed(stream.plan(&mut leader, &log.log, 0)), (1, 2, one), "a batch is never split");
-    stream.on_credit(credit);
-    assert_eq!(pushed(stream.plan(&mut leader, &log.log, 0)), (2, 3, one));
+    assert_eq!(pushed(stream.plan(&mut leader, &log.log, 0)), (1, 2, one * 2));
+    log.lead(1, 1);
+    stream.on_credit(credit / 2 - 1);
+    assert_eq!(asked(stream.plan(&mut leader, &log.log, 0)), Some(credit / 2), "a batch is never split");
+    stream.on_credit(1);
+    assert_eq!(pushed(stream.plan(&mut leader, &log.log, 0)), (2, 4, one));
+    log.lead(1, 2);
+    stream.on_credit(credit - 1);
+    assert_eq!(pushed(stream.plan(&mut leader, &log.log, 0)), (3, 5, one), "as far as it goes");
+}
+
+/// What credit a leader says it needs; `None` when it says nothing.
+fn asked(plan: PushPlan) -> Option<u32> {
+    match plan {
+        PushPlan::Ask(StreamMessage { body: StreamBody::Wants(bytes), .. }) => Some(bytes),
+        PushPlan::Nothing => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_batch_longer_than_the_follower_takes_is_never_pushed() {
+    let mut log = TestLog::new(true);
+    log.lead(1, 1);
+    log.append(1, 100);
+    let (first, second) = (log.bytes(0, 1).len(), log.bytes(1, 101).len());
+    let mut leader = leader(&log.log, 1);
+    let open = OpenStream { batch_bytes_max: second as u32 - 1, ..opens(0, -1, first as u32 + 1) };
+    let mut stream = opened(&mut leader, &log.log, 1, open);
+    assert_eq!(pushed(stream.plan(&mut leader, &log.log, 0)), (0, 0, first));
+    let plan = stream.plan(&mut leader, &log.log, 0);
+    assert!(matches!(plan, PushPlan::Stuck(bytes) if bytes == second as i64), "{plan:?}");
+    stream.on_credit(u32::MAX);
+    assert_eq!(asked(stream.plan(&mut leader, &log.log, 0)), None);
 }
 
 #[test]

@@ -42,6 +42,15 @@ impl Dialed {
     pub(super) fn port(&self) -> Option<Rc<Port>> {
         self.open.borrow().as_ref().map(|(port, _)| Rc::clone(port)).filter(|port| !port.wire.is_closed())
     }
+
+    /// The incarnation that is registered now: a connection to another one leads nowhere.
+    fn check(&self, registered: Option<BrokerEpoch>) {
+        if let Some((port, reached)) = &*self.open.borrow()
+            && registered != Some(*reached)
+        {
+            port.wire.close();
+        }
+    }
 }
 
 impl Lane {
@@ -65,11 +74,7 @@ impl Lane {
         let dialed = self.streams().dialed.borrow().get(&broker).cloned();
         let Some(dialed) = dialed else { return };
         let epoch = self.image().broker(broker).map(|registered| registered.epoch);
-        if let Some((port, reached)) = &*dialed.open.borrow()
-            && epoch != Some(*reached)
-        {
-            port.wire.close();
-        }
+        dialed.check(epoch);
     }
 
     /// Connects to a leader for as long as this lane follows anything of it.
@@ -78,7 +83,7 @@ impl Lane {
         let mut backoff = Backoff::default();
         loop {
             let seen = dialed.wanted.version();
-            if self.following(leader).is_empty() {
+            if !self.follows(leader) {
                 dialed.wanted.after(seen).await;
                 continue;
             }
@@ -119,7 +124,11 @@ impl Lane {
         open_ports(self, &wire).await;
         let port = self.streams().port(wire.id).expect("just opened");
         *dialed.open.borrow_mut() = Some((port, registered.epoch));
-        self.on_leaders_changed(leader, true);
+        // An image may have come while it was dialed.
+        self.check_dialed(leader);
+        if !wire.is_closed() {
+            self.on_leaders_changed(leader, true);
+        }
         let mut first = Gathered::default();
         first.add_presence(self.index() as u32);
         let arrived = Arrived::new(ahead, frame_bytes_max(self));
@@ -137,4 +146,24 @@ fn variation() -> u8 {
     // Without it the pause is merely not varied.
     let _ = getrandom::fill(&mut byte);
     byte[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_to_an_incarnation_that_is_not_registered_any_more_is_closed() {
+        let dialed = Dialed::default();
+        dialed.check(Some(BrokerEpoch(7)));
+        let open = |dialed: &Dialed| {
+            let port = Port::new(Wire::new(BrokerId(2), Side::Follower, 1), 0);
+            *dialed.open.borrow_mut() = Some((port, BrokerEpoch(7)));
+        };
+        for (registered, stays) in [(Some(BrokerEpoch(7)), true), (Some(BrokerEpoch(8)), false), (None, false)] {
+            open(&dialed);
+            dialed.check(registered);
+            assert_eq!(dialed.port().is_some(), stays, "{registered:?}");
+        }
+    }
 }

@@ -16,26 +16,22 @@ use stonelog_storage::segment::rebuild::RebuildJob;
 
 use super::bytes::Gathered;
 use super::wire::Port;
-use crate::replica::{Cut, Effect, Following};
+use crate::replica::{CreditPool, Cut, Effect, Following, Stopped};
+use crate::runtime::directory::Directory;
 use crate::runtime::lane::Lane;
 use crate::runtime::lanes::spawn_here;
 use crate::runtime::partition::{Partition, Replica};
 
-/// What leaders may send ahead to one lane's followers, together.
-const LANE_CREDIT_BYTES: usize = 64 << 20;
-/// What a leader may send ahead on one stream, at most and at least.
-const STREAM_CREDIT_BYTES_MAX: usize = 1 << 20;
-const STREAM_CREDIT_BYTES_MIN: usize = 64 << 10;
 /// What is shorter is copied out of the buffer that it was read into, which is 64 KiB at least.
 const KEPT_BYTES_MIN: usize = 128 << 10;
 /// Bytes of one journal entry made of what a leader pushed, unless its first batch is larger.
 const ENTRY_BYTES_MAX: usize = 256 << 10;
 
 impl Lane {
-    /// What a leader may send ahead on one of so many streams.
-    pub(in crate::runtime) fn stream_credit(&self) -> u32 {
-        let each = LANE_CREDIT_BYTES / self.partitions_count().max(1);
-        u32::try_from(each.clamp(STREAM_CREDIT_BYTES_MIN, STREAM_CREDIT_BYTES_MAX)).expect("a few megabytes")
+    /// What leaders may send ahead into one directory.
+    pub(in crate::runtime) fn credit_in(&self, directory: &Directory) -> Rc<CreditPool> {
+        let node = self.node();
+        self.streams().pool(directory, node.directories.len(), node.settings.entry_bytes_max)
     }
 
     /// What leaders at the other end of a connection said, in order.
@@ -66,8 +62,8 @@ impl Lane {
         for effect in effects {
             self.carry_out(partition, &following, effect);
         }
-        let is_streaming = partition.replica().follower.as_ref().is_some_and(|follower| follower.is_streaming());
-        self.streams().set_idle(partition.id(), !is_streaming);
+        let is_idle = partition.replica().follower.as_ref().is_some_and(|follower| follower.is_idle());
+        self.streams().set_idle(partition.id(), is_idle);
     }
 
     fn carry_out(self: &Rc<Self>, partition: &Rc<Partition>, following: &Following, effect: Effect) {
@@ -93,9 +89,14 @@ impl Lane {
                     Cut::Reset(start) => self.reset(partition, start),
                 }
             }
-            Effect::Stop(why) => tracing::error!(partition = %partition.id(), topic = %partition.topic(),
-                "this replica does not follow on, for it would lose what may be acknowledged: {why:?}"),
+            Effect::Stop(why) => self.on_stopped(partition, why),
         }
+    }
+
+    fn on_stopped(&self, partition: &Partition, why: Stopped) {
+        tracing::error!(partition = %partition.id(), topic = %partition.topic(),
+            "this replica does not follow on, for it would lose what may be acknowledged: {why:?}");
+        self.streams().set_idle(partition.id(), false);
     }
 
     /// Appends what a leader pushed, in entries that a journal file can hold.
@@ -190,11 +191,15 @@ impl Lane {
             // The next open asks for it again.
             Ok(Err(fault)) => {
                 tracing::error!(partition = %partition.id(), "cannot cut at {to}: {fault}");
-                let now = self.node().clock.mono();
-                if let Some(follower) = &mut partition.replica_mut().follower {
-                    follower.on_cut_failed(now);
-                }
                 self.survey_at(&partition, &fault).await;
+                let now = self.node().clock.mono();
+                let stopped = match &mut partition.replica_mut().follower {
+                    Some(follower) if *follower.following() == following => follower.on_cut_failed(to, now),
+                    _ => None,
+                };
+                if let Some(why) = stopped {
+                    self.on_stopped(&partition, why);
+                }
                 return;
             }
             Err(_) => return,
@@ -207,6 +212,9 @@ impl Lane {
                 return;
             }
             let before = replica.log.unflushed_bytes();
+            if let Some(follower) = &mut replica.follower {
+                follower.on_cut_done();
+            }
             let entry = replica.log.truncate_into_segments(rebuilt, ticket);
             let gone = before.saturating_sub(replica.log.unflushed_bytes());
             directory.unflushed_bytes.fetch_sub(gone, Ordering::Relaxed);
@@ -225,15 +233,16 @@ impl Lane {
         }
         let streams = self.streams();
         let now = self.node().clock.mono();
-        let has_no_room = has_no_room(partition);
         let mut replica = partition.replica_mut();
         let Replica { follower: Some(follower), log, port, .. } = &mut *replica else { return };
-        let Some(to_leader) = streams.port_to(follower.following().leader) else { return };
-        if let Some(open) = follower.open(StreamId(streams.next_stream()), log, has_no_room, now) {
-            to_leader.answer(open);
-            if follower.owes_credit() {
-                streams.withhold(partition.id());
-            }
+        let to_leader = streams.port_to(follower.following().leader).filter(|_| !follower.is_stopped());
+        let Some(to_leader) = to_leader else {
+            // A connection opens the streams of all that follow over it.
+            return streams.set_idle(partition.id(), false);
+        };
+        if follower.may_open(log, now) {
+            // It is opened when the connection can take that.
+            to_leader.mark(partition.id());
             *port = Some(to_leader);
         }
     }
@@ -249,9 +258,19 @@ impl Lane {
         for message in follower.say(log, has_no_room) {
             out.add(&message);
         }
+        let now = self.node().clock.mono();
+        if !partition.cutting.get()
+            && !partition.directory().is_offline()
+            && follower.may_open(log, now)
+            && let Some(open) = follower.open(StreamId(self.streams().next_stream()), log, has_no_room, now)
+        {
+            out.add(&open);
+        }
         if follower.owes_credit() {
             self.streams().withhold(partition.id());
         }
+        drop(replica);
+        self.pass_credit_on();
     }
 
     /// There is a connection to a leader, or there is none any more.
@@ -259,13 +278,24 @@ impl Lane {
         let now = self.node().clock.mono();
         let follows: BTreeSet<TopicPartition> = self.following(leader);
         for partition in follows.iter().filter_map(|id| self.partition(*id)) {
+            if let Some(follower) = &mut partition.replica_mut().follower {
+                if !is_there {
+                    follower.on_disconnected(now);
+                }
+                self.streams().set_idle(partition.id(), is_there && follower.is_idle());
+            }
             if is_there {
                 self.try_open(&partition);
-            } else if let Some(follower) = &mut partition.replica_mut().follower {
-                follower.on_disconnected(now);
-                self.streams().set_idle(partition.id(), true);
             }
         }
+    }
+
+    /// Whether any partition of this lane follows a leader.
+    pub(super) fn follows(&self, leader: BrokerId) -> bool {
+        self.any_partition(|partition| {
+            let replica = partition.replica();
+            replica.follower.as_ref().is_some_and(|follower| follower.following().leader == leader)
+        })
     }
 
     /// The partitions of this lane that follow a leader.
@@ -279,7 +309,7 @@ impl Lane {
 }
 
 /// Whether the directory takes no more records for now.
-fn has_no_room(partition: &Partition) -> bool {
+pub(super) fn has_no_room(partition: &Partition) -> bool {
     let directory = partition.directory();
     directory.is_under_pressure() || directory.is_stuck() || !directory.admits(partition.is_internal())
 }

@@ -96,6 +96,9 @@ impl Lane {
                 let Some(moved) = reported else {
                     // It may not have heard that its stream is over.
                     port.answer(StreamMessage { body: StreamBody::Close, ..message.clone() });
+                    if streams.get(&follower).is_some_and(|led| led.stream.is_of(message)) {
+                        streams.remove(&follower);
+                    }
                     return false;
                 };
                 self.look_soon(partition.id(), follower, leader.as_ref());
@@ -172,7 +175,12 @@ impl Lane {
                 None => (led.stream.plan(leader, log, probe), false),
             };
             match plan {
-                PushPlan::Push(push) => out.add(&push),
+                PushPlan::Push(message) | PushPlan::Ask(message) => out.add(&message),
+                PushPlan::Stuck(bytes) => {
+                    tracing::error!(partition = %partition.id(), topic = %partition.topic(), node = %follower,
+                        "a batch of {bytes} bytes is longer than that node's journal takes: it cannot follow on");
+                    break;
+                }
                 PushPlan::Read(job) => {
                     self.read_for(partition, port, (led.stream.id(), *led.stream.stamps()), job);
                     break;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use stonelog_protocol::{BrokerId, TopicPartition};
 
+use super::following::has_no_room;
 use crate::controller::{ControllerError, ControllerRequest, ControllerResponse};
 use crate::isr_proposal::{ANSWER_TIME_MAX, IsrAnswer, Settled};
 use crate::partition::Leader;
@@ -18,6 +19,9 @@ use crate::runtime::partition::Replica;
 const TICK: Duration = Duration::from_millis(20);
 /// How often it looks at every leader that has followers: in-sync sets shrink by time.
 const LAG_LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Partitions looked at in one turn of the lane.
+const LOOKS_PER_TURN_MAX: usize = 500;
 
 impl Lane {
     /// Looks at streams for as long as the lane runs.
@@ -38,15 +42,12 @@ impl Lane {
             self.open_streams();
             self.give_credit();
             let now = self.node().clock.mono();
-            let looks = match now.saturating_duration_since(looked_at) >= LAG_LOOK_EVERY {
-                true => {
-                    looked_at = now;
-                    streams.led()
-                }
-                false => std::mem::take(&mut *streams.soon.borrow_mut()),
-            };
-            for partition in looks {
+            for partition in std::mem::take(&mut *streams.soon.borrow_mut()) {
                 self.wish(partition);
+            }
+            if now.saturating_duration_since(looked_at) >= LAG_LOOK_EVERY {
+                looked_at = now;
+                self.look_at_led().await;
             }
             self.propose();
         }
@@ -59,8 +60,23 @@ impl Lane {
         }
     }
 
+    /// Looks at every leader with followers, some in one turn of the lane.
+    async fn look_at_led(&self) {
+        let mut left = self.streams().led.borrow().len();
+        while left > 0 {
+            let next = self.streams().led.borrow_mut().next(left.min(LOOKS_PER_TURN_MAX));
+            left -= next.len().clamp(1, left);
+            for partition in next {
+                self.wish(partition);
+            }
+            if left > 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
     fn open_streams(self: &Rc<Self>) {
-        let idle: Vec<TopicPartition> = self.streams().idle.borrow().iter().copied().collect();
+        let idle = self.streams().idle.borrow_mut().next(LOOKS_PER_TURN_MAX);
         for id in idle {
             match self.partition(id).filter(|partition| partition.replica().follower.is_some()) {
                 Some(partition) => self.try_open(&partition),
@@ -69,13 +85,33 @@ impl Lane {
         }
     }
 
-    /// Credit that was withheld is asked for once more.
+    /// Credit that was withheld is asked for once more, and so is what others held and gave back.
     fn give_credit(&self) {
-        for id in std::mem::take(&mut *self.streams().withheld.borrow_mut()) {
-            let port = self.partition(id).and_then(|partition| partition.replica().port.clone());
-            if let Some(port) = port {
-                port.mark(id);
+        let withheld = self.streams().withheld.borrow_mut().next(LOOKS_PER_TURN_MAX);
+        for id in withheld {
+            let partition = self.partition(id);
+            if partition.as_ref().is_some_and(|partition| has_no_room(partition)) {
+                continue;
             }
+            // If there is none after all, it says so again.
+            self.streams().withheld.borrow_mut().remove(id);
+            self.mark_own_stream(id);
+        }
+        self.pass_credit_on();
+    }
+
+    /// Who waits for credit and can have it now says so to its leader.
+    pub(super) fn pass_credit_on(&self) {
+        for id in self.streams().due_for_credit() {
+            self.mark_own_stream(id);
+        }
+    }
+
+    fn mark_own_stream(&self, id: TopicPartition) {
+        if let Some(partition) = self.partition(id)
+            && let Some(port) = &partition.replica().port
+        {
+            port.mark(id);
         }
     }
 
@@ -84,6 +120,7 @@ impl Lane {
         let now = self.node().clock.mono();
         let mut replica = partition.replica_mut();
         let Replica { leader: Some(leader), log, .. } = &mut *replica else { return };
+        leader.on_image(self.image().index());
         let own_log = OwnLog { end: log.log_end(), is_whole: log.holes().is_empty() };
         if let Wish::Isr(wish) = leader.wish(id, own_log, self.node().settings.hangs_after, now) {
             self.streams().proposals.borrow_mut().wish(wish);
