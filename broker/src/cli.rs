@@ -13,6 +13,7 @@ macro_rules! note {
 
 mod args;
 mod consume;
+mod dev;
 mod exit;
 mod format;
 mod group;
@@ -50,6 +51,8 @@ struct Cli {
 enum Command {
     /// Run a broker.
     Serve(serve::ServeArgs),
+    /// Run a cluster of real processes on this machine, and play with it: kill, pause, resume and start its nodes.
+    Dev(dev::Dev),
     /// Create, list, describe, change and delete topics.
     #[command(subcommand)]
     Topic(topic::Topic),
@@ -91,6 +94,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Serve(_) => unreachable!("served before any client is made"),
         Command::Topic(command) => or_interrupt(topic::run(command, &mut cluster, output)).await,
         Command::Produce(command) => or_interrupt(produce::run(command, &mut cluster, output)).await,
+        Command::Dev(command) => dev::run(command, &cli.global, output).await,
         // These two have something to finish when they are interrupted.
         Command::Consume(command) => consume::run(command, &mut cluster, output).await,
         Command::Storage(command) => storage::run(command, output),

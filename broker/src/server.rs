@@ -55,6 +55,12 @@ const VALIDATOR_THREADS: usize = 2;
 /// Runs a broker until it is told to stop.
 pub async fn run(args: ServeArgs) -> ExitCode {
     let begun = now();
+    if let Some(parent) = args.ends_with
+        && let Err(error) = end_with(parent)
+    {
+        eprintln!("error: {error:#}");
+        return ExitCode::from(EXIT_FAILED);
+    }
     let request = config::Request { config: args.config, data_dir: args.data_dir, set: args.set };
     let config = match config::load(&request, &Surroundings::of_process()) {
         Ok(config) => config,
@@ -71,6 +77,15 @@ pub async fn run(args: ServeArgs) -> ExitCode {
             ExitCode::from(EXIT_FAILED)
         }
     }
+}
+
+/// Has the kernel kill this process when its parent, or the thread of it that started this one, ends.
+fn end_with(parent: u32) -> anyhow::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    // It may have ended before it was asked about.
+    let now = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+    anyhow::ensure!(now == Some(parent), "process {parent}, which this one is to end with, is not its parent");
+    Ok(())
 }
 
 async fn serve(config: BrokerConfig, begun: Instant) -> anyhow::Result<ExitCode> {

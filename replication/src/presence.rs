@@ -15,6 +15,9 @@ use crate::metadata::MetadataImage;
 const LEAVING_EVERY: Duration = Duration::from_millis(200);
 /// How soon a heartbeat that came to nothing is followed by another.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// A broker that wants to stop and has heard no controller for this long stops without handing over: a new controller
+/// is there sooner, or there is no majority to have one, as for the last of a cluster that is being stopped.
+const UNHEARD_MAX: Duration = Duration::from_secs(4);
 
 /// What happened.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +39,8 @@ pub enum PresenceEvent<'a> {
 pub enum PresenceEffect {
     /// Send this, and say what was answered.
     Send(BrokerHeartbeat),
-    /// The controller has heard that the broker leaves, and it leads nothing that another could lead.
+    /// The controller has heard that the broker leaves, and it leads nothing that another could lead; or there is no
+    /// controller.
     MayStop,
     /// This process has been replaced: by the registration of this epoch.
     Replaced(BrokerEpoch),
@@ -51,7 +55,8 @@ pub struct Presence {
     metadata_index: u64,
     /// What the controller has to hear, until it has.
     directories: Option<Vec<DirectoryId>>,
-    is_leaving: bool,
+    /// Whether it wants to stop, and when it last heard the controller since then.
+    leaving: Option<Duration>,
     /// The directories that the heartbeat under way tells, if one is under way.
     under_way: Option<Option<Vec<DirectoryId>>>,
     next_at: Duration,
@@ -67,7 +72,7 @@ impl Presence {
             every,
             metadata_index: 0,
             directories: None,
-            is_leaving: false,
+            leaving: None,
             under_way: None,
             next_at: now + every,
             is_over: false,
@@ -92,19 +97,24 @@ impl Presence {
                 self.next_at = now;
             }
             PresenceEvent::WantsToLeave => {
-                if !std::mem::replace(&mut self.is_leaving, true) {
+                if self.leaving.is_none() {
+                    self.leaving = Some(now);
                     self.next_at = now;
                 }
             }
             PresenceEvent::Answered(answer) => {
                 let told = self.under_way.take().flatten();
                 match answer {
-                    Some(state) if self.is_leaving && state.should_shut_down => {
+                    Some(state) if self.leaving.is_some() && state.should_shut_down => {
                         self.is_over = true;
                         return Some(PresenceEffect::MayStop);
                     }
                     Some(_) => {
-                        self.next_at = self.next_at.min(now + if self.is_leaving { LEAVING_EVERY } else { self.every });
+                        if let Some(heard) = &mut self.leaving {
+                            *heard = now;
+                        }
+                        let rest = if self.leaving.is_some() { LEAVING_EVERY } else { self.every };
+                        self.next_at = self.next_at.min(now + rest);
                         if self.directories == told {
                             self.directories = None;
                         }
@@ -114,12 +124,21 @@ impl Presence {
             }
             PresenceEvent::Tick => {}
         }
+        if self.gives_up_at().is_some_and(|at| now >= at) {
+            self.is_over = true;
+            return Some(PresenceEffect::MayStop);
+        }
         self.next_beat(now)
     }
 
-    /// When the next [`PresenceEvent::Tick`] is due; `None` while an answer is awaited.
+    /// When the next [`PresenceEvent::Tick`] is due; `None` while an answer is awaited for as long as it takes.
     pub fn wake_at(&self) -> Option<Duration> {
-        (self.under_way.is_none() && !self.is_over).then_some(self.next_at)
+        let next_beat = self.under_way.is_none().then_some(self.next_at);
+        next_beat.into_iter().chain(self.gives_up_at()).min().filter(|_| !self.is_over)
+    }
+
+    fn gives_up_at(&self) -> Option<Duration> {
+        self.leaving.map(|heard| heard + UNHEARD_MAX)
     }
 
     fn next_beat(&mut self, now: Duration) -> Option<PresenceEffect> {
@@ -133,7 +152,7 @@ impl Presence {
             epoch: self.epoch,
             metadata_index: self.metadata_index,
             want_fence: false,
-            want_shutdown: self.is_leaving,
+            want_shutdown: self.leaving.is_some(),
             online_directories: self.directories.clone(),
         }))
     }
@@ -235,6 +254,19 @@ mod tests {
         assert_eq!(presence.on_event(PresenceEvent::Tick, at(202)), beat(0, true, None));
         assert_eq!(presence.on_event(answer(true), at(203)), Some(PresenceEffect::MayStop));
         assert_eq!(presence.on_event(PresenceEvent::Tick, at(9_000)), None);
+    }
+
+    #[test]
+    fn leaving_broker_that_hears_no_controller_stops_after_a_while() {
+        let mut presence = presence();
+        assert_eq!(presence.on_event(PresenceEvent::WantsToLeave, at(1)), beat(0, true, None));
+        assert_eq!(presence.wake_at(), Some(at(4_001)), "an answer that never comes is not waited for");
+        assert_eq!(presence.on_event(answer(false), at(2_000)), None);
+        assert_eq!(presence.on_event(PresenceEvent::Tick, at(2_200)), beat(0, true, None));
+        assert_eq!(presence.on_event(PresenceEvent::Answered(None), at(5_900)), None);
+        assert_eq!(presence.wake_at(), Some(at(6_000)));
+        assert_eq!(presence.on_event(PresenceEvent::Tick, at(6_000)), Some(PresenceEffect::MayStop));
+        assert_eq!(presence.wake_at(), None);
     }
 
     #[test]

@@ -16,4 +16,7 @@ pub struct ServeArgs {
     /// A setting that overrides the file and the environment. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+    /// The process that this one ends with, at once and however that ends: its parent. For `stonelog dev`.
+    #[arg(long, value_name = "PID", hide = true)]
+    pub ends_with: Option<u32>,
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use stonelog_protocol::ErrorCode;
 use stonelog_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use stonelog_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use stonelog_protocol::messages::delete_topics_request::DeleteTopicState;
@@ -95,11 +96,17 @@ pub enum ConfigChange {
 }
 
 impl Cluster {
-    /// Creates a topic.
+    /// Creates a topic. When the answer to a try does not come, and the next try finds the topic there, it was created.
     pub async fn create_topic(&mut self, new: &NewTopic) -> Result<(), Error> {
         let mut retry = self.retry();
+        let mut may_be_there = false;
         loop {
             let outcome = self.try_create_topic(new).await;
+            match &outcome {
+                Err(error) if may_be_there && error.code() == Some(ErrorCode::TopicAlreadyExists) => return Ok(()),
+                Err(error) => may_be_there |= !new.dry_run && error.may_have_acted(),
+                Ok(()) => {}
+            }
             if !self.again(&mut retry, &outcome).await {
                 return outcome;
             }

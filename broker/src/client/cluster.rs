@@ -77,7 +77,12 @@ impl Cluster {
     /// Whether `outcome` is an error worth another try; pauses before saying so.
     pub(crate) async fn again<T>(&self, retry: &mut Retry, outcome: &Result<T, Error>) -> bool {
         match outcome {
-            Err(Error::Unreachable { .. }) if !self.settings.retry_unreachable => false,
+            // One broker of several may be gone; others will lead what it led.
+            Err(Error::Unreachable { advertised_by, .. })
+                if !self.settings.retry_unreachable && (advertised_by.is_none() || self.brokers.len() < 2) =>
+            {
+                false
+            }
             Err(error) if error.is_retriable() => retry.pause().await,
             _ => false,
         }
