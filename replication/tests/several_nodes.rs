@@ -10,6 +10,7 @@ mod processes;
 mod support;
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::time::Duration;
 
 use processes::{ALL, Cluster, Process};
@@ -110,6 +111,17 @@ fn wiped_voter_joins_as_a_broker_and_one_that_lost_its_metadata_log_is_refused()
     let why = cluster.node(id).hear("refused");
     assert!(why.contains("its metadata log is gone"), "{why}");
     cluster.kill(id);
+    // Emptied, as far as `rm -rf *` sees it: the hidden files are named, and without them it is not empty either.
+    empty_but_for(&cluster.directory(id), |name| name.starts_with('.'));
+    cluster.start(id);
+    let why = cluster.node(id).hear("refused");
+    assert!(why.contains(".stonelog_member, ") && why.contains(".stonelog_tenure"), "{why}");
+    cluster.kill(id);
+    empty_but_for(&cluster.directory(id), |name| name.starts_with(".stonelog_member"));
+    cluster.start(id);
+    let why = cluster.node(id).hear("refused");
+    assert!(why.contains("its metadata log is gone"), "{why}");
+    cluster.kill(id);
     std::fs::remove_dir_all(cluster.directory(id)).unwrap();
     cluster.start(id);
     cluster.node(id).hear("ready");
@@ -127,6 +139,20 @@ fn wiped_voter_joins_as_a_broker_and_one_that_lost_its_metadata_log_is_refused()
     let other = cluster.others(after.controller).into_iter().find(|other| *other != id).unwrap();
     cluster.kill(other);
     cluster.node(id).until(|state| state.controller == -1);
+}
+
+/// Removes what is in a directory, but for names that are kept.
+fn empty_but_for(directory: &Path, is_kept: impl Fn(&str) -> bool) {
+    for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
+        if is_kept(entry.file_name().to_str().unwrap()) {
+            continue;
+        }
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::remove_dir_all(entry.path()).unwrap();
+        } else {
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+    }
 }
 
 #[test]

@@ -185,9 +185,19 @@ impl LogDir {
                 ),
             });
         }
+        if names.iter().all(|name| is_hidden_and_ours(name)) {
+            let hidden = entries.iter().map(|entry| entry.name.as_str()).filter(|name| is_hidden_and_ours(name));
+            let mut hidden: Vec<&str> = hidden.collect();
+            hidden.sort_unstable();
+            return Err(self.foreign(format!(
+                "the directory was this program's and has been emptied, but for its hidden files: {}. If it is to be a \
+                 new and empty log directory, remove them as well, all of them; if a disk or a backup belongs here, put \
+                 it back",
+                hidden.join(", ")
+            )));
+        }
         Err(self.foreign(format!(
-            "the directory is not empty ({first} is in it) and was not formatted by this \
-                                  program; name an empty one"
+            "the directory is not empty ({first} is in it) and was not formatted by this program; name an empty one"
         )))
     }
 
@@ -227,6 +237,10 @@ pub fn parse_replica_name(name: &str) -> Option<TopicPartition> {
 fn is_nobodys(name: &str) -> bool {
     let is_mark = name == MEMBER_NAME || name.strip_suffix(".copy") == Some(MEMBER_NAME);
     is_mark || name == "lost+found" || name == LOCK_NAME || name.ends_with(".tmp")
+}
+
+fn is_hidden_and_ours(name: &str) -> bool {
+    name.starts_with(".stonelog_")
 }
 
 fn is_kafkas(name: &str) -> bool {
@@ -371,6 +385,18 @@ mod tests {
             assert!(matches!(fault, Fault::Foreign { .. }), "{name}: {fault}");
             assert_eq!(fault.to_string().contains("Apache Kafka"), name != "letter.txt");
         }
+    }
+
+    #[test]
+    fn directory_emptied_but_for_hidden_files_names_all_of_them() {
+        let disk = SimDisk::new();
+        drop(open(&disk).unwrap());
+        for name in [TENURE_NAME, RESERVE_NAME, CLEAN_STOP_NAME, MEMBER_NAME] {
+            put(&disk, name, b"x");
+        }
+        let said = open(&disk).err().unwrap().to_string();
+        let named = [CLEAN_STOP_NAME, MEMBER_NAME, RESERVE_NAME, TENURE_NAME].join(", ");
+        assert!(said.contains(&named), "{said}");
     }
 
     #[test]

@@ -34,8 +34,10 @@ pub async fn find_cluster<D: PeerDialer>(
     services: &NodeServices,
     mut say: impl FnMut(&Waiting),
 ) -> Result<Step, BootstrapError> {
-    services.answer_probes(bootstrap.answer());
     let mut step = bootstrap.begin()?;
+    if let Some(answer) = bootstrap.answer() {
+        services.answer_probes(answer);
+    }
     if !matches!(step, Step::Ask(_)) {
         return Ok(step);
     }

@@ -305,6 +305,10 @@ impl Seeker {
         let options = &self.options;
         let mark = MemberMark::read(&*options.disk, &options.log_dir)?;
         let has_log = log_store::exists(&*options.disk, &self.directory())?;
+        // Before anything else is asked: whatever is missing besides, this directory may have voted.
+        if !has_log && mark.is_some_and(|mark| mark.may_have_voted) {
+            return Ok(OnDisk::LogLost(options.log_dir.clone()));
+        }
         let Some(cluster) = options.cluster_id.clone() else { return Ok(OnDisk::Empty) };
         if has_log {
             let node = self.open().await?;
@@ -314,8 +318,6 @@ impl Seeker {
             if is_initialized {
                 return Ok(OnDisk::Log { cluster, members });
             }
-        } else if mark.is_some_and(|mark| mark.may_have_voted) {
-            return Ok(OnDisk::LogLost(cluster));
         }
         Ok(if self.options.has_been_used { OnDisk::Joined(cluster) } else { OnDisk::Formatted(cluster) })
     }
@@ -384,6 +386,11 @@ impl Seeker {
             }
             if let Some(node) = opened {
                 node.stop().await;
+            }
+            // Started alone later, it is known to be one of several.
+            if MemberMark::read(&*self.options.disk, &self.options.log_dir)?.is_none() {
+                let mark = MemberMark { directory_id: directory, may_have_voted: false };
+                mark.write(&*self.options.disk, &self.options.log_dir)?;
             }
             self.observe(leaders.clone()).await?;
             Part::Observer
