@@ -119,7 +119,7 @@ pub enum StartError {
         if absent.is_empty() {
             "; restore its directory `metadata` from a backup, or empty all log directories to begin anew".to_owned()
         } else {
-            format!("; it is probably in one of these: {}", list(absent))
+            format!("; it may be in one of these, which are to be mended, or taken out of log.dirs: {}", list(absent))
         }
     )]
     MetadataAbsent {
@@ -127,6 +127,28 @@ pub enum StartError {
         looked_in: Vec<PathBuf>,
         /// What could not be used.
         absent: Vec<AbsentDirectory>,
+    },
+    /// Two directories hold a metadata log.
+    #[error(
+        "log directories {} and {} both hold a metadata log (in `metadata`): one of them is of an earlier time or of \
+         another node. Take the wrong one out of log.dirs",
+        one.display(), other.display()
+    )]
+    TwoMetadataLogs {
+        /// One.
+        one: PathBuf,
+        /// Another.
+        other: PathBuf,
+    },
+    /// A lone node was given a directory that was part of a cluster of several.
+    #[error(
+        "log directory {} is that of one node of several, whose metadata the others keep: alone it would be a second \
+         cluster. Set controller.quorum.voters as before, or name an empty directory",
+        directory.display()
+    )]
+    OneOfSeveral {
+        /// Which.
+        directory: PathBuf,
     },
     /// The metadata quorum.
     #[error(transparent)]

@@ -16,6 +16,7 @@ use stonelog_storage::segment::file_cache::{INDEX_BYTES_MAX, open_files_count};
 use stonelog_storage::{Fault, log_dir::LastStop};
 
 use super::{StartError, StartOptions};
+use crate::quorum::log_store;
 use crate::runtime::clock::Clock;
 use crate::runtime::directory::AbsentDirectory;
 
@@ -83,6 +84,9 @@ pub(super) fn find_all(options: &StartOptions) -> Result<FoundDirectories, Start
     let (found, reopened) = leave_out_marked_by_neighbours(&**disk, found, &mut absent);
     if found.is_empty() {
         return Err(StartError::AllAbsent(absent));
+    }
+    if options.cluster.is_none() {
+        refuse_those_of_several(options, &found)?;
     }
     let metadata_place = find_metadata(options, &found, &absent)?;
     Ok(FoundDirectories { found, absent, reopened, metadata_place })
@@ -278,19 +282,26 @@ fn find_metadata(
     found: &[(usize, LogDir, DirectoryState)],
     absent: &[AbsentDirectory],
 ) -> Result<usize, StartError> {
-    let mut ours = Vec::new();
+    let (mut ours, mut with_log) = (Vec::new(), Vec::new());
     for (place, log_dir, state) in found {
         let DirectoryState::Ours(meta) = state else { continue };
-        let path = log_dir.metadata_path();
-        if options.disk.exists(&path).map_err(|source| Fault::io("stat", &path, source))? {
-            return Ok(*place);
+        if has_metadata_log(options, log_dir)? {
+            with_log.push((*place, log_dir.path()));
         }
         ours.push((*place, meta));
     }
+    match with_log.as_slice() {
+        [] => {}
+        [(place, _)] => return Ok(*place),
+        [(_, one), (_, other), ..] => {
+            return Err(StartError::TwoMetadataLogs { one: one.to_path_buf(), other: other.to_path_buf() });
+        }
+    }
     if let Some(cluster) = &options.cluster {
-        // A node of several finds its cluster again, whatever it has lost; but not a voter whose log may be elsewhere.
+        // A node of several finds its cluster again, whatever it has lost; but not a voter whose log may be elsewhere:
+        // absent is not empty (rule 12).
         let is_listed = cluster.voters.iter().any(|voter| voter.node == options.node_id);
-        if absent.is_empty() || ours.is_empty() || !is_listed {
+        if absent.is_empty() || !is_listed || remembers_to_be_a_members(options, found)? {
             return place_for_metadata(options, found);
         }
     }
@@ -305,10 +316,49 @@ fn find_metadata(
     })
 }
 
-/// The place of the directory that remembers to be a member's, else the configured one, else the first that is usable.
+/// Whether a directory holds a metadata log: a folder of that name alone is a cache of one who does not vote, or nothing.
+fn has_metadata_log(options: &StartOptions, log_dir: &LogDir) -> Result<bool, Fault> {
+    log_store::exists(&*options.disk, &log_dir.metadata_path())
+}
+
+/// Whether a directory of ours says that it is where this node's part in the quorum is kept.
+fn remembers_to_be_a_members(options: &StartOptions, found: &[(usize, LogDir, DirectoryState)]) -> Result<bool, Fault> {
+    for (_, log_dir, state) in found {
+        let is_ours = matches!(state, DirectoryState::Ours(_));
+        if is_ours && MemberMark::read(&*options.disk, log_dir.path())?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A lone node begins no metadata log in a directory that was part of a cluster of several: it would be a second cluster
+/// with the same id. Where there is a log, the voters that it names are asked later.
+fn refuse_those_of_several(
+    options: &StartOptions,
+    found: &[(usize, LogDir, DirectoryState)],
+) -> Result<(), StartError> {
+    for (_, log_dir, state) in found {
+        let Some(mark) = MemberMark::read(&*options.disk, log_dir.path())? else { continue };
+        let was_member = mark.may_have_voted || matches!(state, DirectoryState::Ours(_));
+        if was_member && !has_metadata_log(options, log_dir)? {
+            return Err(StartError::OneOfSeveral { directory: log_dir.path().to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// The place of the directory that remembers to be a member's, else of one with a cache of the metadata, else the
+/// configured one, else the first that is usable.
 fn place_for_metadata(options: &StartOptions, found: &[(usize, LogDir, DirectoryState)]) -> Result<usize, StartError> {
     for (place, log_dir, _) in found {
         if MemberMark::read(&*options.disk, log_dir.path())?.is_some() {
+            return Ok(*place);
+        }
+    }
+    for (place, log_dir, _) in found {
+        let path = log_dir.metadata_path();
+        if options.disk.exists(&path).map_err(|source| Fault::io("stat", &path, source))? {
             return Ok(*place);
         }
     }
