@@ -22,6 +22,7 @@ pub mod log_store;
 pub mod network;
 pub mod node;
 pub mod observer;
+pub mod owner;
 pub mod publisher;
 mod service;
 pub mod services;

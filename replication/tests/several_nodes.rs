@@ -141,6 +141,53 @@ fn wiped_voter_joins_as_a_broker_and_one_that_lost_its_metadata_log_is_refused()
     cluster.node(id).until(|state| state.controller == -1);
 }
 
+#[test]
+fn metadata_log_of_another_voter_or_of_an_earlier_time_does_not_vote() {
+    let mut cluster = Cluster::formed();
+    let before = cluster.settled();
+    let id = cluster.others(before.controller)[0];
+    let own = cluster.directory(id).join("metadata");
+    let aside = tempfile::tempdir().unwrap();
+    let [early, newest] = ["early", "newest"].map(|name| aside.path().join(name));
+    cluster.kill(id);
+    copy_files(&own, &early);
+    // It registers anew, with an entry behind the copy's.
+    cluster.start(id);
+    cluster.node(id).hear("ready");
+    cluster.kill(id);
+    std::fs::rename(&own, &newest).unwrap();
+
+    let other = cluster.others(id)[0];
+    copy_files(&cluster.directory(other).join("metadata"), &own);
+    cluster.start(id);
+    let why = cluster.node(id).hear("refused");
+    assert!(why.contains(&format!("begun by node {other}")), "{why}");
+    cluster.kill(id);
+
+    std::fs::remove_dir_all(&own).unwrap();
+    copy_files(&early, &own);
+    cluster.start(id);
+    let why = cluster.node(id).hear("refused");
+    assert!(why.contains("of an earlier time"), "{why}");
+    cluster.kill(id);
+
+    std::fs::remove_dir_all(&own).unwrap();
+    std::fs::rename(&newest, &own).unwrap();
+    cluster.start(id);
+    cluster.node(id).hear("ready");
+    cluster.settled();
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        // Files may come and go in a directory that is in use.
+        if let Err(error) = std::fs::copy(entry.path(), to.join(entry.file_name())) {
+            assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+        }
+    }
+}
+
 /// Removes what is in a directory, but for names that are kept.
 fn empty_but_for(directory: &Path, is_kept: impl Fn(&str) -> bool) {
     for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {

@@ -120,3 +120,39 @@ async fn voter_forms_no_cluster_in_an_empty_directory_while_another_is_absent() 
     assert!(said.contains(absent.to_str().unwrap()), "{said}");
     assert!(!empty.join(".stonelog_member").exists(), "nobody hears of it");
 }
+
+#[tokio::test]
+async fn metadata_log_whose_files_are_gone_is_damaged_at_every_later_start() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("d");
+    used(&directory).await;
+    // A spare that was never used has a name of the same kind, and stays.
+    let metadata = directory.join("metadata");
+    let spare = metadata.join("90000000000000000000.journal");
+    for path in names_in(&metadata) {
+        if path.extension().is_some_and(|extension| extension == "journal") {
+            let length = std::fs::metadata(&path).unwrap().len();
+            std::fs::remove_file(path).unwrap();
+            std::fs::File::create(&spare).unwrap().set_len(length).unwrap();
+        }
+    }
+    for start_number in 2..4 {
+        let error = refused(alone(&[&directory], start_number)).await;
+        assert!(error.to_string().contains("metadata log"), "{error}");
+        assert!(error.to_string().contains("may have forgotten"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn two_metadata_logs_are_one_too_many() {
+    let root = tempfile::tempdir().unwrap();
+    let [one, other] = ["one", "other"].map(|name| root.path().join(name));
+    let first = start::start(alone(&[&one, &other], 1)).await.unwrap();
+    first.stop().unwrap();
+    std::fs::create_dir(other.join("metadata")).unwrap();
+    for path in names_in(&one.join("metadata")) {
+        std::fs::copy(&path, other.join("metadata").join(path.file_name().unwrap())).unwrap();
+    }
+    let error = refused(alone(&[&one, &other], 2)).await;
+    assert!(matches!(error, StartError::TwoMetadataLogs { .. }), "{error}");
+}

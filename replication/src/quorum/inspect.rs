@@ -13,6 +13,7 @@ use stonelog_storage::small_file::read_small_file;
 use super::codec::JournalRecord;
 use super::journal_thread::{CHECKPOINT_NAME, METADATA_PARTITION};
 use super::log_store::decode_checkpoint;
+use super::owner::{self, OWNER_NAME};
 use super::snapshot_store::decode_snapshot;
 
 /// Checks the metadata log in `directory`; one that does not exist is whole. Nobody may write to it meanwhile.
@@ -28,6 +29,7 @@ pub fn check(disk: &dyn Disk, directory: &Path, report: &mut Report) {
     };
     let kind = FileKind::MetadataCheckpoint;
     let from = check_two_copies(disk, directory, CHECKPOINT_NAME, kind, decode_checkpoint, report);
+    check_two_copies(disk, directory, OWNER_NAME, FileKind::MetadataOwner, owner::decode, report);
     let mut unreadable = Vec::new();
     let mut visit = |found: ReplayedEntry| {
         if let Change::Append { batches, .. } = &found.entry.change

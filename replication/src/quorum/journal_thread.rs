@@ -6,7 +6,7 @@
 //! The journal belongs to one pseudo-replica whose batches are the records of [`super::codec`].
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use stonelog_protocol::{Offset, PartitionIndex, TopicPartition, Uuid};
 use stonelog_storage::disk::Disk;
 use stonelog_storage::journal::{
     Change, JournalEntry, JournalFlusher, JournalMaintenance, JournalOptions, JournalPosition, JournalWriter,
+    ReplayFrom,
 };
 use stonelog_storage::log_dir;
 use stonelog_storage::small_file::{Envelope, EnvelopeKind, write_two_copies};
@@ -239,10 +240,8 @@ impl JournalThread {
 
     fn write_checkpoint(&mut self, position: JournalPosition) -> Result<(), Fault> {
         self.checkpoint_version += 1;
-        let mut payload = position.0.to_be_bytes().to_vec();
-        payload.extend_from_slice(&self.recovery_epoch.to_be_bytes());
-        let bytes = Envelope::seal(&CHECKPOINT_KIND, self.checkpoint_version, &payload);
-        write_two_copies(&*self.disk, &self.directory, CHECKPOINT_NAME, &bytes)
+        let replay_from = ReplayFrom { position, recovery_epoch: self.recovery_epoch };
+        write_checkpoint(&*self.disk, &self.directory, self.checkpoint_version, replay_from)
     }
 
     fn prepare_spare(&self) -> Result<(), Fault> {
@@ -251,6 +250,18 @@ impl JournalThread {
             other => other.map(|_| ()),
         }
     }
+}
+
+/// Makes durable where replay begins.
+pub(super) fn write_checkpoint(
+    disk: &dyn Disk,
+    directory: &Path,
+    version: u64,
+    replay_from: ReplayFrom,
+) -> Result<(), Fault> {
+    let mut payload = replay_from.position.0.to_be_bytes().to_vec();
+    payload.extend_from_slice(&replay_from.recovery_epoch.to_be_bytes());
+    write_two_copies(disk, directory, CHECKPOINT_NAME, &Envelope::seal(&CHECKPOINT_KIND, version, &payload))
 }
 
 /// The metadata log cannot be written any more: what this process would say from here on could not be trusted.

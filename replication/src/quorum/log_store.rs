@@ -17,11 +17,13 @@ use stonelog_protocol::Offset;
 use stonelog_storage::Fault;
 use stonelog_storage::disk::Disk;
 use stonelog_storage::journal::{Change, JournalPosition, ReplayFrom, ReplayedEntry, recover};
-use stonelog_storage::small_file::{Envelope, read_two_copies};
+use stonelog_storage::small_file::{Envelope, read_small_file, read_two_copies, write_small_file};
 use tokio::sync::oneshot;
 
 use super::codec::JournalRecord;
-use super::journal_thread::{CHECKPOINT_KIND, CHECKPOINT_NAME, Done, JOURNAL_OPTIONS, JournalThread, Work};
+use super::journal_thread::{
+    CHECKPOINT_KIND, CHECKPOINT_NAME, Done, JOURNAL_OPTIONS, JournalThread, Work, write_checkpoint,
+};
 use super::type_config::{Entry, LogId, TypeConfig, Vote};
 
 /// What the journal says, in memory.
@@ -108,10 +110,20 @@ impl LogStore {
     /// Damage to anything that had been durable is refused: this voter may have forgotten what it promised, and has to
     /// be replaced.
     pub fn open(disk: &Arc<dyn Disk>, directory: &Path) -> Result<(LogStore, LogThread), Fault> {
-        let checkpoint = read_checkpoint(&**disk, directory)?;
+        if let Some(said) = read_small_file(&**disk, &directory.join(LOST_NAME))? {
+            let position = JournalPosition(0);
+            return Err(damaged(
+                directory,
+                position,
+                &format!("at an earlier start: {}", String::from_utf8_lossy(&said)),
+            ));
+        }
+        let mut checkpoint = read_checkpoint(&**disk, directory)?;
         let mut state = LogState::default();
+        let mut first: Option<JournalPosition> = None;
         let mut unreadable: Option<(JournalPosition, String)> = None;
         let mut visit = |replayed: ReplayedEntry| {
+            first.get_or_insert(replayed.commit_position);
             let Change::Append { batches, .. } = &replayed.entry.change else { return };
             match JournalRecord::decode(batches) {
                 Ok(record) => state.replay(record),
@@ -126,10 +138,21 @@ impl LogStore {
             unreadable = unreadable.or(Some((checkpoint.replay_from.position, format!("entry {index} is missing"))));
         }
         if let Some((position, detail)) = unreadable {
+            // Files that are missing are not missed again: this start has begun one.
+            if let Err(fault) = write_small_file(&**disk, directory, LOST_NAME, detail.as_bytes()) {
+                tracing::error!("it cannot be remembered that the metadata log is damaged: {fault}");
+            }
             return Err(damaged(directory, position, &detail));
         }
         if let Some(torn) = &recovered.ends.torn_tail {
             tracing::info!(position = torn.position.0, bytes = torn.bytes, "metadata log: torn tail dropped");
+        }
+        if checkpoint.version == 0 {
+            // From here on a log without its files is damaged, and never a new one.
+            let position = first.unwrap_or(recovered.writer.position());
+            let replay_from = ReplayFrom { position, recovery_epoch: recovered.recovery_epoch };
+            checkpoint = Checkpoint { version: 1, replay_from };
+            write_checkpoint(&**disk, directory, checkpoint.version, replay_from)?;
         }
         let state = Arc::new(Mutex::new(state));
         let thread = JournalThread {
@@ -159,6 +182,11 @@ impl LogStore {
         self.send(Work::Stop);
         // The thread ends the process when it fails, so it cannot have panicked and gone on.
         thread.0.join().expect("the metadata log's thread does not panic");
+    }
+
+    /// The last entry there is.
+    pub(super) fn last_index(&self) -> Option<u64> {
+        self.state().last_id().map(|id| id.index)
     }
 
     fn state(&self) -> MutexGuard<'_, LogState> {
@@ -222,6 +250,9 @@ pub fn exists(disk: &dyn Disk, directory: &Path) -> Result<bool, Fault> {
         Err(source) => Err(Fault::Io { operation: "list", path: directory.to_owned(), position: None, source }),
     }
 }
+
+/// Left in the directory of a log that was found damaged: whatever later starts find, it stays so.
+const LOST_NAME: &str = "metadata.lost";
 
 /// Where replay begins.
 struct Checkpoint {

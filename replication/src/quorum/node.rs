@@ -12,14 +12,15 @@ use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use openraft::network::{NetSnapshot, RaftNetworkFactory};
 use openraft::{Config, Raft, SnapshotPolicy};
-use stonelog_protocol::BrokerId;
+use stonelog_protocol::{BrokerId, Uuid};
 use stonelog_storage::Fault;
 use stonelog_storage::disk::Disk;
 use tokio::time::Instant;
 
 use super::alone::NoPeers;
 use super::journal_thread::{ENTRY_BYTES_MAX, die};
-use super::log_store::{LogStore, LogThread};
+use super::log_store::{self, LogStore, LogThread};
+use super::owner::Owner;
 use super::publisher::Publisher;
 use super::snapshot_store::SnapshotStore;
 use super::standing::Standing;
@@ -80,6 +81,40 @@ pub enum StartError {
         /// This node.
         own: u64,
     },
+    /// The log is another directory's: a copy.
+    #[error(
+        "the metadata log in {directory} was begun by node {} in log directory {}, and is now in that of node {} ({}): \
+         a copy must not vote. Put back the log that belongs here; if it is lost, remove everything in the log \
+         directory, the hidden files (.stonelog_*) included, and the node joins anew",
+        found.node, found.directory, own.node, own.directory
+    )]
+    OtherOwner {
+        /// The log's directory.
+        directory: PathBuf,
+        /// Who began it.
+        found: Owner,
+        /// This node.
+        own: Owner,
+    },
+    /// Nothing says whose log it is.
+    #[error(
+        "the metadata log in {directory} does not say whose it is (metadata.owner is missing): it may be another node's. \
+         Put back all of the log; if it is lost, remove everything in the log directory, the hidden files (.stonelog_*) \
+         included, and the node joins anew"
+    )]
+    NoOwner {
+        /// The log's directory.
+        directory: PathBuf,
+    },
+    /// A lone node was given a log that one of several began and wrote nothing into.
+    #[error(
+        "the metadata log in {directory} is that of one node of several: alone it would be a second cluster. Set \
+         controller.quorum.voters as before, or name an empty log directory"
+    )]
+    OfSeveral {
+        /// The log's directory.
+        directory: PathBuf,
+    },
     /// The system gave no thread.
     #[error("the metadata thread did not start: {0}")]
     Thread(#[from] std::io::Error),
@@ -113,6 +148,31 @@ pub struct QuorumOptions {
     pub request_within: Duration,
 }
 
+impl QuorumOptions {
+    pub(super) fn owner(&self, is_of_several: bool) -> Owner {
+        Owner { directory: Uuid(self.voter.directory), node: self.node_id, is_of_several }
+    }
+
+    /// Refuses the log of another directory, and makes one that is to be begun this one's. `None` for a log that does
+    /// not say whose it is.
+    pub(super) fn claim(&self, is_of_several: bool) -> Result<Option<Owner>, StartError> {
+        let own = self.owner(is_of_several);
+        let found = Owner::read(&*self.disk, &self.directory)?;
+        let has_log = log_store::exists(&*self.disk, &self.directory)?;
+        match found {
+            Some(found) if found.directory != own.directory && has_log => {
+                Err(StartError::OtherOwner { directory: self.directory.clone(), found, own })
+            }
+            Some(found) if has_log => Ok(Some(found)),
+            None if has_log => Ok(None),
+            _ => {
+                own.write(&*self.disk, &self.directory)?;
+                Ok(Some(own))
+            }
+        }
+    }
+}
+
 /// A running member.
 pub struct QuorumNode {
     pub(super) raft: Raft<TypeConfig, StateMachine>,
@@ -131,8 +191,16 @@ pub struct QuorumNode {
 impl QuorumNode {
     /// Starts the only voter and returns once it leads and has applied everything committed.
     pub async fn start_alone(options: QuorumOptions, publisher: Arc<Publisher>) -> Result<QuorumNode, StartError> {
+        let known = options.claim(false)?;
         let node = QuorumNode::open(&options, publisher, config()?, NoPeers).await?;
-        match node.become_leader(&options).await {
+        let led = match node.become_leader(&options, known).await {
+            // Its only member is this directory: so says the log of an earlier build as well.
+            Ok(()) if known.is_none() => {
+                options.owner(false).write(&*options.disk, &options.directory).map_err(Into::into)
+            }
+            led => led,
+        };
+        match led {
             Ok(()) => Ok(node),
             Err(error) => {
                 node.stop().await;
@@ -165,8 +233,12 @@ impl QuorumNode {
         Ok(QuorumNode { raft, store, thread, node_id, stale_batches, bytes_since_snapshot, standing, opened })
     }
 
-    async fn become_leader(&self, options: &QuorumOptions) -> Result<(), StartError> {
-        if self.raft.is_initialized().await.map_err(refused)? {
+    async fn become_leader(&self, options: &QuorumOptions, owner: Option<Owner>) -> Result<(), StartError> {
+        let is_initialized = self.raft.is_initialized().await.map_err(refused)?;
+        if !is_initialized && owner.is_some_and(|owner| owner.is_of_several) {
+            return Err(StartError::OfSeveral { directory: options.directory.clone() });
+        }
+        if is_initialized {
             self.check_voters(options).await?;
             // The stored vote may name this node as leader of its term; that leadership ended with its process.
             self.raft.trigger().elect(false).await.map_err(refused)?;

@@ -47,17 +47,27 @@ impl QuorumNode {
             ..common_config()
         };
         let config = config.validate().map_err(refused)?;
+        let known = options.claim(true)?;
         let peers = Peers::new(dialer, node(options.node_id), options.request_within);
         let quorum = QuorumNode::open(&options, publisher, config, peers).await?;
         let membership = quorum.membership().await?;
         let own = membership.get_node(&quorum.node_id);
         let is_empty = membership.nodes().next().is_none();
-        if is_empty || own.is_some_and(|voter| voter.directory == options.voter.directory) {
+        let is_own = own.is_some_and(|voter| voter.directory == options.voter.directory);
+        let is_alone = is_own && membership.nodes().count() == 1;
+        let error = if known.is_none() && !is_alone {
+            StartError::NoOwner { directory: options.directory }
+        } else if !is_empty && !is_own {
+            StartError::NotMember { directory: options.directory, own: quorum.node_id }
+        } else if known.is_none()
+            && let Err(fault) = options.owner(false).write(&*options.disk, &options.directory)
+        {
+            fault.into()
+        } else {
             return Ok(quorum);
-        }
-        let own = quorum.node_id;
+        };
         quorum.stop().await;
-        Err(StartError::NotMember { directory: options.directory, own })
+        Err(error)
     }
 
     async fn membership(&self) -> Result<Membership, StartError> {
@@ -87,6 +97,11 @@ impl QuorumNode {
         let members: BTreeMap<u64, Voter> =
             founders.iter().map(|member| (node(member.voter.node), Voter::from(member))).collect();
         self.raft.initialize(members).await.map_err(refused)
+    }
+
+    /// The last entry of this node's log, committed or not.
+    pub fn last_log_index(&self) -> Option<u64> {
+        self.store.last_index()
     }
 
     /// Whether the log holds anything.

@@ -56,6 +56,8 @@ pub enum FileKind {
     MetadataJournal,
     /// `metadata.checkpoint` or its copy.
     MetadataCheckpoint,
+    /// Whose metadata log it is.
+    MetadataOwner,
     /// A snapshot of the metadata.
     MetadataSnapshot,
     /// Anything else.
@@ -76,6 +78,7 @@ impl FileKind {
             FileKind::ScrubState => "scrub",
             FileKind::MetadataJournal => "metadata-journal",
             FileKind::MetadataCheckpoint => "metadata.checkpoint",
+            FileKind::MetadataOwner => "metadata.owner",
             FileKind::MetadataSnapshot => "metadata-snapshot",
             FileKind::Other => "other",
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use stonelog_protocol::peer::probe::{ListedVoter, ProbeAnswer};
 use stonelog_protocol::peer::proof::{Hello, Identity};
-use stonelog_protocol::{BrokerId, ClusterId, DirectoryId};
+use stonelog_protocol::{BrokerEpoch, BrokerId, ClusterId, DirectoryId};
 use stonelog_storage::Fault;
 use stonelog_storage::disk::Disk;
 use stonelog_storage::log_dir::MemberMark;
@@ -72,6 +72,8 @@ pub struct JoinOptions {
     pub cluster_id: Option<ClusterId>,
     /// Whether there are replicas or recorded broker epochs in any log directory.
     pub has_been_used: bool,
+    /// The newest broker epoch recorded in any log directory.
+    pub newest_epoch: Option<BrokerEpoch>,
     /// The id of a cluster that this node forms.
     pub fresh_cluster_id: ClusterId,
     /// The others.
@@ -87,6 +89,21 @@ pub enum JoinError {
     /// Its member of the quorum did not start.
     #[error(transparent)]
     Quorum(#[from] QuorumError),
+    /// The metadata log is older than what else this node's directories say: it was put back from a copy.
+    #[error(
+        "the metadata log in {} ends at entry {last}, and this node has registered with entry {recorded}: the log is of \
+         an earlier time and may have forgotten what it promised. Put back the newest one; if it is lost, remove \
+         everything in the log directory, the hidden files (.stonelog_*) included, and the node joins anew",
+        directory.display()
+    )]
+    LogIsOld {
+        /// The log's directory.
+        directory: PathBuf,
+        /// Its last entry.
+        last: u64,
+        /// The newest broker epoch recorded in any of the node's directories: the index of an entry that it had applied.
+        recorded: BrokerEpoch,
+    },
     /// Its disk.
     #[error(transparent)]
     Fault(#[from] Fault),
@@ -314,6 +331,16 @@ impl Seeker {
             let node = self.open().await?;
             let is_initialized = node.is_initialized().await?;
             let members = node.members().await?;
+            let (own, last) = ((options.node_id, options.directory_id), node.last_log_index());
+            let is_member = members.iter().any(|member| (member.voter.node, member.directory) == own);
+            if is_member
+                && let Some(recorded) = options.newest_epoch
+                && last.is_none_or(|last| (last as i64) < recorded.0)
+            {
+                node.stop().await;
+                let directory = self.directory();
+                return Err(JoinError::LogIsOld { directory, last: last.unwrap_or(0), recorded });
+            }
             self.node = Some(node);
             if is_initialized {
                 return Ok(OnDisk::Log { cluster, members });

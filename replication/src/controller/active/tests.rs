@@ -293,7 +293,7 @@ fn log_of_another_cluster_or_directory_is_refused() {
     let other_cluster = MetadataOptions { cluster_id: ClusterId("other".into()), ..options(dir.path()) };
     assert!(matches!(start(other_cluster), Err(StartError::OtherCluster { .. })));
     let other_directory = MetadataOptions { directory_id: Uuid([9; 16]), ..options(dir.path()) };
-    assert!(matches!(start(other_directory), Err(StartError::OtherVoters { .. })));
+    assert!(matches!(start(other_directory), Err(StartError::OtherOwner { .. })));
     let other_node = MetadataOptions { node_id: BrokerId(2), ..options(dir.path()) };
     let refused = start(other_node).err();
     assert!(matches!(refused, Some(StartError::OtherVoters { .. })), "{refused:?}");

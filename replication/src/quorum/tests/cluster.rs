@@ -503,7 +503,7 @@ fn voter_with_anothers_log_does_not_start() {
         cluster.stop(other).await;
         cluster.site(other).directory = [0x55; 16];
         let refused = cluster.start(other).await;
-        assert!(matches!(refused, Err(StartError::NotMember { .. })), "{:?}", refused.err());
+        assert!(matches!(refused, Err(StartError::OtherOwner { .. })), "{:?}", refused.err());
         cluster.site(other).directory = [other as u8; 16];
         cluster.start(other).await.unwrap();
         cluster.end().await;

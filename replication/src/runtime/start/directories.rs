@@ -130,6 +130,11 @@ impl FoundDirectories {
         self.metas().next().map(|meta| meta.cluster_id.clone()).or_else(|| options.cluster_id.clone())
     }
 
+    /// The newest broker epoch recorded in any directory.
+    pub(super) fn newest_epoch(&self) -> Option<BrokerEpoch> {
+        self.metas().filter_map(|meta| meta.broker_epoch).max()
+    }
+
     /// Whether any directory holds replicas or a recorded broker epoch: this node has been part of a cluster.
     pub(super) fn has_been_used(&self) -> Result<bool, Fault> {
         let mut is_used = self.metas().any(|meta| meta.broker_epoch.is_some()) || !self.absent.is_empty();

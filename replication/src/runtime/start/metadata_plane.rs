@@ -57,6 +57,7 @@ pub(super) async fn with_others(options: &mut StartOptions) -> Result<Up, StartE
         directory_id,
         cluster_id: found.cluster_id(options),
         has_been_used: found.has_been_used()?,
+        newest_epoch: found.newest_epoch(),
         fresh_cluster_id: ClusterId(Uuid::from_random(options.random.cluster).to_string().into()),
         cluster,
     })?;
