@@ -73,11 +73,15 @@ fn build(
     surroundings: &Surroundings<'_>,
     report: &mut Report,
 ) -> BrokerConfig {
-    let notes = judged.notes();
+    let mut notes = judged.notes();
     let reader = Reader::new(&judged.accepted);
     let node_id = node_id(&reader, report);
     let found = listeners(&reader, surroundings, report);
     let cluster = quorum::cluster(&reader, node_id, &found, surroundings, report);
+    if cluster.is_none() && !found.controllers.is_empty() {
+        notes
+            .push("controller.listener.names: a lone node is its own controller and opens no socket for it".to_owned());
+    }
     let mut static_settings: BTreeMap<String, String> = judged
         .accepted
         .values()

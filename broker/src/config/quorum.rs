@@ -2,7 +2,7 @@
 //!
 //! Kafka's own single-node files say the first in three ways (`controller.quorum.voters=1@localhost:9093`,
 //! `controller.quorum.bootstrap.servers=localhost:9093`, or nothing); all are understood. Several voters are named by
-//! `controller.quorum.voters`; they are refused unless [`GATE`] is set, which tests do while clusters are not finished.
+//! `controller.quorum.voters`.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -17,11 +17,8 @@ use super::report::{Code, Report};
 use super::setting::Setting;
 use super::surroundings::Surroundings;
 
-/// The environment variable that admits several voters. For tests alone.
-pub const GATE: &str = "STONELOG_UNFINISHED_CLUSTERS";
-
-const SEVERAL: &str = "clusters of several nodes are not built yet";
-const ALONE: &str = "leave it out, or name this node alone";
+const SEVERAL: &str = "a cluster of several nodes names its voters with controller.quorum.voters";
+const ALONE: &str = "name the voters with controller.quorum.voters; a lone node leaves this out";
 /// A majority of more voters than these is no safer, and slower.
 const VOTERS: &[usize] = &[1, 3, 5];
 
@@ -34,28 +31,20 @@ pub(super) fn cluster(
     report: &mut Report,
 ) -> Option<ClusterSettings> {
     let listed = reader.set("controller.quorum.voters").map(|setting| (setting, voters(setting, report)));
-    let is_open = surroundings.variables.iter().any(|(name, value)| name == GATE && value == "1");
     if let Some((setting, listed)) = &listed
         && listed.len() > 1
-        && is_open
     {
         return several(reader, node_id, listeners, (setting, listed), report);
     }
     if let Some(setting) = reader.set("process.roles") {
         check_roles(setting, report);
     }
-    match &listed {
-        Some((setting, listed)) if listed.len() > 1 => {
-            let message = format!("{} voters are listed: {SEVERAL}", listed.len());
-            report.in_value(setting, Code::Refused, message, Some(ALONE));
-        }
-        Some((setting, listed)) => {
-            if let Some(QuorumVoter { node, .. }) = listed.first().filter(|voter| voter.node.0 != node_id) {
-                let message = format!("the only voter is node {node}, and node.id is {node_id}");
-                report.in_value(setting, Code::Conflict, message, Some("give both the same number"));
-            }
-        }
-        None => {}
+    if let Some((setting, listed)) = &listed
+        && let Some(QuorumVoter { node, .. }) = listed.first().filter(|voter| voter.node.0 != node_id)
+    {
+        let message = format!("the only voter is node {node}, and node.id is {node_id}");
+        let help = "a cluster of several nodes has 3 or 5 voters; a lone node lists itself, or nobody";
+        report.in_value(setting, Code::Conflict, message, Some(help));
     }
     if let Some(setting) = reader.set("controller.quorum.bootstrap.servers") {
         check_servers(setting, &listeners.controllers, surroundings, report);
@@ -67,8 +56,10 @@ fn check_roles(setting: &Setting, report: &mut Report) {
     let roles = roles(setting);
     for role in ["broker", "controller"] {
         if !roles.contains(&role) {
-            let message = format!("process.roles={} leaves out `{role}`: {SEVERAL}", setting.value.trim());
-            report.in_value(setting, Code::Refused, message, Some("use process.roles=broker,controller"));
+            let message = format!("process.roles={} leaves out `{role}`, and this node is alone", setting.value.trim());
+            let help =
+                "a lone node is both; in a cluster of several each node names the voters with controller.quorum.voters";
+            report.in_value(setting, Code::Refused, message, Some(help));
         }
     }
 }

@@ -5,7 +5,6 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use stonelog::config::quorum::GATE;
 use stonelog_protocol::Request;
 
 use super::{BINARY, BlockingClient, LIMIT};
@@ -69,7 +68,7 @@ impl Cluster {
             "broker.heartbeat.interval.ms=500".to_owned(),
         ];
         let mut command = Command::new(BINARY);
-        command.args(["serve", "--data-dir"]).arg(self.directory.path().join(node.to_string())).env(GATE, "1");
+        command.args(["serve", "--data-dir"]).arg(self.directory.path().join(node.to_string()));
         for setting in settings {
             command.args(["--set", &setting]);
         }

@@ -66,7 +66,7 @@ pub static TOPIC_KEYS: &[Definition] = &[
     Definition::list("follower.replication.throttled.replicas", "")
         .checked(Constraint::ThrottledReplicas)
         .topic(&[])
-        .inert("clusters of several nodes are not built yet")
+        .inert("replication is not throttled")
         .says("Replicas whose replication is throttled at the follower: `partition:broker` pairs, or `*` for all."),
     Definition::int("index.interval.bytes", "4096")
         .at_least(0)
@@ -75,7 +75,7 @@ pub static TOPIC_KEYS: &[Definition] = &[
     Definition::list("leader.replication.throttled.replicas", "")
         .checked(Constraint::ThrottledReplicas)
         .topic(&[])
-        .inert("clusters of several nodes are not built yet")
+        .inert("replication is not throttled")
         .says("Replicas whose replication is throttled at the leader: `partition:broker` pairs, or `*` for all."),
     Definition::long("local.retention.bytes", "-2")
         .at_least(-2)

@@ -14,8 +14,6 @@ use std::thread::JoinHandle;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::sync::mpsc::Sender;
 
-use crate::config::quorum::GATE;
-
 /// This very program, whatever has become of its file since.
 const PROGRAM: &str = "/proc/self/exe";
 /// Lines of errors kept for the message about a process that ended.
@@ -69,7 +67,7 @@ impl Process {
             command.args(["--set", setting]);
         }
         // A group of its own: an interrupt from the terminal is for this process, which then stops the nodes in order.
-        command.process_group(0).env("NO_COLOR", "1").env(GATE, "1");
+        command.process_group(0).env("NO_COLOR", "1");
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let pid = Pid::from_child(&child);
         let descriptor = pidfd_open(pid, PidfdFlags::empty())?;

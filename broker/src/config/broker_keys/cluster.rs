@@ -2,79 +2,79 @@
 
 use stonelog_replication::settings::{Constraint, Definition, Kind};
 
-const ONE_NODE: &str = "clusters of several nodes are not built yet";
+const PUSHED: &str = "leaders push records to their followers, within credit that followers give";
+const QUORUM: &str =
+    "the quorum's times are fixed: signs of life every 100 ms, an election after 300 to 600 ms without one";
+const LEAVING: &str = "a broker that stops asks the controller to move what it leads, for at most 15 s";
 const OWN_LOG: &str = "the metadata log has its own journal and bounds";
 
 pub(super) static KEYS: &[Definition] = &[
     Definition::boolean("auto.leader.rebalance.enable", "true")
         .high()
-        .inert(ONE_NODE)
         .says("Whether leadership returns to preferred replicas by itself."),
     Definition::int("broker.heartbeat.interval.ms", "2000")
-        .inert(ONE_NODE)
-        .says("How often brokers report to the controller, in milliseconds."),
+        .says("How often brokers report to the controller, in milliseconds; at most half of broker.session.timeout.ms."),
     Definition::int("broker.id", "-1").high().mapped("the old name of node.id").says("The old name of node.id."),
     Definition::unset("broker.rack", Kind::String).says("The rack or zone of this broker, told to clients."),
     Definition::int("broker.session.timeout.ms", "9000")
-        .inert(ONE_NODE)
         .says("How long a silent broker stays in the cluster, in milliseconds."),
     Definition::boolean("controlled.shutdown.enable", "true")
-        .inert(ONE_NODE)
+        .inert(LEAVING)
         .says("Whether a stopping broker hands its leadership over first."),
-    Definition::int("controlled.shutdown.max.retries", "3").inert(ONE_NODE).says("How often handing over is tried."),
+    Definition::int("controlled.shutdown.max.retries", "3").inert(LEAVING).says("How often handing over is tried."),
     Definition::long("controlled.shutdown.retry.backoff.ms", "5000")
-        .inert(ONE_NODE)
+        .inert(LEAVING)
         .says("How long to wait between two tries of handing over, in milliseconds."),
     Definition::unset("controller.listener.names", Kind::String)
         .high()
-        .mapped("a lone node is its own controller and opens no socket for it")
-        .says("The listeners controllers use."),
+        .says("The listeners at which the voters of a cluster of several nodes meet. A lone node opens no socket for them."),
     Definition::boolean("controller.quorum.auto.join.enable", "false")
         .low()
-        .inert(ONE_NODE)
+        .inert("who votes is said by controller.quorum.voters")
         .says("Whether a new controller joins the voters by itself."),
     Definition::int("controller.quorum.append.linger.ms", "25")
         .inert(OWN_LOG)
         .says("How long the quorum's leader waits for more records before it writes, in milliseconds."),
     Definition::list("controller.quorum.bootstrap.servers", "")
         .high()
-        .mapped("must name this node alone: it is its own only voter")
+        .mapped("for a lone node only; a cluster of several names its voters by controller.quorum.voters")
         .says("Where a node finds the metadata quorum, as host:port."),
     Definition::int("controller.quorum.election.backoff.max.ms", "1000")
         .high()
-        .inert(ONE_NODE)
+        .inert(QUORUM)
         .says("The longest wait before a new election, in milliseconds."),
     Definition::int("controller.quorum.election.timeout.ms", "1000")
         .high()
-        .inert(ONE_NODE)
+        .inert(QUORUM)
         .says("How long a candidate waits for votes, in milliseconds."),
     Definition::int("controller.quorum.fetch.timeout.ms", "2000")
         .high()
-        .inert(ONE_NODE)
+        .inert(QUORUM)
         .says("How long a voter waits for the leader before it calls an election, in milliseconds."),
     Definition::int("controller.quorum.fetch.snapshot.max.bytes", "1048576")
         .at_least(1)
         .low()
-        .inert(ONE_NODE)
+        .inert("messages between nodes have bounds of their own")
         .says("The most bytes of a snapshot in one answer."),
     Definition::int("controller.quorum.fetch.max.bytes", "8388608")
         .at_least(1)
         .low()
-        .inert(ONE_NODE)
+        .inert("messages between nodes have bounds of their own")
         .says("The most bytes of metadata in one answer."),
     Definition::int("controller.quorum.request.timeout.ms", "2000")
-        .inert(ONE_NODE)
         .says("How long a voter waits for an answer, in milliseconds."),
     Definition::int("controller.quorum.retry.backoff.ms", "20")
         .low()
-        .inert(ONE_NODE)
+        .inert(QUORUM)
         .says("How long a voter waits before it asks again, in milliseconds."),
     Definition::list("controller.quorum.voters", "")
         .high()
-        .mapped("must name this node alone: it is its own only voter")
-        .says("The voters of the metadata quorum, as id@host:port."),
+        .says(
+            "The voters of the metadata quorum, as id@host:port: the same list of 1, 3 or 5 on every node of the cluster, \
+             also on those that do not vote.",
+        ),
     Definition::int("controller.socket.timeout.ms", "30000")
-        .inert(ONE_NODE)
+        .inert("brokers ask the controller; it asks nobody")
         .says("How long the controller waits for a broker, in milliseconds."),
     Definition::int("delete.records.purgatory.purge.interval.requests", "1")
         .inert("waiting requests leave when they are answered")
@@ -83,16 +83,15 @@ pub(super) static KEYS: &[Definition] = &[
         .inert("waiting requests leave when they are answered")
         .says("How often answered requests are removed."),
     Definition::int("initial.broker.registration.timeout.ms", "60000")
-        .inert(ONE_NODE)
+        .inert("a broker tries for 60 s")
         .says("How long a broker tries to register before it stops, in milliseconds."),
     Definition::long("leader.imbalance.check.interval.seconds", "300")
         .at_least(1)
         .high()
-        .inert(ONE_NODE)
         .says("How often leadership is looked at, in seconds."),
     Definition::int("leader.imbalance.per.broker.percentage", "10")
         .high()
-        .inert(ONE_NODE)
+        .inert("every preferred leader that can lead is put back")
         .says("How uneven leadership may be, in percent."),
     Definition::unset("metadata.log.dir", Kind::String).high().says(
         "Which of log.dirs a new cluster's metadata log begins in; the first if unset. Later the metadata log is \
@@ -137,35 +136,37 @@ pub(super) static KEYS: &[Definition] = &[
     Definition::int("num.replica.fetchers", "1")
         .high()
         .cluster_wide()
-        .inert(ONE_NODE)
+        .inert(PUSHED)
         .says("Threads that fetch from each other broker."),
     Definition::list("process.roles", "broker,controller")
         .checked(Constraint::ListOf(&["broker", "controller"]))
         .high()
-        .mapped("a lone node is both")
-        .says("What this node is: broker, controller or both. Kafka has no default; Stonelog's is both."),
+        .says(
+            "What this node is: broker, controller or both. Kafka has no default; Stonelog's is both for a voter. Every \
+             node is a broker; one that is a controller alone is refused.",
+        ),
     Definition::int("producer.purgatory.purge.interval.requests", "1000")
         .inert("waiting requests leave when they are answered")
         .says("How often answered requests are removed."),
     Definition::int("replica.fetch.backoff.ms", "1000")
         .at_least(0)
-        .inert(ONE_NODE)
+        .inert(PUSHED)
         .says("How long a follower rests after an error, in milliseconds."),
     Definition::int("replica.fetch.max.bytes", "1048576")
         .at_least(0)
-        .inert(ONE_NODE)
+        .inert(PUSHED)
         .says("The most bytes per partition a follower asks for."),
     Definition::int("replica.fetch.min.bytes", "1")
         .high()
-        .inert(ONE_NODE)
+        .inert(PUSHED)
         .says("The fewest bytes a follower waits for."),
     Definition::int("replica.fetch.response.max.bytes", "10485760")
         .at_least(0)
-        .inert(ONE_NODE)
+        .inert(PUSHED)
         .says("The most bytes a follower asks for."),
     Definition::int("replica.fetch.wait.max.ms", "500")
         .high()
-        .inert(ONE_NODE)
+        .inert(PUSHED)
         .says("The longest time a follower's fetch waits, in milliseconds."),
     Definition::long("replica.high.watermark.checkpoint.interval.ms", "5000")
         .high()
@@ -180,15 +181,15 @@ pub(super) static KEYS: &[Definition] = &[
             "org.apache.kafka.common.replica.RackAwareReplicaSelector",
             "org.apache.kafka.common.replica.LeaderSelector",
         ]))
-        .inert("with one node there is one replica to read from")
+        .inert("consumers read from leaders")
         .says("How the replica a consumer reads from is chosen; only Kafka's own two choices, by name."),
     Definition::int("replica.socket.receive.buffer.bytes", "65536")
         .high()
-        .inert(ONE_NODE)
+        .inert(PUSHED)
         .says("The receive buffer of connections to leaders, in bytes."),
     Definition::int("replica.socket.timeout.ms", "30000")
         .high()
-        .inert(ONE_NODE)
+        .inert(PUSHED)
         .says("How long a follower waits for a leader, in milliseconds."),
     Definition::long("server.max.startup.time.ms", "9223372036854775807")
         .at_least(0)

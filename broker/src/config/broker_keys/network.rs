@@ -5,7 +5,7 @@ use stonelog_replication::settings::{Constraint, Definition, Kind};
 use super::super::listeners::PROTOCOLS;
 
 const LANES: &str = "one thread per core serves connections and partitions alike: see stonelog.lanes";
-const ONE_NODE: &str = "clusters of several nodes are not built yet";
+const PEERS: &str = "a broker that cannot be reached is tried again with growing pauses";
 
 pub(super) static KEYS: &[Definition] = &[
     Definition::unset("advertised.listeners", Kind::String).high().says(
@@ -103,10 +103,10 @@ pub(super) static KEYS: &[Definition] = &[
         .refused("TLS, SASL and ACLs come later")
         .says("The protocol between brokers while inter.broker.listener.name is unset."),
     Definition::long("socket.connection.setup.timeout.max.ms", "30000")
-        .inert(ONE_NODE)
+        .inert(PEERS)
         .says("The longest time to wait for a connection to another broker, in milliseconds."),
     Definition::long("socket.connection.setup.timeout.ms", "10000")
-        .inert(ONE_NODE)
+        .inert(PEERS)
         .says("The first time to wait for a connection to another broker, in milliseconds."),
     Definition::int("socket.listen.backlog.size", "50")
         .at_least(1)

@@ -3,9 +3,9 @@
 use stonelog_replication::settings::{Definition, Kind};
 
 pub(super) static KEYS: &[Definition] = &[
-    Definition::unset("stonelog.cluster.secret.file", Kind::String).inert("clusters of several nodes are not built yet").says(
+    Definition::unset("stonelog.cluster.secret.file", Kind::String).says(
         "A file with the cluster's secret: at least 16 bytes, random, the same on every node, read once at the start; a \
-         line end at its end does not count. Nodes prove to each other that they know it.",
+         line end at its end does not count. Nodes prove to each other that they know it. Without one every address of the cluster must be on the loopback interface.",
     ),
     Definition::unset("stonelog.free.bytes.min", Kind::Long).at_least(0).says(
         "Free bytes of a log directory's file system below which producers are refused with KAFKA_STORAGE_ERROR; \
