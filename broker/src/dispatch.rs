@@ -105,6 +105,7 @@ async fn respond(context: RequestContext, request: RequestKind) -> Option<Respon
         RequestKind::ListPartitionReassignments(request) => {
             handlers::list_partition_reassignments::handle(context, request).into()
         }
+        RequestKind::DescribeQuorum(request) => handlers::describe_quorum::handle(context, request).await.into(),
         RequestKind::UpdateFeatures(request) => handlers::update_features::handle(context, request).into(),
         RequestKind::UnregisterBroker(request) => handlers::unregister_broker::handle(context, request).await.into(),
         RequestKind::DescribeAcls(request) => handlers::describe_acls::handle(context, request).into(),

@@ -10,14 +10,16 @@ use stonelog_protocol::batch::{BatchBuilder, NewRecord};
 use stonelog_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
+use stonelog_protocol::messages::describe_quorum_request::{PartitionData, TopicData};
 use stonelog_protocol::messages::describe_topic_partitions_request::TopicRequest;
 use stonelog_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use stonelog_protocol::messages::metadata_request::MetadataRequestTopic;
 use stonelog_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use stonelog_protocol::messages::update_features_request::FeatureUpdateKey;
 use stonelog_protocol::messages::{
-    ApiVersionsRequest, BrokerId, CreateTopicsRequest, DescribeClusterRequest, DescribeTopicPartitionsRequest,
-    FetchRequest, MetadataRequest, ProduceRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
+    ApiVersionsRequest, BrokerId, CreateTopicsRequest, DescribeClusterRequest, DescribeQuorumRequest,
+    DescribeTopicPartitionsRequest, FetchRequest, MetadataRequest, ProduceRequest, UnregisterBrokerRequest,
+    UpdateFeaturesRequest,
 };
 
 use support::cluster::Cluster;
@@ -69,6 +71,12 @@ fn ids(ids: &[BrokerId]) -> Vec<i32> {
     ids.iter().map(|id| id.0).collect()
 }
 
+fn quorum() -> DescribeQuorumRequest {
+    let partition = PartitionData::default().with_partition_index(0);
+    let topic = TopicData::default().with_topic_name(topic_name("__cluster_metadata")).with_partitions(vec![partition]);
+    DescribeQuorumRequest::default().with_topics(vec![topic])
+}
+
 /// What Produce answers for its one partition.
 fn produced(cluster: &Cluster, node: usize, topic: &str, acks: i16) -> i16 {
     cluster.ask(node, 10, &produce(topic, acks)).responses[0].partition_responses[0].error_code
@@ -97,6 +105,17 @@ fn brokers_that_do_not_lead_say_who_does_and_where_it_is() {
         assert_eq!(endpoints, [(1, port)]);
     }
     assert_eq!(produced(&cluster, 0, "t", -1), 0);
+    // The quorum's leader is the controller, and is described alike by all.
+    for node in 0..3 {
+        let response = cluster.ask(node, 2, &quorum());
+        assert_eq!((response.error_code, response.topics[0].partitions[0].error_code), (0, 0));
+        let partition = &response.topics[0].partitions[0];
+        assert_eq!(partition.leader_id, cluster.ask(node, 9, &metadata("t")).controller_id);
+        let voters: Vec<i32> = partition.current_voters.iter().map(|voter| voter.replica_id.0).collect();
+        assert_eq!(voters, [1, 2, 3]);
+        assert!(partition.high_watermark > 0 && partition.leader_epoch > 0);
+        assert!(response.nodes.iter().all(|node| &*node.listeners[0].name == "CONTROLLER"), "{:?}", response.nodes);
+    }
     // Wherever it is asked, the controller that is named is one that clients can reach.
     for node in 0..3 {
         let response = cluster.ask(node, 9, &metadata("t"));

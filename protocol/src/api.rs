@@ -118,6 +118,8 @@ pub enum ApiName {
     ListPartitionReassignments = 46,
     /// Key 47.
     OffsetDelete = 47,
+    /// Key 55.
+    DescribeQuorum = 55,
     /// Key 57.
     UpdateFeatures = 57,
     /// Key 60.
@@ -189,6 +191,7 @@ pub static APIS: &[Api] = &[
     row(ApiName::AlterPartitionReassignments, 0..=1, 0..=1, Some(0)),
     row(ApiName::ListPartitionReassignments, 0..=0, 0..=0, Some(0)),
     row(ApiName::OffsetDelete, 0..=0, 0..=0, None),
+    row(ApiName::DescribeQuorum, 0..=2, 0..=2, Some(0)),
     row(ApiName::UpdateFeatures, 0..=2, 0..=2, Some(0)),
     row(ApiName::DescribeCluster, 0..=2, 0..=2, Some(0)),
     row(ApiName::UnregisterBroker, 0..=0, 0..=0, Some(0)),

@@ -15,6 +15,10 @@ static REASSIGNED_PARTITION: Shape = plain(&[always(INT32), always(Kind::Array(&
 pub(super) static LIST_PARTITION_REASSIGNMENTS: Shape =
     plain(&[always(INT32), always(Kind::Array(&Kind::Struct(&TOPIC_PARTITIONS)))]);
 
+pub(super) static DESCRIBE_QUORUM: Shape = plain(&[always(Kind::Array(&Kind::Struct(&QUORUM_TOPIC)))]);
+static QUORUM_TOPIC: Shape = plain(&[always(Kind::Text), always(Kind::Array(&Kind::Struct(&QUORUM_PARTITION)))]);
+static QUORUM_PARTITION: Shape = plain(&[always(INT32)]);
+
 pub(super) static UPDATE_FEATURES: Shape =
     plain(&[always(INT32), always(Kind::Array(&Kind::Struct(&UPDATED_FEATURE))), since(1, Kind::Bool)]);
 static UPDATED_FEATURE: Shape = plain(&[always(Kind::Text), always(INT16), until(0, Kind::Bool), since(1, INT8)]);
