@@ -12,6 +12,7 @@ macro_rules! note {
 }
 
 mod args;
+mod cluster;
 mod consume;
 mod dev;
 mod exit;
@@ -19,7 +20,12 @@ mod format;
 mod group;
 mod input;
 mod interrupt;
+mod leader;
+mod moving;
+mod node;
 mod output;
+mod partition;
+mod placing;
 mod position;
 mod produce;
 mod progress;
@@ -63,6 +69,14 @@ enum Command {
     /// List and describe consumer groups.
     #[command(subcommand)]
     Group(group::Group),
+    /// Look at the whole cluster: what is in it, what is wrong with it.
+    Cluster(cluster::ClusterCommand),
+    /// Move partitions to other brokers.
+    Partition(partition::PartitionCommand),
+    /// Choose who leads.
+    Leader(leader::LeaderCommand),
+    /// Look at one broker among others, or take its replicas away.
+    Node(node::NodeCommand),
     /// Look at data directories: check them, show what files hold, ask how the scrub stands.
     #[command(subcommand)]
     Storage(storage::Storage),
@@ -99,6 +113,10 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Consume(command) => consume::run(command, &mut cluster, output).await,
         Command::Storage(command) => storage::run(command, output),
         Command::Verify(command) => verify::run(command, &cli.global, output).await,
+        Command::Cluster(command) => or_interrupt(self::cluster::run(command, &mut cluster, output)).await,
+        Command::Partition(command) => or_interrupt(partition::run(command, &mut cluster, output)).await,
+        Command::Leader(command) => or_interrupt(leader::run(command, &mut cluster, output)).await,
+        Command::Node(command) => or_interrupt(node::run(command, &mut cluster, output)).await,
         Command::Group(command) => or_interrupt(group::run(command, &mut cluster, output)).await,
     }
 }

@@ -9,6 +9,7 @@ pub mod assignor;
 pub mod batch;
 pub(crate) mod clock;
 pub mod cluster;
+pub mod cluster_admin;
 pub mod connection;
 pub mod error;
 pub mod fetcher;
@@ -20,6 +21,7 @@ pub mod offsets;
 pub mod partitioner;
 pub mod producer;
 pub mod retry;
+pub mod survey;
 pub mod text;
 
 pub use cluster::{Cluster, Settings};

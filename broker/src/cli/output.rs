@@ -18,6 +18,11 @@ impl Output {
         Output { format }
     }
 
+    /// The same, or JSON if a command's own `--json` says so.
+    pub(super) fn or_json(self, json: bool) -> Output {
+        if json { Output { format: Format::Json } } else { self }
+    }
+
     /// Whether programs read this.
     pub(super) fn is_json(self) -> bool {
         self.format == Format::Json

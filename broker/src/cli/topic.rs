@@ -1,6 +1,7 @@
 //! `stonelog topic`: create, list, describe, alter, delete.
 
 mod describe;
+mod rf;
 
 use std::io::{IsTerminal as _, Write as _};
 
@@ -26,6 +27,8 @@ pub(super) enum Topic {
     Describe(Describe),
     /// Change settings of a topic, or add partitions.
     Alter(Alter),
+    /// Change how many replicas its partitions have.
+    Rf(rf::Rf),
     /// Delete topics with everything in them.
     Delete(Delete),
 }
@@ -91,6 +94,7 @@ pub(super) async fn run(command: Topic, cluster: &mut Cluster, output: Output) -
         Topic::List(list) => list.run(cluster, output).await,
         Topic::Describe(describe) => describe.run(cluster, output).await,
         Topic::Alter(alter) => alter.run(cluster, output).await,
+        Topic::Rf(rf) => rf.run(cluster, output).await,
         Topic::Delete(delete) => delete.run(cluster, output).await,
     }
 }
