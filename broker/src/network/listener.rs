@@ -100,7 +100,8 @@ fn hand_over(
                 let Accepted { peer, place, name, nodes } = accepted;
                 let dispatch = Rc::new(Dispatch { broker, lane, listener: name, peer });
                 spawn_here(async move {
-                    if let Some((socket, begun)) = nodes::tell_apart(socket, peer, &limits, nodes).await {
+                    let told = nodes::tell_apart(socket, peer, &limits, nodes, place).await;
+                    if let Some((socket, begun, place)) = told {
                         connection::serve(socket, begun, peer, limits, place, dispatch).await;
                     }
                 });

@@ -12,21 +12,23 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use super::limits::{FRAME_TIME_MAX, Limits, READ_BUFFER_BYTES};
+use super::limits::{FRAME_TIME_MAX, Limits, Place, READ_BUFFER_BYTES};
 
 /// Where connections of nodes go.
 pub type Nodes = mpsc::Sender<HandedOver>;
 
-/// Reads how a connection begins. A node's is handed over; a client's comes back with what was read of it. `None` as well
+/// Reads how a connection begins. A node's is handed over, and keeps its place among its address's connections until it
+/// has proved itself; a client's comes back with what was read of it. `None` as well
 /// when it ended, or said nothing for too long.
 pub async fn tell_apart(
     mut socket: TcpStream,
     peer: SocketAddr,
     limits: &Limits,
     nodes: Option<Nodes>,
-) -> Option<(TcpStream, BytesMut)> {
+    place: Place,
+) -> Option<(TcpStream, BytesMut, Place)> {
     let mut begun = BytesMut::with_capacity(READ_BUFFER_BYTES);
-    let Some(nodes) = nodes else { return Some((socket, begun)) };
+    let Some(nodes) = nodes else { return Some((socket, begun, place)) };
     let idle_until = Instant::now().checked_add(limits.idle_max);
     while MAGIC.starts_with(&begun) && begun.len() < MAGIC.len() {
         let until = if begun.is_empty() { idle_until } else { Some(Instant::now() + FRAME_TIME_MAX) };
@@ -40,12 +42,12 @@ pub async fn tell_apart(
         }
     }
     if !begun.starts_with(&MAGIC) {
-        return Some((socket, begun));
+        return Some((socket, begun, place));
     }
     begun.advance(MAGIC.len());
     match socket.into_std() {
         Ok(socket) => {
-            if nodes.try_send(HandedOver { socket, ahead: begun.freeze() }).is_err() {
+            if nodes.try_send(HandedOver { socket, ahead: begun.freeze(), held: Some(Box::new(place)) }).is_err() {
                 tracing::debug!(%peer, "too many nodes connect at the same time; this one tries again");
             }
         }
@@ -78,8 +80,13 @@ mod tests {
             }
             client.shutdown().await.unwrap();
         };
-        let (told, ()) = tokio::join!(tell_apart(socket, peer, &limits, Some(sender)), writing);
-        (told.map(|(_, begun)| begun.to_vec()), handed_over.try_recv().ok())
+        let place = limits.place(peer.ip()).unwrap();
+        let (told, ()) = tokio::join!(tell_apart(socket, peer, &limits, Some(sender), place), writing);
+        // A node that has not proved itself is one of its address's connections still, as a client is.
+        let handed_over = handed_over.try_recv().ok();
+        let is_counted = (0..10).filter_map(|_| limits.place(peer.ip())).collect::<Vec<_>>().len() == 9;
+        assert_eq!(is_counted, told.is_some() || handed_over.is_some());
+        (told.map(|(_, begun, _)| begun.to_vec()), handed_over)
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod dial;
 mod framing;
 pub mod secret;
+mod unproved;
 
 pub use accept::{HANDED_OVER_LEN_MAX, HandedOver, serve, serve_handed_over};
 pub use dial::TcpDialer;

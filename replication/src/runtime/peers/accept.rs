@@ -1,9 +1,9 @@
 //! The accepting end: whoever begins with the magic bytes proves itself first, then has its requests served in order.
 
+use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,12 +11,13 @@ use stonelog_protocol::peer::frame::{Frame, Kind, MAGIC, METADATA_FRAME_BYTES_MA
 use stonelog_protocol::peer::proof::{Accepting, Acceptor, Hello, NONCE_BYTES, Purpose};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::dial::{random, trust};
 use super::framing::{PeerSocket, expect_frame, read_frame, write_frame};
 use super::secret::ClusterSecret;
+use super::unproved::{UNPROVED_COUNT_MAX, Unproved};
 use crate::quorum::link::{PeerService, Served};
 use crate::runtime::streams::ProvedSocket;
 
@@ -26,8 +27,6 @@ const PROVE_WITHIN: Duration = Duration::from_secs(5);
 const IDLE_MAX: Duration = Duration::from_secs(300);
 /// An answer that the other end does not take for so long ends the connection.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(10);
-/// Connections that have not proved themselves yet.
-const UNPROVED_COUNT_MAX: usize = 64;
 /// Connections in all: three of each voter, two of each broker.
 const CONNECTION_COUNT_MAX: usize = 4096;
 /// How long to wait after an accept failed for want of descriptors or memory.
@@ -39,6 +38,8 @@ pub struct HandedOver {
     pub socket: std::net::TcpStream,
     /// What was read behind the magic bytes.
     pub ahead: Bytes,
+    /// What counts it among its address's connections; kept until it has proved itself.
+    pub held: Option<Box<dyn Any + Send>>,
 }
 
 /// Connections handed over that wait to be served; who comes later is closed.
@@ -53,7 +54,7 @@ pub async fn serve(listener: TcpListener, secret: Option<ClusterSecret>, service
             () = serving.ended() => continue,
         };
         match accepted {
-            Ok((socket, peer)) => serving.begin(PeerSocket::new(socket), peer, false),
+            Ok((socket, peer)) => serving.begin(PeerSocket::new(socket), peer, false, None),
             Err(error) => {
                 tracing::warn!("cannot accept a connection between nodes: {error}");
                 tokio::time::sleep(ACCEPT_AGAIN).await;
@@ -74,10 +75,10 @@ pub async fn serve_handed_over(
             next = handed_over.recv() => next,
             () = serving.ended() => continue,
         };
-        let Some(HandedOver { socket, ahead }) = next else { return };
+        let Some(HandedOver { socket, ahead, held }) = next else { return };
         let taken = TcpStream::from_std(socket).and_then(|socket| Ok((socket.peer_addr()?, socket)));
         match taken {
-            Ok((peer, socket)) => serving.begin(PeerSocket::with(socket, ahead), peer, true),
+            Ok((peer, socket)) => serving.begin(PeerSocket::with(socket, ahead), peer, true, held),
             Err(error) => tracing::debug!("a connection between nodes was lost: {error}"),
         }
     }
@@ -87,13 +88,14 @@ pub async fn serve_handed_over(
 struct Serving {
     secret: Option<ClusterSecret>,
     service: Arc<dyn PeerService>,
-    unproved: Arc<AtomicUsize>,
+    unproved: Arc<Mutex<Unproved<AbortHandle>>>,
+    begun: u64,
     connections: JoinSet<()>,
 }
 
 impl Serving {
     fn new(secret: Option<ClusterSecret>, service: Arc<dyn PeerService>) -> Serving {
-        Serving { secret, service, unproved: Arc::default(), connections: JoinSet::new() }
+        Serving { secret, service, unproved: Arc::default(), begun: 0, connections: JoinSet::new() }
     }
 
     /// Returns when one has ended; never while there is none.
@@ -103,38 +105,38 @@ impl Serving {
         }
     }
 
-    fn begin(&mut self, socket: PeerSocket, peer: SocketAddr, magic_is_read: bool) {
-        let place = Unproved::take(&self.unproved);
-        if self.connections.len() >= CONNECTION_COUNT_MAX || place.count > UNPROVED_COUNT_MAX {
+    fn begin(&mut self, socket: PeerSocket, peer: SocketAddr, magic_is_read: bool, held: Option<Box<dyn Any + Send>>) {
+        if self.connections.len() >= CONNECTION_COUNT_MAX {
             tracing::debug!(%peer, "too many connections between nodes; this one is closed");
             return;
         }
+        self.begun += 1;
+        let place = Place { unproved: Arc::clone(&self.unproved), id: self.begun, _held: held };
         let (secret, service) = (self.secret.clone(), self.service.clone());
-        self.connections.spawn(async move {
+        let end = self.connections.spawn(async move {
             if let Err(error) = converse(socket, magic_is_read, secret, &*service, place).await {
                 tracing::debug!(%peer, "connection between nodes ended: {error}");
             }
         });
+        // It has not run yet: one thread spawns and runs.
+        let crowded_out =
+            self.unproved.lock().unwrap_or_else(PoisonError::into_inner).enter(self.begun, peer.ip(), end);
+        if let Some(oldest) = crowded_out {
+            oldest.abort();
+        }
     }
 }
 
-/// A connection that has not proved itself, counted while this lives.
-struct Unproved {
-    all: Arc<AtomicUsize>,
-    /// How many there are with this one.
-    count: usize,
+/// A connection that has not proved itself, counted while this lives: here, and where it was accepted.
+struct Place {
+    unproved: Arc<Mutex<Unproved<AbortHandle>>>,
+    id: u64,
+    _held: Option<Box<dyn Any + Send>>,
 }
 
-impl Unproved {
-    fn take(all: &Arc<AtomicUsize>) -> Unproved {
-        let count = all.fetch_add(1, Ordering::Relaxed) + 1;
-        Unproved { all: all.clone(), count }
-    }
-}
-
-impl Drop for Unproved {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.all.fetch_sub(1, Ordering::Relaxed);
+        self.unproved.lock().unwrap_or_else(PoisonError::into_inner).leave(self.id);
     }
 }
 
@@ -143,7 +145,7 @@ async fn converse(
     magic_is_read: bool,
     secret: Option<ClusterSecret>,
     service: &dyn PeerService,
-    place: Unproved,
+    place: Place,
 ) -> io::Result<()> {
     socket.socket.set_nodelay(true)?;
     let proved = timeout(PROVE_WITHIN, prove(&mut socket, magic_is_read, &secret, service)).await;

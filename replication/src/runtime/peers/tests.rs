@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::accept::HANDED_OVER_LEN_MAX;
+use super::unproved::UNPROVED_COUNT_MAX;
 use super::{ClusterSecret, HandedOver, TcpDialer, serve, serve_handed_over};
 use crate::quorum::link::{LinkError, PeerDialer, PeerLink, PeerService, PeerSession, Served, Serving, Target};
 
@@ -153,6 +154,51 @@ fn node_that_never_says_anything_is_given_up_in_time() {
 }
 
 #[test]
+fn connections_that_prove_nothing_keep_no_node_out() {
+    block_on(async {
+        let (port, _serving) = echo(secret(1)).await;
+        let mut silent = Vec::new();
+        for _ in 0..2 * UNPROVED_COUNT_MAX {
+            let mut socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            socket.write_all(&MAGIC).await.unwrap();
+            silent.push(socket);
+        }
+        let mut link = dialer(secret(1)).link(target(port), Purpose::Quorum);
+        assert!(link.exchange(Kind::Append, Bytes::new(), PATIENCE).await.is_ok());
+        // The oldest of them went for it, long before its time was up.
+        let mut nothing = Vec::new();
+        let _ = tokio::time::timeout(PATIENCE, silent[0].read_to_end(&mut nothing)).await.unwrap();
+        assert_eq!(nothing, b"");
+    });
+}
+
+#[test]
+fn connection_handed_over_is_counted_where_it_came_from_until_it_has_proved_itself() {
+    block_on(async {
+        let (shared, counted) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), Arc::new(()));
+        let (sender, handed_over) = mpsc::channel(HANDED_OVER_LEN_MAX);
+        let mut serving = JoinSet::new();
+        serving.spawn(serve_handed_over(handed_over, secret(1), Arc::new(Echo)));
+        let client = TcpStream::connect(shared.local_addr().unwrap()).await.unwrap();
+        let socket = shared.accept().await.unwrap().0.into_std().unwrap();
+        let held: Option<Box<dyn std::any::Any + Send>> = Some(Box::new(counted.clone()));
+        assert!(sender.send(HandedOver { socket, ahead: Bytes::new(), held }).await.is_ok());
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(Arc::strong_count(&counted), 2);
+        drop(client);
+        tokio::time::timeout(PATIENCE, async {
+            while Arc::strong_count(&counted) > 1 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+    });
+}
+
+#[test]
 fn connection_from_a_clients_listener_goes_on_where_it_was_handed_over() {
     block_on(async {
         let shared = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -162,7 +208,8 @@ fn connection_from_a_clients_listener_goes_on_where_it_was_handed_over() {
         serving.spawn(serve_handed_over(handed_over, secret(1), Arc::new(Echo)));
         // What a clients' listener does: reads a length, finds that it is none, and may have read more.
         for more in [0, 1, 3, 20] {
-            let sender = sender.clone();
+            let (sender, counted) = (sender.clone(), Arc::new(()));
+            let held = counted.clone();
             let accept = async {
                 let (mut socket, _) = shared.accept().await.unwrap();
                 let mut magic = [0; MAGIC.len()];
@@ -171,11 +218,14 @@ fn connection_from_a_clients_listener_goes_on_where_it_was_handed_over() {
                 let mut ahead = vec![0; more];
                 socket.read_exact(&mut ahead).await.unwrap();
                 let socket = socket.into_std().unwrap();
-                assert!(sender.send(HandedOver { socket, ahead: ahead.into() }).await.is_ok());
+                assert!(
+                    sender.send(HandedOver { socket, ahead: ahead.into(), held: Some(Box::new(held)) }).await.is_ok()
+                );
             };
             let mut link = dialer(secret(1)).link(target(port), Purpose::Quorum);
             let (answer, ()) = tokio::join!(link.exchange(Kind::Append, "a".into(), PATIENCE), accept);
             assert_eq!(answer.unwrap().body, "aa", "{more} bytes read ahead");
+            assert_eq!(Arc::strong_count(&counted), 1, "who has proved itself is no client's connection any more");
         }
     });
 }
