@@ -13,7 +13,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
-use processes::{ALL, Cluster, Process};
+use processes::{ALL, Cluster, Process, Quorum};
 
 /// A node, when another test starts it; nothing by itself.
 #[test]
@@ -42,7 +42,7 @@ fn any_node_describes_the_quorum_as_its_leader_knows_it() {
     let mut cluster = Cluster::formed();
     let state = cluster.settled();
     for id in ALL {
-        let all_current = |quorum: &processes::Quorum| quorum.voters.values().all(|(_, is_current)| *is_current);
+        let all_current = |quorum: &Quorum| quorum.voters.values().all(|(_, is_current)| *is_current);
         let quorum = cluster.node(id).until_quorum(all_current);
         assert_eq!(quorum.leader, state.controller);
         assert_eq!(quorum.voters.keys().copied().collect::<Vec<_>>(), ALL);
@@ -127,18 +127,112 @@ fn wiped_voter_joins_as_a_broker_and_one_that_lost_its_metadata_log_is_refused()
     cluster.node(id).hear("ready");
     let after = cluster.settled();
     assert_eq!(after.cluster, before.cluster);
-    // The leader knows who votes, and who follows without.
-    let described =
-        cluster.node(id).until_quorum(|quorum| quorum.observers.get(&id).is_some_and(|(_, current)| *current));
-    assert_eq!(described.leader, after.controller);
-    assert!(described.voters.len() == 3 && described.voters[&id].0 != described.observers[&id].0, "{described:?}");
-    // It follows without voting, and has the controller create what it is asked for.
+    // It has the controller create what it is asked for.
     cluster.node(id).tell("create from-the-wiped");
     assert_eq!(cluster.node(id).hear("created"), "3");
-    // The two that vote are a majority, and not one of them can go.
-    let other = cluster.others(after.controller).into_iter().find(|other| *other != id).unwrap();
+}
+
+/// Empties the directories of a node that is not running, and starts it.
+fn wipe_and_start(cluster: &mut Cluster, id: i32) {
+    std::fs::remove_dir_all(cluster.directory(id)).unwrap();
+    cluster.start(id);
+}
+
+/// Waits until three vote that all have caught up, and this one with another directory than before.
+fn replaced(cluster: &mut Cluster, asked: i32, id: i32, before: &Quorum) -> Quorum {
+    cluster.node(asked).until_quorum(|quorum| {
+        let all_current = quorum.voters.len() == 3 && quorum.voters.values().all(|(_, is_current)| *is_current);
+        all_current && quorum.voters[&id].0 != before.voters[&id].0
+    })
+}
+
+#[test]
+fn wiped_voter_is_a_voter_again_and_then_another_one_can_go() {
+    let mut cluster = Cluster::formed();
+    let before = cluster.settled();
+    let described = cluster.node(before.controller).quorum();
+    let id = cluster.others(before.controller)[0];
+    cluster.node(id).makes("before");
+    cluster.kill(id);
+    wipe_and_start(&mut cluster, id);
+    cluster.node(id).hear("ready");
+    let after = replaced(&mut cluster, before.controller, id, &described);
+    assert!(after.observers.is_empty(), "{after:?}");
+    // The controller goes: the other one and the one that was wiped are a majority, and one of them leads.
+    cluster.kill(before.controller);
+    let others = cluster.others(before.controller);
+    cluster.node(id).until(|state| others.contains(&state.controller));
+    cluster.node(id).makes("with-two");
+    // What it has promised since is durable: it votes after a restart as well.
+    cluster.kill(id);
+    cluster.start(id);
+    cluster.node(id).hear("ready");
+    let state = cluster.node(id).until(|state| others.contains(&state.controller));
+    assert!(state.topics.contains_key("before") && state.topics.contains_key("with-two"), "{state:?}");
+    // And a second time.
+    cluster.start(before.controller);
+    cluster.node(before.controller).hear("ready");
+    let state = cluster.settled();
+    let other = cluster.others(state.controller)[0];
+    let described = cluster.node(state.controller).quorum();
     cluster.kill(other);
-    cluster.node(id).until(|state| state.controller == -1);
+    wipe_and_start(&mut cluster, other);
+    cluster.node(other).hear("ready");
+    replaced(&mut cluster, state.controller, other, &described);
+}
+
+#[test]
+fn voter_is_replaced_although_the_leader_and_the_wiped_node_are_killed_on_the_way() {
+    let mut cluster = Cluster::formed();
+    let before = cluster.settled();
+    let described = cluster.node(before.controller).quorum();
+    let id = cluster.others(before.controller)[0];
+    let third = cluster.others(before.controller)[1];
+    cluster.kill(id);
+    wipe_and_start(&mut cluster, id);
+    // The old directory is out, and the new one not in yet, or hardly.
+    cluster
+        .node(before.controller)
+        .until_quorum(|quorum| quorum.voters.len() == 2 || quorum.voters[&id].0 != described.voters[&id].0);
+    cluster.kill(before.controller);
+    cluster.kill(id);
+    cluster.start(before.controller);
+    cluster.node(third).until(|state| state.controller != -1);
+    cluster.start(id);
+    replaced(&mut cluster, third, id, &described);
+    // Nobody asks a node any more that has been killed in between.
+    cluster.node(before.controller).hear("ready");
+    cluster.node(id).hear("ready");
+    let after = cluster.settled();
+    assert_eq!(after.cluster, before.cluster);
+}
+
+#[test]
+fn lone_voter_becomes_one_of_three_when_its_configuration_lists_three() {
+    let mut cluster = Cluster::begin();
+    let listed = std::mem::take(&mut cluster.listed);
+    cluster.listed = vec![listed[0]];
+    cluster.start(1);
+    cluster.node(1).hear("ready");
+    cluster.node(1).tell("create alone");
+    assert_eq!(cluster.node(1).hear("created"), "1");
+    cluster.kill(1);
+    cluster.listed = listed;
+    for id in ALL {
+        cluster.start(id);
+    }
+    for id in ALL {
+        cluster.node(id).hear("ready");
+    }
+    let state = cluster.settled();
+    cluster
+        .node(1)
+        .until_quorum(|quorum| quorum.voters.len() == 3 && quorum.voters.values().all(|(_, current)| *current));
+    cluster.kill(1);
+    let others = [2, 3];
+    let after = cluster.node(2).until(|state| others.contains(&state.controller));
+    assert_eq!(after.cluster, state.cluster);
+    assert_eq!(after.topics.get("alone"), Some(&1));
 }
 
 #[test]

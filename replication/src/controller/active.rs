@@ -7,6 +7,7 @@
 //! The thread has a runtime of its own: nothing the data plane does can delay it, and it delays nothing.
 
 mod asking;
+mod candidacy;
 pub mod member;
 mod serving;
 mod voting;

@@ -7,22 +7,18 @@ use std::time::Duration;
 use openraft::async_runtime::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use stonelog_protocol::{BrokerId, DirectoryId, Timestamp, Uuid};
-use tokio::time::sleep;
 
 use super::node::QuorumNode;
-use super::standing::{QuorumFacts, ReplicaFacts, Standing};
+use super::standing::{Observed, QuorumFacts, ReplicaFacts, Standing};
 use super::wire::broker;
 
-/// How often a leader looks at how far the others have come.
-const SAMPLE_EVERY: Duration = Duration::from_millis(500);
-
 /// What openraft says of the copies that a leader keeps in step.
-struct Copies {
+pub(super) struct Copies {
     term: u64,
-    log_end: u64,
+    pub(super) log_end: u64,
     high_watermark: u64,
     /// By node: the end of what it has, and how long ago it last answered.
-    others: BTreeMap<u64, (Option<u64>, Option<Duration>)>,
+    pub(super) others: BTreeMap<u64, (Option<u64>, Option<Duration>)>,
 }
 
 impl QuorumNode {
@@ -77,13 +73,11 @@ impl QuorumNode {
         })
     }
 
-    /// Looks again and again at how far the others have come, whenever this node leads.
-    pub async fn watch_copies(&self) {
-        loop {
-            // What it comes to is kept.
-            let _ = self.sample();
-            sleep(SAMPLE_EVERY).await;
-        }
+    /// Those that follow without voting, and how long ago each asked.
+    pub(super) fn observers(&self) -> Vec<(BrokerId, Observed, Duration)> {
+        let now = self.opened.elapsed();
+        let standing = self.standing();
+        standing.observers(now).map(|(node, seen)| (node, seen, now.saturating_sub(seen.last_fetch))).collect()
     }
 
     /// An observer asks for what comes next.
@@ -93,7 +87,7 @@ impl QuorumNode {
     }
 
     /// How far the copies are, which is remembered; `None` if this node does not lead.
-    fn sample(&self) -> Option<Copies> {
+    pub(super) fn sample(&self) -> Option<Copies> {
         let copies = self.copies()?;
         let ends = copies.others.iter().filter_map(|(id, (end, _))| Some((*id, (*end)?)));
         let now = self.opened.elapsed();

@@ -135,6 +135,7 @@ pub enum ProposeError {
 }
 
 /// Where a node keeps its things.
+#[derive(Clone)]
 pub struct QuorumOptions {
     /// The file system.
     pub disk: Arc<dyn Disk>,

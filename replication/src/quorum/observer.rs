@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use openraft::RaftSnapshotBuilder as _;
 use openraft::storage::RaftStateMachine as _;
 use stonelog_protocol::peer::feed::{Leading, Pulled};
 use stonelog_protocol::peer::frame::Kind;
@@ -23,7 +24,7 @@ use super::node::{QuorumOptions, StartError, refused};
 use super::publisher::Publisher;
 use super::snapshot_store::{SnapshotStore, decode_snapshot};
 use super::state_machine::StateMachine;
-use super::wire::{broker, id_out};
+use super::wire::{broker, id_out, node};
 
 /// How long a voter may hold a pull for which it has nothing. Who leads is news as well, and comes with the answer.
 const WAIT_MS: u32 = 500;
@@ -46,6 +47,8 @@ pub struct Observer<D: PeerDialer> {
     leading: watch::Sender<Option<Leading>>,
     /// When a leader could not be followed.
     leader_failed: Option<Instant>,
+    /// This node, as the membership would name it.
+    own: (u64, [u8; 16]),
 }
 
 impl<D: PeerDialer> Observer<D> {
@@ -72,27 +75,29 @@ impl<D: PeerDialer> Observer<D> {
         let (applied, _) = machine.applied_state().await.map_err(refused)?;
         let (leading, heard) = watch::channel(None);
         let position = FeedPosition::at(applied.map(id_out));
-        Ok((Observer { dialer, machine, publisher, position, listed, leading, leader_failed: None }, heard))
+        let (leader_failed, own) = (None, (node(options.node_id), options.voter.directory));
+        Ok((Observer { dialer, machine, publisher, position, listed, leading, leader_failed, own }, heard))
     }
 
-    /// Follows for ever; returns only when what it was given cannot be applied, which ends the process: its image would
-    /// differ from everybody else's.
-    pub async fn run(mut self) -> StartError {
+    /// Follows until the membership names this node with its directory; what it has applied by then is durable as a
+    /// snapshot, on which its log can begin. Fails only when what it was given cannot be applied, which ends the process:
+    /// its image would differ from everybody else's.
+    pub async fn run(mut self) -> Result<(), StartError> {
         let (mut turn, mut fruitless) = (0, 0);
         loop {
-            let voters = match self.voters().await {
-                Ok(voters) => voters,
-                Err(error) => return error,
-            };
+            if self.is_member().await? {
+                let mut builder = self.machine.get_snapshot_builder().await;
+                builder.build_snapshot().await.map_err(refused)?;
+                return Ok(());
+            }
+            let voters = self.voters().await?;
             let wanted = self.wanted_leader();
             let leader = voters.iter().find(|voter| Some(voter.node) == wanted);
             if let Some(voter) = leader.or(voters.get(turn % voters.len().max(1))) {
                 let mut link = self.dialer.link(voter.clone(), Purpose::Feed);
                 fruitless += 1;
-                match self.follow(voter.node, &mut link, &mut fruitless).await {
-                    Ok(why) => tracing::debug!(node = %voter.node, "the metadata feed moves on: {why}"),
-                    Err(error) => return error,
-                }
+                let why = self.follow(voter.node, &mut link, &mut fruitless).await?;
+                tracing::debug!(node = %voter.node, "the metadata feed moves on: {why}");
                 if self.wanted_leader() == Some(voter.node) {
                     self.leader_failed = Some(Instant::now());
                 }
@@ -104,6 +109,12 @@ impl<D: PeerDialer> Observer<D> {
             }
             tokio::time::sleep(ELSEWHERE_AFTER).await;
         }
+    }
+
+    async fn is_member(&mut self) -> Result<bool, StartError> {
+        let (_, stored) = self.machine.applied_state().await.map_err(refused)?;
+        let (id, directory) = self.own;
+        Ok(stored.membership().get_node(&id).is_some_and(|member| member.directory == directory))
     }
 
     async fn voters(&mut self) -> Result<Vec<Target>, StartError> {
@@ -175,6 +186,9 @@ impl<D: PeerDialer> Observer<D> {
             }
             *fruitless = 0;
             self.lead(leader);
+            if self.is_member().await? {
+                return Ok("this node is a member of the quorum".to_owned());
+            }
             if self.wanted_leader().is_some_and(|wanted| wanted != voter) {
                 return Ok("another voter leads".to_owned());
             }

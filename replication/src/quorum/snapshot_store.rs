@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use stonelog_protocol::BrokerId;
 use stonelog_storage::Fault;
 use stonelog_storage::disk::Disk;
 use stonelog_storage::small_file::{Envelope, EnvelopeKind, read_small_file, remove_small_file, write_small_file};
 
 use super::codec::{read_log_id, read_stored_membership, write_log_id, write_stored_membership};
-use super::type_config::SnapshotMeta;
+use super::type_config::{SnapshotMeta, Voter};
 use crate::metadata::codec::{DecodeError, Reader, Writer};
 use crate::metadata::{ApplyError, MetadataImage, MetadataRecord};
 
@@ -94,6 +95,23 @@ impl SnapshotStore {
             }
         }
         Ok(None)
+    }
+
+    /// Before a node begins to vote with an empty log: snapshots that know it as a voter with another directory, which it
+    /// had before it was emptied, go. It would take itself for that voter.
+    pub fn forget_if_of_another_directory(&self, node: BrokerId, voter: &Voter) -> Result<(), Fault> {
+        if !matches!(self.disk.exists(&self.directory), Ok(true)) {
+            return Ok(());
+        }
+        let Some((meta, _, _)) = self.newest()? else { return Ok(()) };
+        let known = meta.last_membership.membership().get_node(&super::wire::node(node));
+        if known.is_none_or(|known| known.directory == voter.directory) {
+            return Ok(());
+        }
+        for name in self.names()? {
+            remove_small_file(&*self.disk, &self.directory, &name)?;
+        }
+        Ok(())
     }
 
     /// The snapshots' names, oldest first: the index in a name has all its digits.

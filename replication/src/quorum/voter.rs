@@ -52,12 +52,12 @@ impl QuorumNode {
         let quorum = QuorumNode::open(&options, publisher, config, peers).await?;
         let membership = quorum.membership().await?;
         let own = membership.get_node(&quorum.node_id);
-        let is_empty = membership.nodes().next().is_none();
         let is_own = own.is_some_and(|voter| voter.directory == options.voter.directory);
         let is_alone = is_own && membership.nodes().count() == 1;
         let error = if known.is_none() && !is_alone {
             StartError::NoOwner { directory: options.directory }
-        } else if !is_empty && !is_own {
+        // Whom no membership names does not vote, whatever it starts with.
+        } else if own.is_some() && !is_own {
             StartError::NotMember { directory: options.directory, own: quorum.node_id }
         } else if known.is_none()
             && let Err(fault) = options.owner(false).write(&*options.disk, &options.directory)
@@ -155,9 +155,11 @@ impl QuorumNode {
     /// applied: only then may it decide, or tell a broker that it is alive.
     pub fn leads_surely(&self) -> bool {
         let Ok(leader) = self.raft.as_leader() else { return false };
-        let has_lease = leader.last_quorum_acked().is_some_and(|acked| acked.elapsed() < LEASE);
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
+        // The only voter is a majority by itself.
+        let is_only = metrics.membership_config.membership().voter_ids().eq([self.node_id]);
+        let has_lease = is_only || leader.last_quorum_acked().is_some_and(|acked| acked.elapsed() < LEASE);
         let has_applied_own = metrics.last_applied.is_some_and(|id| id.leader_id.term == leader.term());
         has_lease && has_applied_own
     }

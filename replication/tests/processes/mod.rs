@@ -338,6 +338,17 @@ impl Process {
         }
     }
 
+    /// Has a topic made, whoever leads by then: a controller that goes on the way leaves the outcome open.
+    pub(crate) fn makes(&mut self, name: &str) {
+        let begun = Clock.mono();
+        while !self.state().topics.contains_key(name) {
+            assert!(begun.elapsed() < PATIENCE, "{name} never comes to be");
+            self.tell(&format!("create {name}"));
+            let said = self.said.recv_timeout(PATIENCE).unwrap();
+            assert!(said.starts_with("created") || said.starts_with("refused"), "{said}");
+        }
+    }
+
     /// The quorum as its leader describes it through this node.
     pub(crate) fn quorum(&mut self) -> Quorum {
         self.tell("quorum");

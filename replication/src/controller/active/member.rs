@@ -6,12 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use stonelog_protocol::peer::probe::{ListedVoter, ProbeAnswer};
-use stonelog_protocol::peer::proof::{Hello, Identity};
+use stonelog_protocol::peer::proof::Identity;
 use stonelog_protocol::{BrokerEpoch, BrokerId, ClusterId, DirectoryId};
 use stonelog_storage::Fault;
 use stonelog_storage::disk::Disk;
@@ -19,16 +18,16 @@ use stonelog_storage::log_dir::MemberMark;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::asking::{Arrivals, Asker, Elsewhere, News};
+use super::asking::{Arrivals, Elsewhere, News};
+use super::candidacy::Candidacy;
 use super::serving::Active;
 use super::voting::{Soft, hand_over};
 use super::{ControllerError, MetadataHandle, MetadataOptions, QUEUE_LEN_MAX, Stop, Submission};
 use crate::controller::duties::DutySettings;
 use crate::quorum::bootstrap::{Bootstrap, BootstrapError, OnDisk, Step};
-use crate::quorum::control::ControlSession;
 use crate::quorum::die;
 use crate::quorum::form::find_cluster;
-use crate::quorum::link::{PeerSession, Target};
+use crate::quorum::link::Target;
 use crate::quorum::log_store;
 use crate::quorum::node::{QuorumNode, QuorumOptions, StartError as QuorumError};
 use crate::quorum::observer::Observer;
@@ -203,7 +202,15 @@ struct Start {
 /// What takes part in the quorum.
 pub(super) enum Part {
     Voter(Active),
-    Observer,
+    /// `None` while it becomes a voter.
+    Observer(Option<Box<Observing>>),
+}
+
+/// A node that does not vote yet.
+pub(super) struct Observing {
+    /// The membership names it.
+    added: oneshot::Receiver<()>,
+    candidacy: Candidacy,
 }
 
 /// A node that has found its cluster.
@@ -404,59 +411,45 @@ impl Seeker {
         let (news_sender, news) = mpsc::unbounded_channel();
         let arrivals = Arc::new(Arrivals::default());
         let opened = self.node.take();
-        let part = if let Step::Observe(_) = step {
-            if options.cluster.voters.iter().any(|voter| voter.node == node_id) {
-                tracing::warn!(
-                    "node {node_id} is listed as a voter, and the quorum's members do not name it with directory \
-                     {directory}: it follows without voting, and the quorum stands fewer failures until it votes"
-                );
-            }
-            if let Some(node) = opened {
-                node.stop().await;
-            }
-            // Started alone later, it is known to be one of several.
-            if MemberMark::read(&*self.options.disk, &self.options.log_dir)?.is_none() {
-                let mark = MemberMark { directory_id: directory, may_have_voted: false };
-                mark.write(&*self.options.disk, &self.options.log_dir)?;
-            }
-            self.observe(leaders.clone()).await?;
-            Part::Observer
-        } else {
-            let node = match opened {
-                Some(node) => node,
-                None => self.open().await?,
-            };
-            // From here on it is a member, and never empty again; the log's file is there, so it is not lost either.
-            let members = Vec::new();
-            self.services.answer_probes(ProbeAnswer::Member { cluster, members, leader: None });
-            let mark = MemberMark { directory_id: directory, may_have_voted: true };
-            mark.write(&*self.options.disk, &self.options.log_dir)?;
-            let node = Arc::new(node);
-            self.services.serve_quorum(&node);
-            let watching = node.clone();
-            self.tasks.spawn(async move { watching.watch_copies().await });
-            if let Step::Initialize { members, .. } = &step {
-                node.initialize(members).await?;
-            }
-            Part::Voter(Active::new(node, self.publisher.clone(), metadata).with_lease())
+        let candidacy = Candidacy {
+            quorum: self.quorum_options(),
+            log_dir: options.log_dir.clone(),
+            cluster: cluster.clone(),
+            listed: options.cluster.voters.clone(),
+            metadata,
+            publisher: self.publisher.clone(),
+            services: self.services.clone(),
+            dialer: self.dialer.clone(),
+            requests,
+            news: news_sender.clone(),
+            arrivals: arrivals.clone(),
         };
-        if let Part::Voter(active) = &part {
-            let node = Arc::downgrade(&active.node);
-            let (publisher, news, arrivals) = (self.publisher.clone(), news_sender.clone(), arrivals.clone());
-            let connections = AtomicU64::new(0);
-            self.services.serve_control(move |hello: &Hello| -> Box<dyn PeerSession> {
-                let asker = Asker {
-                    from: hello.from.node,
-                    connection: connections.fetch_add(1, Ordering::Relaxed) + 1,
-                    arrivals: arrivals.clone(),
-                    requests: requests.clone(),
-                    publisher: publisher.clone(),
-                    news: news.clone(),
-                    spoke_as: Mutex::default(),
-                };
-                Box::new(ControlSession::new(node.clone(), Arc::new(asker), hello.from.node))
-            });
-        }
+        let part = match step {
+            Step::Observe(_) => {
+                if options.cluster.voters.iter().any(|voter| voter.node == node_id) {
+                    tracing::warn!(
+                        "node {node_id} is listed as a voter, and the quorum's members do not name it with directory \
+                         {directory}: it follows without voting, and the quorum stands fewer failures until it votes"
+                    );
+                }
+                if let Some(node) = opened {
+                    node.stop().await;
+                }
+                // Started alone later, it is known to be one of several.
+                if MemberMark::read(&*self.options.disk, &self.options.log_dir)?.is_none() {
+                    let mark = MemberMark { directory_id: directory, may_have_voted: false };
+                    mark.write(&*self.options.disk, &self.options.log_dir)?;
+                }
+                let members = Vec::new();
+                self.services.answer_probes(ProbeAnswer::Member { cluster, members, leader: None });
+                let added = self.observe(leaders.clone()).await?;
+                Part::Observer(Some(Box::new(Observing { added, candidacy })))
+            }
+            Step::Initialize { members, .. } => {
+                Part::Voter(candidacy.begin(opened, Some(&members), &mut self.tasks).await?)
+            }
+            Step::Vote(_) | Step::Ask(_) => Part::Voter(candidacy.begin(opened, None, &mut self.tasks).await?),
+        };
         let voters: Vec<Target> = self.options.cluster.voters.iter().map(target).collect();
         let (tasks, publisher) = (&mut self.tasks, &self.publisher);
         let elsewhere = Elsewhere::start(tasks, &self.dialer, &voters, &heard, publisher, arrivals.clone());
@@ -473,19 +466,30 @@ impl Seeker {
         Ok((member, elsewhere))
     }
 
-    async fn observe(&mut self, leaders: watch::Sender<Option<BrokerId>>) -> Result<(), QuorumError> {
+    /// Follows; the receiver hears when the membership names this node, and everything that was followed is durable.
+    async fn observe(
+        &mut self,
+        leaders: watch::Sender<Option<BrokerId>>,
+    ) -> Result<oneshot::Receiver<()>, QuorumError> {
         let listed = self.options.cluster.voters.iter().filter(|voter| voter.node != self.options.node_id);
         let listed: BTreeMap<_, _> = listed.map(|voter| (voter.node, (voter.host.to_string(), voter.port))).collect();
         let (publisher, dialer) = (self.publisher.clone(), self.dialer.clone());
         let (observer, mut leading) = Observer::open(&self.quorum_options(), publisher, dialer, listed).await?;
-        self.tasks.spawn(async move { die(&observer.run().await) });
+        let (say_added, added) = oneshot::channel();
+        self.tasks.spawn(async move {
+            match observer.run().await {
+                // Nobody listens on a node that is stopping.
+                Ok(()) => drop(say_added.send(())),
+                Err(error) => die(&error),
+            }
+        });
         self.tasks.spawn(async move {
             while leading.changed().await.is_ok() {
                 let leader = leading.borrow().map(|leading| leading.node);
                 leaders.send_replace(leader);
             }
         });
-        Ok(())
+        Ok(added)
     }
 }
 
@@ -495,15 +499,31 @@ fn target(voter: &ListedVoter) -> Target {
 
 impl Member {
     /// Runs until nobody can ask any more, which is when the node ends.
-    async fn run(&mut self, queue: mpsc::Receiver<Submission>, entered: Entered) {
-        match &self.part {
-            Part::Observer => self.follow(queue, entered).await,
-            Part::Voter(_) => self.vote(queue, entered).await,
+    async fn run(&mut self, mut queue: mpsc::Receiver<Submission>, mut entered: Entered) {
+        if let Part::Observer(observing) = &mut self.part
+            && let Some(observing) = observing.take()
+        {
+            let Observing { added, candidacy } = *observing;
+            if !self.follow(&mut queue, &mut entered, added).await {
+                return;
+            }
+            match candidacy.begin(None, None, &mut self.tasks).await {
+                Ok(active) => self.part = Part::Voter(active),
+                Err(error) => die(&error),
+            }
+            tracing::warn!("this node is a member of the metadata quorum from now on, and votes when it has caught up");
         }
+        self.vote(queue, entered).await;
     }
 
-    /// A node that does not vote decides nothing.
-    async fn follow(&mut self, mut queue: mpsc::Receiver<Submission>, mut entered: Entered) {
+    /// A node that does not vote decides nothing. Returns whether it is to vote from now on, else when nobody can ask any
+    /// more.
+    async fn follow(
+        &mut self,
+        queue: &mut mpsc::Receiver<Submission>,
+        entered: &mut Entered,
+        mut added: oneshot::Receiver<()>,
+    ) -> bool {
         let mut images = self.publisher.subscribe();
         loop {
             tokio::select! {
@@ -514,8 +534,9 @@ impl Member {
                 }
                 submission = queue.recv() => match submission {
                     Some(submission) => submission.answer(Err(ControllerError::NotController(None))),
-                    None => return,
+                    None => return false,
                 },
+                Ok(()) = &mut added => return true,
             }
         }
     }

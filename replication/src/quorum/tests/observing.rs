@@ -41,8 +41,8 @@ impl Observing {
         let (observer, leading) = Observer::open(&options, publisher.clone(), dialer, listed.collect()).await.unwrap();
         let mut running = JoinSet::new();
         running.spawn(async move {
-            let error = observer.run().await;
-            panic!("the observer has ended: {error}");
+            let ended = observer.run().await;
+            panic!("the observer has ended: {ended:?}");
         });
         Observing { publisher, leading, running }
     }
