@@ -133,6 +133,46 @@ fn a_header_torn_while_its_file_is_put_into_use_hurts_nobody() {
     }
 }
 
+/// A device that loses writes, and says nothing, leaves the header of a file's former life, which a checkpoint covers.
+#[test]
+fn a_file_whose_new_header_never_reached_the_device_is_told_by_its_first_commit() {
+    let disk = SimDisk::new();
+    let (mut journal, _) = open(&disk, from_start()).unwrap();
+    while journal.maintenance.prepare_spare().unwrap() {}
+    let mut last = None;
+    for n in 0..20 {
+        last = Some(journal.writer.write(&[append(0, n, 15_000)]).unwrap());
+        journal.flusher.sync().unwrap();
+    }
+    let last = last.unwrap();
+    assert!(journal.maintenance.recycle(last.start).unwrap() > 3);
+    let replay_from = ReplayFrom { position: last.start, recovery_epoch: 1 };
+    let mut written = vec![append(0, 19, 15_000)];
+    let headers = |disk: &SimDisk| -> Vec<_> {
+        in_use(disk).into_iter().map(|path| (disk.contents(&path)[..2 * BLOCK as usize].to_vec(), path)).collect()
+    };
+    let former = headers(&disk);
+    for n in 20..24 {
+        written.push(append(0, n, 15_000));
+        journal.writer.write(&written[written.len() - 1..]).unwrap();
+        journal.flusher.sync().unwrap();
+    }
+    drop(journal);
+    disk.crash_to(Survival::Nothing);
+    let rewritten = former.into_iter().filter(|(bytes, path)| !disk.contents(path).starts_with(bytes));
+    let mut lost = 0;
+    for (bytes, path) in rewritten.collect::<Vec<_>>() {
+        let (first, copy) = bytes.split_at(BLOCK as usize);
+        disk.overwrite(&path, 0, first);
+        disk.overwrite(&path, BLOCK, copy);
+        lost += 1;
+    }
+    assert!(lost > 0, "it went on in a file that had been freed");
+    let (journal, replayed) = open(&disk, replay_from).unwrap();
+    assert!(journal.ends.is_proved(), "{:?}", journal.ends);
+    assert_eq!(replayed.into_iter().map(|found| found.entry).collect::<Vec<_>>(), written);
+}
+
 /// The first commit of a file is the one that a power cut tears most often: each start begins a new file. Once the file is
 /// covered it is put into use again, and if the power tears its header then, the remains must not be taken for damage.
 #[test]

@@ -32,11 +32,19 @@ pub(super) fn judge(file: &dyn DiskFile, path: &Path) -> Result<FoundFile, Fault
         HeaderCopy::Intact(header) => Some(*header),
         _ => None,
     });
+    let len = file.len().map_err(|e| Fault::io("stat", path, e))?;
     if let Some(header) = intact.max_by_key(|header| header.generation) {
-        return Ok(FoundFile::Used(header));
+        // A device that never wrote the header of the present life left that of a former one, which is covered: taken for
+        // a spare, the file would be written over. Its first commit knows better.
+        return Ok(FoundFile::Used(match first_commit(file, path, len)? {
+            Some(later) if later.generation > header.generation => {
+                tracing::error!(path = %path.display(), "a journal file's header is that of a former life");
+                later
+            }
+            _ => header,
+        }));
     }
     let is_blank = copies == [HeaderCopy::Blank; 2];
-    let len = file.len().map_err(|e| Fault::io("stat", path, e))?;
     // Who cut a file short took commits with it, which the first one does not tell. A spare has its whole length before
     // it has its name, so an empty file was none.
     let is_cut = len < FILE_HEADER_BYTES + BLOCK_BYTES || !len.is_multiple_of(BLOCK_BYTES);
@@ -59,6 +67,14 @@ pub(super) fn can_lose_its_header(file: &dyn DiskFile, path: &Path) -> Result<bo
     let len = file.len().map_err(|e| Fault::io("stat", path, e))?;
     let block = read(file, path, BLOCK_BYTES)?;
     Ok(block.iter().all(|byte| *byte == 0) || header_of_first_commit(file, path, &block, len)?.is_some())
+}
+
+/// As [`header_of_first_commit`], of a file that somebody may have cut short.
+fn first_commit(file: &dyn DiskFile, path: &Path, len: u64) -> Result<Option<FileHeader>, Fault> {
+    if len < FILE_HEADER_BYTES + BLOCK_BYTES || !len.is_multiple_of(BLOCK_BYTES) {
+        return Ok(None);
+    }
+    header_of_first_commit(file, path, &read(file, path, BLOCK_BYTES)?, len)
 }
 
 /// The header that the first commit belongs to; `None` where none is intact.
