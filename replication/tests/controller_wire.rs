@@ -11,8 +11,10 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use stonelog_replication::controller::wire::{
-    Decided, Kind, decode_decided, decode_request, encode_decided, encode_request,
+    Decided, ELEMENTS_MAX, Kind, decode_decided, decode_request, encode_decided, encode_request,
 };
+use stonelog_replication::controller::{ConfigResult, ControllerResponse};
+use stonelog_replication::metadata::ConfigResource;
 use wire_samples::{Samples, request, response};
 
 /// Allocation per byte of input: an element in memory is bigger than the least it takes on the wire, a growing vector
@@ -172,4 +174,15 @@ fn unknown_versions_and_kinds_are_refused() {
         let bytes = [&[version, kind][..], &[0; 64]].concat();
         assert!(decode_request(&bytes).is_err() && decode_decided(&bytes).is_err(), "version {version} kind {kind}");
     }
+}
+
+#[test]
+fn more_warnings_than_can_be_read_do_not_cost_the_answer() {
+    let result =
+        ConfigResult { resource: ConfigResource::Broker(None), result: Ok(vec!["w".into(); ELEMENTS_MAX + 1]) };
+    let whole = Decided { at: 7, response: ControllerResponse::IncrementalAlterConfigs(vec![result.clone()]) };
+    let read = decode_decided(&encode_decided(&whole)).unwrap();
+    let ControllerResponse::IncrementalAlterConfigs(results) = read.response else { panic!("{:?}", read.response) };
+    assert_eq!(results[0].resource, result.resource);
+    assert_eq!(results[0].result.as_ref().unwrap().len(), ELEMENTS_MAX);
 }

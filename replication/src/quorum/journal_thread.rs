@@ -36,10 +36,11 @@ pub(super) const JOURNAL_OPTIONS: JournalOptions =
 pub(crate) const ENTRY_BYTES_MAX: usize = 6 << 20;
 
 /// Live journal above this is written anew, so that every start and every purge leaves a short journal.
-const REWRITE_ABOVE_BYTES: u64 = 32 << 20;
+pub(super) const REWRITE_ABOVE_BYTES: u64 = 32 << 20;
 
-/// How long nothing was asked of the journal when it sees to its spare file: starting is over by then.
-const QUIET_BEFORE_SPARE: Duration = Duration::from_secs(1);
+/// How long nothing was asked of the journal when it sees to its spare file, since starting is over by then, and names
+/// what is durable.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// How long a full disk is left alone before it is tried again.
 const FULL_LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -90,6 +91,10 @@ pub(super) struct JournalThread {
     pub(super) has_prepared_spare: bool,
     /// What came while there was no space for what came before.
     pub(super) later: VecDeque<Work>,
+    /// What becomes of the process when the journal fails: [`die`], but in tests of the disk's faults.
+    pub(super) ends: fn(&Fault),
+    /// [`REWRITE_ABOVE_BYTES`], but in the same tests.
+    pub(super) rewrite_above_bytes: u64,
 }
 
 impl JournalThread {
@@ -99,7 +104,7 @@ impl JournalThread {
         let thread = std::thread::Builder::new().name("metadata-log".to_owned()).spawn(move || {
             if let Err(fault) = self.run(&receiver) {
                 self.mark_offline(&fault);
-                die(&fault);
+                (self.ends)(&fault);
             }
         })?;
         Ok((sender, thread))
@@ -134,6 +139,9 @@ impl JournalThread {
                 return Ok(());
             }
             self.flusher.sync()?;
+            if is_stop {
+                self.name_durable()?;
+            }
             for done in dones {
                 match done {
                     Done::Nobody => {}
@@ -183,20 +191,37 @@ impl JournalThread {
     }
 
     /// The next work, or `None` when there will be none. The first quiet moment goes to preparing a spare file, so that
-    /// a later start finds one to begin with even when the disk is full by then (rule 8).
+    /// a later start finds one to begin with even when the disk is full by then (rule 8); each one to naming what is durable.
     fn next(&mut self, work: &Receiver<Work>) -> Result<Option<Work>, Fault> {
         if let Some(later) = self.later.pop_front() {
             return Ok(Some(later));
         }
-        if !self.has_prepared_spare {
-            match work.recv_timeout(QUIET_BEFORE_SPARE) {
+        if !self.has_prepared_spare || self.writer.empty_commit_wanted() {
+            match work.recv_timeout(QUIET) {
                 Ok(first) => return Ok(Some(first)),
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
-                Err(RecvTimeoutError::Timeout) => self.prepare_spare()?,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.prepare_spare()?;
+                    self.name_durable()?;
+                }
             }
             self.has_prepared_spare = true;
         }
         Ok(work.recv().ok())
+    }
+
+    /// Writes a commit without entries, durably, if the last one with entries is named by none yet: without it damage to
+    /// that one, which may hold a vote, would pass for a torn tail. `false` when there was no space for it.
+    fn name_durable(&mut self) -> Result<bool, Fault> {
+        if !self.writer.empty_commit_wanted() {
+            return Ok(true);
+        }
+        match self.writer.write_empty_commit() {
+            Err(fault) if fault.is_temporary() => return Ok(false),
+            written => written?,
+        };
+        self.flusher.sync()?;
+        Ok(true)
     }
 
     fn entry(&mut self, batches: Bytes) -> JournalEntry {
@@ -214,7 +239,7 @@ impl JournalThread {
     /// What is in memory may be newer than what was asked to be written; it is then durable earlier than it had to be,
     /// in an order that replays to the same state.
     fn rewrite_if_long(&mut self) -> Result<(), Fault> {
-        if self.maintenance.usage().bytes_live <= REWRITE_ABOVE_BYTES {
+        if self.maintenance.usage().bytes_live <= self.rewrite_above_bytes {
             return Ok(());
         }
         let records = self.state.lock().expect("no holder panics").to_records();
@@ -229,6 +254,10 @@ impl JournalThread {
             written => written?.start,
         };
         self.flusher.sync()?;
+        // From here on the journal may hold nothing but this one commit.
+        if !self.name_durable()? {
+            return Ok(());
+        }
         match self.write_checkpoint(start) {
             Err(fault) if fault.is_temporary() => return Ok(()),
             written => written?,

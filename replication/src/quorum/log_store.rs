@@ -22,7 +22,8 @@ use tokio::sync::oneshot;
 
 use super::codec::JournalRecord;
 use super::journal_thread::{
-    CHECKPOINT_KIND, CHECKPOINT_NAME, Done, JOURNAL_OPTIONS, JournalThread, Work, write_checkpoint,
+    CHECKPOINT_KIND, CHECKPOINT_NAME, Done, JOURNAL_OPTIONS, JournalThread, REWRITE_ABOVE_BYTES, Work, die,
+    write_checkpoint,
 };
 use super::type_config::{Entry, LogId, TypeConfig, Vote};
 
@@ -110,6 +111,17 @@ impl LogStore {
     /// Damage to anything that had been durable is refused: this voter may have forgotten what it promised, and has to
     /// be replaced.
     pub fn open(disk: &Arc<dyn Disk>, directory: &Path) -> Result<(LogStore, LogThread), Fault> {
+        LogStore::open_with(disk, directory, REWRITE_ABOVE_BYTES, |fault| die(fault))
+    }
+
+    /// As [`LogStore::open`], with another length above which the journal is written anew. When the journal fails, `ends`
+    /// is called, and nobody who waits is told anything.
+    pub(super) fn open_with(
+        disk: &Arc<dyn Disk>,
+        directory: &Path,
+        rewrite_above_bytes: u64,
+        ends: fn(&Fault),
+    ) -> Result<(LogStore, LogThread), Fault> {
         if let Some(said) = read_small_file(&**disk, &directory.join(LOST_NAME))? {
             let position = JournalPosition(0);
             return Err(damaged(
@@ -167,6 +179,8 @@ impl LogStore {
             next_offset: Offset::ZERO,
             has_prepared_spare: false,
             later: Default::default(),
+            ends,
+            rewrite_above_bytes,
         };
         let (work, thread) = thread.spawn().map_err(|source| Fault::Io {
             operation: "spawn",

@@ -28,6 +28,7 @@ mod forming;
 mod hostile;
 mod observing;
 mod power;
+mod sweep;
 
 /// Stores in fresh directories.
 struct Fresh;

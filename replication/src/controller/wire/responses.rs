@@ -6,8 +6,9 @@ use stonelog_protocol::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionEpoch, Part
 
 use super::Kind;
 use super::values::{
-    PARTITION_LEN, read_epoch, read_list, read_message, read_partition, read_recovering, read_resource, read_result,
-    read_string, write_epoch, write_message, write_partition, write_recovering, write_resource, write_result,
+    ELEMENTS_MAX, PARTITION_LEN, read_epoch, read_list, read_message, read_partition, read_recovering, read_resource,
+    read_result, read_string, write_epoch, write_message, write_partition, write_recovering, write_resource,
+    write_result,
 };
 use crate::controller::response::{
     AssignedReplica, Balanced, ConfigResult, ControllerResponse, CreatedTopic, DeletedTopic, ElectionResult,
@@ -275,7 +276,8 @@ fn decode_values(input: &mut Reader<'_>) -> Decoded<ConfigValues> {
 }
 
 fn encode_warnings(out: &mut Writer, warnings: &[String], words: usize) {
-    let warnings = if words == 0 { &[] } else { warnings };
+    // There may be one for each topic of the cluster; what is beyond what can be read would cost the whole answer.
+    let warnings = if words == 0 { &[] } else { &warnings[..warnings.len().min(ELEMENTS_MAX)] };
     out.list(warnings, |out, warning| write_message(out, warning, words));
 }
 
