@@ -29,8 +29,8 @@ use super::partition::Partition;
 use super::priority;
 use super::space::Room;
 use crate::progress::Role;
-use budget::Budget;
 pub use budget::Stop;
+use budget::{Budget, room};
 use postponed::Postponed;
 use settings::CleanerSettings;
 
@@ -45,9 +45,6 @@ pub struct Cleaner {
     /// Logs that had no room to be written anew: others may be smaller.
     without_room: Postponed,
 }
-
-/// How long a log is left alone that had no room to be written anew: it is read whole again for the next attempt.
-const NO_ROOM_LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// How a compaction ended that met no fault.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +90,7 @@ impl Cleaner {
 
     async fn dirtiest(&mut self) -> Option<TopicPartition> {
         let place = self.directory.place;
-        let except = self.without_room.at(self.node.clock.mono());
+        let except = self.without_room.at(self.node.clock.mono(), room(&self.directory));
         let mut dirtiest: Option<(f64, TopicPartition)> = None;
         for lane in 0..self.lanes.count() {
             let except = Arc::clone(&except);
@@ -146,8 +143,9 @@ impl Cleaner {
                     partition = %id,
                     "is not compacted for now: {bytes} bytes beside it would leave less free than stonelog.free.bytes.min"
                 );
-                self.without_room.postpone(id, self.node.clock.mono() + NO_ROOM_LOOK_AGAIN);
-                None
+                self.without_room.postpone(id, bytes, self.node.clock.mono());
+                // It was read whole for nothing: others that are as large would be too, one after the other.
+                Some(settings.backoff)
             }
             // Told to stop, or the log has changed: whatever else is due comes first.
             Ok(Cleaned { clean_end: None, .. }) => Some(settings.backoff),

@@ -65,12 +65,16 @@ impl Pace for Budget {
         !self.must_stop()
     }
 
-    /// What is free must stay above the watermark, or producers would be refused for a log that got smaller.
     fn has_room(&mut self, bytes: u64) -> bool {
-        // A measurement that fails says nothing.
-        let space = self.directory.disk.space(&self.directory.path);
-        space.map_or(true, |space| space.usable_bytes >= bytes.saturating_add(self.directory.space.enough()))
+        room(&self.directory) >= bytes
     }
+}
+
+/// Bytes that may be written beside what there is: what is free must stay above the watermark, or producers would be
+/// refused for a log that got smaller. A measurement that fails says nothing.
+pub(super) fn room(directory: &Directory) -> u64 {
+    let space = directory.disk.space(&directory.path);
+    space.map_or(u64::MAX, |space| space.usable_bytes.saturating_sub(directory.space.enough()))
 }
 
 /// How long to rest after so much work.
