@@ -363,6 +363,11 @@ fn u32_at(bytes: &[u8], at: u64) -> u64 {
     u64::from(u32::from_le_bytes(bytes[at as usize..at as usize + 4].try_into().unwrap()))
 }
 
+/// A line of the table that `tests/sweep` makes.
+fn told(class: &str, count: usize, what: &str) {
+    println!("swept | {class} | flipped bit | {count} | {what}");
+}
+
 #[test]
 fn journal() {
     let world = World::new();
@@ -401,7 +406,9 @@ fn journal() {
             damaged += 1;
         }
     }
-    assert!(torn > 0 && damaged > 0 && harmless > 0, "{torn} torn, {damaged} damaged, {harmless} harmless");
+    let what = format!("{damaged} damage that is named, {torn} torn tails, {harmless} in bytes that nobody needs");
+    told("journal", torn + damaged + harmless, &what);
+    assert!(torn > 0 && damaged > 0 && harmless > 0, "{what}");
 }
 
 #[test]
@@ -409,10 +416,12 @@ fn spare_journal() {
     // Later a recycled file is the spare, which keeps its name.
     let world = World::after(3);
     let files = world.journal_files(false);
-    for flip in world.sample(&files) {
-        let judged = world.judge(&flip, &nothing());
+    let sample = world.sample(&files);
+    for flip in &sample {
+        let judged = world.judge(flip, &nothing());
         assert_eq!((judged.damage, judged.torn, judged.lost), (0, None, 0), "{flip:?}");
     }
+    told("journal, spare", sample.len(), "nobody needs it");
     // Where a header would be, byte by byte.
     for byte in 0..flips().min(512) {
         for copy in 0..2 {
@@ -428,7 +437,8 @@ fn segments() {
     let world = World::new();
     let files = world.files_named(|name| name.ends_with(".log"));
     let mut hits = 0;
-    for flip in world.sample(&files) {
+    let sample = world.sample(&files);
+    for flip in &sample {
         let name = flip.0.file_name().unwrap().to_str().unwrap();
         let base: i64 = name.strip_suffix(".log").unwrap().parse().unwrap();
         let directory = flip.0.parent().unwrap().file_name().unwrap().to_str().unwrap();
@@ -444,18 +454,22 @@ fn segments() {
             }
             place = end;
         }
-        let judged = world.judge(&flip, &hurt);
+        let judged = world.judge(flip, &hurt);
         assert_eq!((judged.damage, judged.torn, judged.sums_rewritten), (0, None, 0), "{flip:?}");
         hits += usize::from(judged.lost > 0);
     }
+    let what = format!("{hits} quarantined in their block, {} in no batch", sample.len() - hits);
+    told("segments", sample.len(), &what);
     assert!(hits as u64 > flips() / 2, "most bytes carry meaning: {hits}");
 }
 
 #[test]
 fn checksums() {
     let world = World::new();
-    for flip in world.sample(&world.files_named(|name| name.ends_with(".sum"))) {
-        let judged = world.judge(&flip, &nothing());
+    let sample = world.sample(&world.files_named(|name| name.ends_with(".sum")));
+    told("block checksums", sample.len(), "all written anew");
+    for flip in &sample {
+        let judged = world.judge(flip, &nothing());
         assert_eq!((judged.damage, judged.torn, judged.lost), (0, None, 0), "{flip:?}");
         assert_eq!(judged.sums_rewritten, 1, "{flip:?}: noticed");
         assert_eq!(judged.fork.disk.contents(&flip.0), world.disk.contents(&flip.0), "{flip:?}: as it was");
@@ -465,9 +479,10 @@ fn checksums() {
 #[test]
 fn indexes() {
     let world = World::new();
-    let files = world.files_named(|name| name.ends_with(".index"));
-    for flip in world.sample(&files) {
-        let judged = world.judge(&flip, &nothing());
+    let sample = world.sample(&world.files_named(|name| name.ends_with(".index")));
+    told("indexes", sample.len(), "all built anew");
+    for flip in &sample {
+        let judged = world.judge(flip, &nothing());
         assert_eq!((judged.damage, judged.torn, judged.lost), (0, None, 0), "{flip:?}");
         let found = judged.fork.disk.contents(&flip.0);
         let mut flipped = world.disk.contents(&flip.0);
@@ -479,8 +494,10 @@ fn indexes() {
 #[test]
 fn checkpoint() {
     let world = World::new();
-    for flip in world.sample(&world.files_named(|name| name.starts_with("checkpoint"))) {
-        let judged = world.judge(&flip, &nothing());
+    let sample = world.sample(&world.files_named(|name| name.starts_with("checkpoint")));
+    told("checkpoint, with producers", sample.len(), "all repaired from the other copy");
+    for flip in &sample {
+        let judged = world.judge(flip, &nothing());
         assert_eq!((judged.damage, judged.torn, judged.lost), (0, None, 0), "{flip:?}");
         // Reserved bytes are not read.
         if !(36..40).contains(&flip.1) {
@@ -492,7 +509,9 @@ fn checkpoint() {
 #[test]
 fn identity() {
     let world = World::new();
-    for flip in world.sample(&world.files_named(|name| name.starts_with("meta.properties"))) {
+    let sample = world.sample(&world.files_named(|name| name.starts_with("meta.properties")));
+    told("meta.properties", sample.len(), "all repaired from the other copy");
+    for flip in &sample {
         let fork = world.fork();
         fork.disk.flip_bit(&flip.0, flip.1, flip.2);
         let (_, state) = LogDir::open(Arc::new(fork.disk.clone()), Path::new(ROOT)).unwrap();
@@ -509,7 +528,9 @@ fn tenure_and_clean_stop() {
         directory.begin(&tenure()).unwrap()
     };
     assert_eq!(stopped(&world.fork()), LastStop::ProcessDied);
-    for flip in world.sample(&world.files_named(|name| name == ".stonelog_tenure")) {
+    let sample = world.sample(&world.files_named(|name| name == ".stonelog_tenure"));
+    told("tenure", sample.len(), "all prove nothing any more");
+    for flip in &sample {
         let fork = world.fork();
         fork.disk.flip_bit(&flip.0, flip.1, flip.2);
         let reserved = (36..40).contains(&flip.1);
@@ -520,7 +541,9 @@ fn tenure_and_clean_stop() {
     directory.mark_clean_stop(&tenure()).unwrap();
     drop(directory);
     assert_eq!(stopped(&world.fork()), LastStop::Clean);
-    for flip in world.sample(&world.files_named(|name| name == ".stonelog_clean_stop")) {
+    let sample = world.sample(&world.files_named(|name| name == ".stonelog_clean_stop"));
+    told("clean stop", sample.len(), "all count as no clean stop");
+    for flip in &sample {
         let fork = world.fork();
         fork.disk.flip_bit(&flip.0, flip.1, flip.2);
         let reserved = (36..40).contains(&flip.1);
