@@ -167,11 +167,15 @@ impl GroupConsumer {
 
     async fn join(&mut self, cluster: &mut Cluster) -> Result<Polled, Error> {
         let mut retry = cluster.retry();
+        let mut was_given_id = false;
         loop {
             let outcome = self.try_join(cluster).await;
             let outcome = self.settle(cluster, outcome);
             match &outcome {
-                Err(error) if error.code() == Some(ErrorCode::MemberIdRequired) && !retry.is_over() => {}
+                // Half of a join: also when the time is up, it is tried to its end once.
+                Err(error)
+                    if error.code() == Some(ErrorCode::MemberIdRequired)
+                        && !(std::mem::replace(&mut was_given_id, true) && retry.is_over()) => {}
                 Err(error) if starts_over(error) && retry.pause().await => {}
                 _ if cluster.again(&mut retry, &outcome).await => cluster.forget_coordinator(&self.group),
                 _ => return outcome,
