@@ -77,6 +77,17 @@ pub enum Guard {
     RetryKeepsDirectories,
     /// `late-registration`: an incarnation takes the place only of the registration it has seen.
     LateRegistration,
+    /// `left-strict`: a partition that lost its leader while it was strict is not led again by its last known one because
+    /// its owner relaxes it (rule 11).
+    LeftStrict,
+    /// `recorded-mode`: a lost replica is judged by the mode that its journal recorded (rule 11).
+    RecordedMode,
+    /// `unregister-the-dead`: a broker that is alive is not unregistered.
+    UnregisterTheDead,
+    /// `takeover-tightens`: one controller after another only tightens what an acknowledgement means.
+    TakeoverTightens,
+    /// `eligible-damaged`: a damaged replica that is only eligible loses its place at once (rule 9).
+    EligibleDamaged,
     /// `previous-is-gone`: an incarnation takes the place of one that is not fenced only when that one is gone.
     PreviousIsGone,
     /// `member-directory`: a follower counts only with the directory assigned to it (rule 12).
@@ -135,6 +146,11 @@ impl Guard {
             Guard::AddedDoNotCount => "added-do-not-count",
             Guard::RetryKeepsDirectories => "retry-keeps-directories",
             Guard::LateRegistration => "late-registration",
+            Guard::LeftStrict => "left-strict",
+            Guard::RecordedMode => "recorded-mode",
+            Guard::UnregisterTheDead => "unregister-the-dead",
+            Guard::TakeoverTightens => "takeover-tightens",
+            Guard::EligibleDamaged => "eligible-damaged",
             Guard::PreviousIsGone => "previous-is-gone",
             Guard::MemberDirectory => "member-directory",
             Guard::WholeJoins => "whole-joins",

@@ -5,6 +5,10 @@
 //! brokers while they run lies above these and stays. Where the effective min ISR changes, what that means for eligible
 //! sets is in the same entry, or in entries before it: a set that is given up early costs a choice, one that is given up
 //! late could lead without what was acknowledged without it.
+//!
+//! Where several could be the controller, which of them is must not decide what an acknowledgement means: once there are
+//! brokers, one that takes over only tightens what is recorded. What is weaker in its own configuration is said and has
+//! no effect; whoever wants it sets it for all brokers while they run.
 
 use super::after;
 use super::elections::on_min_isr_changed;
@@ -13,6 +17,7 @@ use super::rules::ConfigRules;
 use crate::metadata::record::ConfigRecord;
 use crate::metadata::{ConfigResource, MetadataImage, MetadataRecord};
 use crate::settings::CLUSTER_KEYS;
+use crate::settings::cluster_keys::{Overruled, weakens};
 
 /// What is to be written next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,31 +26,38 @@ pub struct Activation {
     pub records: Vec<MetadataRecord>,
     /// More are to follow: ask again once these are applied.
     pub goes_on: bool,
+    /// What this controller's configuration says in vain, for it would weaken what an acknowledgement means.
+    pub kept: Vec<Overruled>,
 }
 
 /// What the controller that has just become active writes on this image, which holds every entry before its own.
-/// Decide requests only when nothing is left to write.
-pub fn activation_records(image: &MetadataImage, rules: &dyn ConfigRules) -> Activation {
+/// `is_alone`: no other node could be it. Decide requests only when nothing is left to write.
+pub fn activation_records(image: &MetadataImage, rules: &dyn ConfigRules, is_alone: bool) -> Activation {
     let own = rules.own_cluster_values();
     let recorded = image.recorded_config();
-    let differing = CLUSTER_KEYS.iter().filter(|key| own.get(**key) != recorded.get(**key));
-    let facts: Vec<MetadataRecord> = differing
-        .map(|key| {
-            let record = ConfigRecord {
-                resource: ConfigResource::Recorded,
-                key: (*key).to_owned(),
-                value: own.get(*key).cloned(),
-            };
-            MetadataRecord::Config(record)
-        })
-        .collect();
+    // The first controller of a cluster says what holds in it.
+    let only_tightens = !is_alone && image.brokers().len() > 0 && !off!(TakeoverTightens);
+    let (mut facts, mut kept) = (Vec::new(), Vec::new());
+    for key in CLUSTER_KEYS {
+        let (value, before) = (own.get(key), recorded.get(key));
+        if value == before {
+            continue;
+        }
+        if only_tightens && weakens(key, value.map(String::as_str), before.map(String::as_str)) {
+            let own = value.map_or_else(|| "the default".to_owned(), Clone::clone);
+            kept.push(Overruled { key, own, recorded: before.cloned() });
+            continue;
+        }
+        let record = ConfigRecord { resource: ConfigResource::Recorded, key: key.to_owned(), value: value.cloned() };
+        facts.push(MetadataRecord::Config(record));
+    }
     if facts.is_empty() {
-        return Activation { records: facts, goes_on: false };
+        return Activation { records: facts, goes_on: false, kept };
     }
     let changed = after(image, image.index() + 1, &facts);
     let (mut records, is_whole) = fitting(on_min_isr_changed(image, &changed, rules), facts.len());
     if is_whole {
         records.extend(facts);
     }
-    Activation { records, goes_on: !is_whole }
+    Activation { records, goes_on: !is_whole, kept }
 }

@@ -49,10 +49,7 @@ pub(super) fn decide_register(
         false => reported.verdict,
     };
     // In an old copy whatever a replica could say of itself is old as well.
-    let stands = |report: &&ReplicaReport| {
-        let home = image.partition(report.partition).and_then(|partition| partition.directory_of(request.id));
-        !home.is_some_and(is_old_copy)
-    };
+    let stands = |report: &&ReplicaReport| !report.directory.is_some_and(is_old_copy);
     let mut record = RegisterBroker {
         id: request.id,
         incarnation: request.incarnation,
@@ -200,8 +197,14 @@ fn settle_replicas(
         let mut plan = || planner.plan(topic, index, partition);
         let change = match verdict {
             Some(Verdict::Lost) => {
-                let is_strict = rules.is_strict(image, &topic.name);
-                on_lost(key, partition, is_strict, broker, answer).then(|| plan().lost(broker).finish()).flatten()
+                // What its journal says, if it says something: the settings may have been changed since, and promises
+                // are kept as they were given.
+                let home = partition.directory_of(broker);
+                let report = image.broker(broker).and_then(|registered| registered.report(key, home?));
+                let was_strict = report.and_then(|report| report.was_strict).filter(|_| !off!(RecordedMode));
+                let is_strict = was_strict.unwrap_or_else(|| rules.is_strict(image, &topic.name));
+                let lost = || plan().was_strict(is_strict).lost(broker).finish();
+                on_lost(key, partition, is_strict, broker, answer).then(lost).flatten()
             }
             // The only copy there is serves what it has (rule 9); otherwise it is out until it is whole.
             Some(Verdict::Damaged) if is_last(partition, broker) => None,
@@ -218,7 +221,8 @@ fn settle_replicas(
         let key = TopicPartition { topic_id: topic.id, partition: index };
         let is_empty = partition.isr.is_empty() && partition.elr.is_empty() && partition.last_known_elr == [broker];
         let verdict = || partition.directory_of(broker).and_then(|id| image.broker(broker)?.verdict(key, id));
-        if is_empty && verdict() == Some(Verdict::Lost) && rules.is_strict(image, &topic.name) {
+        let is_promised = || partition.left_strict.unwrap_or_else(|| rules.is_strict(image, &topic.name));
+        if is_empty && verdict() == Some(Verdict::Lost) && is_promised() {
             answer.offline.push(key);
         }
     }
@@ -337,7 +341,9 @@ fn decide_shutdown(
     }
 }
 
-/// Forgets a broker: it leaves every ISR and ELR in the same entry, or in those before it.
+/// Forgets a broker: it leaves every ISR and ELR in the same entry, or in those before it. One that is alive is refused:
+/// its copies, which may be the only ones, would lose their places while it is there to keep them, and it would go on
+/// without a registration.
 pub(super) fn decide_unregister(
     image: &MetadataImage,
     request: UnregisterBrokerRequest,
@@ -347,13 +353,19 @@ pub(super) fn decide_unregister(
         let message = format!("Broker ID {} is not currently registered", request.id);
         return Err(Reject::new(ErrorCode::BrokerIdNotRegistered, message));
     };
+    if !broker.fenced && !off!(UnregisterTheDead) {
+        let message = format!(
+            "Broker {} is alive: stop it first, and wait until it is fenced. Unregistering gives up what it holds",
+            broker.id
+        );
+        return Err(Reject::new(ErrorCode::InvalidRequest, message));
+    }
     let mut planner = Planner::new(image, inputs.rules);
     let changes = image
         .partitions_with_member(broker.id)
         .filter_map(|(topic, index, partition)| planner.plan(topic, index, partition).lost(broker.id).finish());
     let (mut records, is_whole) = fitting(changes.map(MetadataRecord::PartitionChange), 1);
     if !is_whole {
-        records.extend(Some(broker).filter(|broker| broker.is_active()).map(|broker| fencing::leaving(broker)));
         return Ok(Decision::part(records, ControllerResponse::UnregisterBroker));
     }
     records.push(MetadataRecord::UnregisterBroker(UnregisterBroker { id: broker.id, epoch: broker.epoch }));

@@ -62,6 +62,7 @@ impl<'a> Planner<'a> {
             lost: Vec::new(),
             cut: partition.cut.clone(),
             prefer_first: false,
+            was_strict: None,
             leaving: None,
         }
     }
@@ -130,6 +131,8 @@ pub(super) struct ChangePlan<'a> {
     /// Members that lead only as rule 11 has it.
     cut: Vec<BrokerId>,
     prefer_first: bool,
+    /// Whether what was acknowledged is promised, by what the journal of a lost replica recorded; else by today's settings.
+    was_strict: Option<bool>,
     /// A broker that may not lead although the image says it is active.
     leaving: Option<BrokerId>,
 }
@@ -171,6 +174,12 @@ impl<'a> ChangePlan<'a> {
         self.without(broker)
     }
 
+    /// The journal of the replica that may lack records had the partition as strict, or not.
+    pub(super) fn was_strict(mut self, was_strict: bool) -> Self {
+        self.was_strict = Some(was_strict);
+        self
+    }
+
     /// A broker's replica has holes below its end: it keeps no place in the ELR. Who is in the wished set stays there.
     pub(super) fn damaged(mut self, broker: BrokerId) -> Self {
         if !off!(DamagedLeaves) {
@@ -209,7 +218,7 @@ impl<'a> ChangePlan<'a> {
         let mut elr = self.eligible(&isr);
         let mut leader = self.elect(&isr).or_else(|| self.elect_from(&elr));
         let mut recovering = None;
-        if leader.is_none() && isr.is_empty() && elr.is_empty() && !self.promise.is_strict {
+        if leader.is_none() && isr.is_empty() && elr.is_empty() && !self.is_promised() {
             leader = self.last_known().filter(|last| self.is_acceptable(*last));
             recovering = leader.map(|_| RecoveryState::Recovering);
         }
@@ -223,6 +232,10 @@ impl<'a> ChangePlan<'a> {
             (Some(_), _) if self.counted(&isr) >= min_isr => Vec::new(),
             (None, Some(last)) => vec![last],
             _ => old.last_known_elr.clone(),
+        };
+        let left_strict = match leader {
+            Some(_) => None,
+            None => Some(self.is_promised()),
         };
         let cut: Vec<BrokerId> = self.cut.iter().copied().filter(|broker| elr.contains(broker)).collect();
         let unchanged = PartitionChange::of(self.topic.id, self.index);
@@ -241,7 +254,15 @@ impl<'a> ChangePlan<'a> {
         change.leader = (leader != old.leader || is_smaller).then_some(leader);
         change.recovering = recovering.filter(|recovering| *recovering != old.recovering);
         change.cut = (cut != old.cut).then_some(cut);
+        change.left_strict = (left_strict != old.left_strict).then_some(left_strict);
         (change != unchanged).then_some(change)
+    }
+
+    /// Whether what was acknowledged is promised: by the mode in which the partition was left, if nobody leads it. Its
+    /// owner may have relaxed it since; that concerns what is acknowledged from then on.
+    fn is_promised(&self) -> bool {
+        let left = self.partition.left_strict.filter(|_| self.partition.leader.is_none() && !off!(LeftStrict));
+        left.or(self.was_strict).unwrap_or(self.promise.is_strict)
     }
 
     /// Members that count for the min ISR: leaders count the same ones ([`crate::partition::Leadership::isr_size`]), and
@@ -315,7 +336,8 @@ impl<'a> ChangePlan<'a> {
     /// Where a cut replica ended when its broker registered.
     fn end_of(&self, broker: BrokerId) -> (LeaderEpoch, Offset) {
         let key = TopicPartition { topic_id: self.topic.id, partition: self.index };
-        let report = self.image.broker(broker).and_then(|registration| registration.report(key));
+        let home = self.layout.directory_of(broker);
+        let report = self.image.broker(broker).and_then(|registration| registration.report(key, home?));
         report.map_or((LeaderEpoch::NONE, Offset::ZERO), |report| (report.last_epoch, report.log_end_offset))
     }
 

@@ -65,11 +65,16 @@ fn elect_one(
             if image.is_led(partition) {
                 return Err(ErrorCode::ElectionNotNeeded.into());
             }
-            if rules.is_strict(image, topic_name) {
-                return Err(Reject::new(
-                    ErrorCode::PolicyViolation,
-                    "an unclean election loses acknowledged records, and this topic is strict (flush.messages=1)",
-                ));
+            if rules.is_strict(image, topic_name) || partition.left_strict == Some(true) {
+                let message = match rules.is_strict(image, topic_name) {
+                    true => {
+                        "an unclean election loses acknowledged records, and this topic is strict (flush.messages=1)"
+                    }
+                    false => {
+                        "an unclean election loses records that were acknowledged while this topic was strict; accept                          the loss of this partition instead (stonelog partition accept-loss)"
+                    }
+                };
+                return Err(Reject::new(ErrorCode::PolicyViolation, message));
             }
             elect_uncleanly(image, topic.id, index, partition)
                 .ok_or_else(|| ErrorCode::EligibleLeadersNotAvailable.into())
@@ -95,6 +100,7 @@ fn elect_uncleanly(
     change.last_known_elr = Some(Vec::new());
     change.recovering = Some(crate::metadata::RecoveryState::Recovering);
     change.cut = (!partition.cut.is_empty()).then(Vec::new);
+    change.left_strict = partition.left_strict.map(|_| None);
     Some(change)
 }
 

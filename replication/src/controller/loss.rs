@@ -45,6 +45,7 @@ pub(super) fn decide_accept(
     change.elr = (!partition.elr.is_empty()).then(Vec::new);
     change.last_known_elr = (!partition.last_known_elr.is_empty()).then(Vec::new);
     change.cut = (!partition.cut.is_empty()).then(Vec::new);
+    change.left_strict = partition.left_strict.map(|_| None);
     change.recovering = Some(RecoveryState::Recovering);
     let records = vec![MetadataRecord::LossAccepted(accepted.clone()), MetadataRecord::PartitionChange(change)];
     Ok(Decision::new(records, ControllerResponse::AcceptLoss(accepted)))

@@ -177,5 +177,6 @@ pub(super) fn new_partition(
         partition_epoch: PartitionEpoch(0),
         recovering: RecoveryState::Recovered,
         cut: Vec::new(),
+        left_strict: None,
     })
 }

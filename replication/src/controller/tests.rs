@@ -194,6 +194,7 @@ fn topic_is_created_as_topic_settings_and_partitions() {
                 partition_epoch: PartitionEpoch(0),
                 recovering: RecoveryState::Recovered,
                 cut: Vec::new(),
+                left_strict: None,
             },
         })
     };

@@ -331,6 +331,7 @@ pub(crate) fn changed(old: &PartitionRegistration, change: &PartitionChange) -> 
         partition_epoch: next_partition_epoch(old.partition_epoch),
         recovering: change.recovering.unwrap_or(old.recovering),
         cut: or(&change.cut, &old.cut),
+        left_strict: change.left_strict.unwrap_or(old.left_strict),
     }
 }
 

@@ -71,12 +71,16 @@ pub struct DirectoryRegistration {
 pub struct ReplicaReport {
     /// Which replica.
     pub partition: TopicPartition,
+    /// The directory it lies in: it says nothing of one in another. `None` from releases that did not say.
+    pub directory: Option<DirectoryId>,
     /// What recovery proved of it.
     pub verdict: Verdict,
     /// The last leader epoch in its log.
     pub last_epoch: LeaderEpoch,
     /// Its log end offset.
     pub log_end_offset: Offset,
+    /// Whether its journal had it as strict, where that decides and the topic's settings may say otherwise by now.
+    pub was_strict: Option<bool>,
 }
 
 /// A registered broker.
@@ -133,13 +137,14 @@ impl BrokerRegistration {
     /// What the broker's registration proves of a replica in a directory; `None` while that directory is offline.
     pub fn verdict(&self, partition: TopicPartition, directory: DirectoryId) -> Option<Verdict> {
         let of_directory = self.directories.iter().find(|known| known.id == directory)?.verdict;
-        Some(self.report(partition).map_or(of_directory, |report| report.verdict))
+        Some(self.report(partition, directory).map_or(of_directory, |report| report.verdict))
     }
 
-    /// What the registration said of one replica.
-    pub fn report(&self, partition: TopicPartition) -> Option<&ReplicaReport> {
-        let place = self.differing.binary_search_by_key(&partition, |report| report.partition).ok()?;
-        Some(&self.differing[place])
+    /// What the registration said of one replica in a directory.
+    pub fn report(&self, partition: TopicPartition, directory: DirectoryId) -> Option<&ReplicaReport> {
+        let first = self.differing.partition_point(|report| report.partition < partition);
+        let mut of_partition = self.differing[first..].iter().take_while(|report| report.partition == partition);
+        of_partition.find(|report| report.directory.is_none_or(|named| named == directory))
     }
 
     /// The endpoint of a listener.

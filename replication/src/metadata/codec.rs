@@ -253,10 +253,10 @@ mod kind {
 /// The version a record type is written in; all versions from 1 are read.
 fn version_of(kind: u8) -> u8 {
     match kind {
-        // 2: with the epochs its directories were last unfenced with.
-        kind::REGISTER_BROKER => 2,
-        // 2: with the eligible members whose last start found a torn tail.
-        kind::PARTITION | kind::PARTITION_CHANGE => 2,
+        // 2: with the epochs its directories were last unfenced with. 3: reports name their directory, and the mode.
+        kind::REGISTER_BROKER => 3,
+        // 2: with the eligible members whose last start found a torn tail. 3: with the mode it was left in.
+        kind::PARTITION | kind::PARTITION_CHANGE => 3,
         _ => 1,
     }
 }
@@ -424,6 +424,8 @@ fn encode_broker(out: &mut Writer, broker: &RegisterBroker) {
         encode_verdict(out, replica.verdict);
         out.i32(replica.last_epoch.0);
         out.i64(replica.log_end_offset.0);
+        out.option(replica.directory.as_ref(), |out, id| out.uuid(*id));
+        out.option(replica.was_strict.as_ref(), |out, strict| out.flag(*strict));
     });
     out.list(&broker.unfenced_with, |out, (directory, epoch)| {
         out.uuid(*directory);
@@ -455,6 +457,8 @@ fn decode_broker(version: u8, input: &mut Reader<'_>) -> Result<RegisterBroker, 
                 verdict: decode_verdict(input)?,
                 last_epoch: LeaderEpoch(input.i32()?),
                 log_end_offset: Offset(input.i64()?),
+                directory: if version < 3 { None } else { input.option(Reader::uuid)? },
+                was_strict: if version < 3 { None } else { input.option(Reader::flag)? },
             })
         })?,
         unfenced_with: match version {
@@ -507,6 +511,7 @@ fn encode_partition(out: &mut Writer, partition: &PartitionRecord) {
     out.i32(registration.partition_epoch.0);
     encode_recovery(out, registration.recovering);
     out.brokers(&registration.cut);
+    out.option(registration.left_strict.as_ref(), |out, strict| out.flag(*strict));
 }
 
 fn decode_partition(version: u8, input: &mut Reader<'_>) -> Result<PartitionRecord, DecodeError> {
@@ -526,6 +531,7 @@ fn decode_partition(version: u8, input: &mut Reader<'_>) -> Result<PartitionReco
             partition_epoch: PartitionEpoch(input.i32()?),
             recovering: decode_recovery(input)?,
             cut: if version == 1 { Vec::new() } else { input.brokers()? },
+            left_strict: if version < 3 { None } else { input.option(Reader::flag)? },
         },
     })
 }
@@ -544,6 +550,7 @@ fn encode_change(out: &mut Writer, change: &PartitionChange) {
     out.option(change.directories.as_ref(), |out, ids| out.list(ids, |out, id| out.uuid(*id)));
     out.option(change.recovering.as_ref(), |out, state| encode_recovery(out, *state));
     out.option(change.cut.as_ref(), |out, brokers| out.brokers(brokers));
+    out.option(change.left_strict.as_ref(), |out, left| out.option(left.as_ref(), |out, strict| out.flag(*strict)));
 }
 
 fn decode_change(version: u8, input: &mut Reader<'_>) -> Result<PartitionChange, DecodeError> {
@@ -559,6 +566,9 @@ fn decode_change(version: u8, input: &mut Reader<'_>) -> Result<PartitionChange,
     change.recovering = input.option(decode_recovery)?;
     if version > 1 {
         change.cut = input.option(Reader::brokers)?;
+    }
+    if version > 2 {
+        change.left_strict = input.option(|input| input.option(Reader::flag))?;
     }
     Ok(change)
 }

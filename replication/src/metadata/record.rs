@@ -149,6 +149,8 @@ pub struct PartitionChange {
     pub recovering: Option<RecoveryState>,
     /// Members of the eligible set whose last start found a torn tail.
     pub cut: Option<Vec<BrokerId>>,
+    /// The new [`PartitionRegistration::left_strict`].
+    pub left_strict: Option<Option<bool>>,
 }
 
 impl PartitionChange {
@@ -167,6 +169,7 @@ impl PartitionChange {
             last_known_elr: None,
             recovering: None,
             cut: None,
+            left_strict: None,
         }
     }
 }

@@ -49,6 +49,9 @@ pub struct PartitionRegistration {
     pub partition_epoch: PartitionEpoch,
     /// Whether the leader was elected uncleanly and has not said it recovered.
     pub recovering: RecoveryState,
+    /// Whether it was strict when it lost its leader, while nobody leads it: then what was acknowledged is promised, whatever
+    /// its owner has said since. `None` while it is led, and from releases that did not record it.
+    pub left_strict: Option<bool>,
     /// Members of the ELR whose last start found a torn tail (rule 11); within `elr`. Who is in sync again is whole.
     pub cut: Vec<BrokerId>,
 }

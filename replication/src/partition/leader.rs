@@ -214,7 +214,8 @@ impl Leader {
         let hand_over = (is_gray || !own_log.is_whole) && isr.len() > 1 && !asked_lately;
         // A set that was proposed and refused may yet be committed by a late duplicate. The same set once more, or the
         // committed one, raises the partition epoch, after which it cannot.
-        if isr == self.leadership.isr && !self.proposed.exceeds(&self.leadership.isr) && !hand_over {
+        let is_settled = isr == self.leadership.isr && !self.proposed.exceeds(&self.leadership.isr);
+        if is_settled && !hand_over && !self.has_damaged_eligible() {
             return Wish::Nothing;
         }
         if hand_over {
@@ -286,6 +287,13 @@ impl Leader {
         let mut isr: BTreeSet<BrokerId> = self.leadership.isr.iter().copied().filter(stays).collect();
         isr.extend(self.followers.iter().filter(|(broker, session)| self.may_join(*broker, session)).map(|(id, _)| id));
         isr
+    }
+
+    /// Whether a replica that has holes could be elected over those that have not (rule 9).
+    fn has_damaged_eligible(&self) -> bool {
+        let is_eligible = |broker| self.leadership.members.get(&broker).is_some_and(|member| member.is_eligible);
+        let mut damaged = self.followers.iter().filter(|(_, session)| !session.is_whole);
+        damaged.any(|(broker, _)| is_eligible(broker)) && !off!(EligibleDamaged)
     }
 
     fn may_join(&self, broker: BrokerId, session: &Session) -> bool {

@@ -36,6 +36,8 @@ pub struct Member {
     pub is_active: bool,
     /// A reassignment is adding it: it counts neither for min ISR nor for its default.
     pub is_adding: bool,
+    /// It may be elected although it is not in sync.
+    pub is_eligible: bool,
 }
 
 impl Leadership {
@@ -55,6 +57,7 @@ impl Leadership {
                 broker_epoch: registered.epoch,
                 is_active: registered.is_active() && registered.has_directory(directory),
                 is_adding: registration.adding.contains(broker),
+                is_eligible: registration.elr.contains(broker),
                 directory,
             };
             Some((*broker, member))

@@ -70,6 +70,26 @@ pub fn overruled(own: &BTreeMap<String, String>, image: &MetadataImage) -> Vec<O
     CLUSTER_KEYS.iter().filter_map(differs).collect()
 }
 
+/// Whether a value of one of these keys weakens what an acknowledgement means, compared with another; `None` is the
+/// default.
+pub fn weakens(key: &str, value: Option<&str>, compared_with: Option<&str>) -> bool {
+    strength(key, value) < strength(key, compared_with)
+}
+
+/// The greater the stronger; only values of one key compare.
+fn strength(key: &str, value: Option<&str>) -> i128 {
+    let number = value.and_then(|value| value.trim().parse::<i64>().ok()).map(i128::from);
+    match key {
+        // The fewer records may be unflushed the better; 1 is the default.
+        "log.flush.interval.messages" => -number.unwrap_or(1),
+        "log.flush.interval.ms" => -number.unwrap_or(i128::from(i64::MAX)),
+        // The default is 1 or 2, by the number of replicas.
+        "min.insync.replicas" => number.map_or(3, |number| 2 * number),
+        "unclean.leader.election.enable" => i128::from(value.is_none_or(|value| !value.eq_ignore_ascii_case("true"))),
+        _ => 0,
+    }
+}
+
 /// One broker's settings, by where they were made: from the image, and from its own configuration.
 #[derive(Clone, Debug)]
 pub struct BrokerLayers {
@@ -134,6 +154,24 @@ mod tests {
         let layers = BrokerLayers::of(&image, BrokerId(1), &own);
         let expected = map(&[("log.retention.ms", "5"), ("log.segment.bytes", "7"), ("min.insync.replicas", "2")]);
         assert_eq!(layers.borrow().merged(), expected);
+    }
+
+    #[test]
+    fn weaker_is_what_a_power_cut_or_a_lost_broker_would_cost_more_with() {
+        let ranks: [(&str, &[Option<&str>]); 4] = [
+            ("log.flush.interval.messages", &[Some("10000"), Some("2"), None]),
+            ("log.flush.interval.ms", &[None, Some("1000"), Some("10")]),
+            ("min.insync.replicas", &[Some("1"), None, Some("2"), Some("3")]),
+            ("unclean.leader.election.enable", &[Some("true"), None]),
+        ];
+        for (key, from_weak_to_strong) in ranks {
+            for pair in from_weak_to_strong.windows(2) {
+                assert!(weakens(key, pair[0], pair[1]) && !weakens(key, pair[1], pair[0]), "{key} {pair:?}");
+                assert!(!weakens(key, pair[0], pair[0]));
+            }
+        }
+        assert!(!weakens("log.flush.interval.messages", Some("1"), None));
+        assert!(!weakens("unclean.leader.election.enable", Some("false"), None));
     }
 
     #[test]

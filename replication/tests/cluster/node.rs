@@ -292,6 +292,8 @@ fn found(
         },
         last_epoch: process.log(*id).latest_epoch().unwrap_or(LeaderEpoch::NONE),
         log_end_offset: process.log(*id).log_end(),
+        directory: None,
+        was_strict: Some(process.log(*id).is_strict()),
     };
     let reports = process.verdicts.iter().filter(|(id, _)| is_here(**id)).map(report);
     let tells = |report: &ReplicaReport| report.verdict != verdict || report.verdict == Verdict::Cut;

@@ -179,6 +179,8 @@ fn registration(samples: &mut Samples) -> RegisterBrokerRequest {
             verdict: samples.verdict(),
             last_epoch: LeaderEpoch(samples.int()),
             log_end_offset: Offset(samples.number()),
+            directory: samples.option(Samples::uuid),
+            was_strict: samples.option(Samples::flag),
         }),
         replaces: samples.option(Samples::epoch),
     }

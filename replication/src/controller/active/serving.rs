@@ -15,12 +15,14 @@ use crate::controller::{
     bootstrap_records, decide,
 };
 use crate::metadata::codec::Writer;
+use crate::metadata::record::LossAccepted;
 use crate::metadata::{MetadataImage, MetadataRecord, RecordBatch};
 use crate::quorum::ENTRY_BYTES_MAX;
 use crate::quorum::node::{ProposeError, QuorumNode, StartError};
 use crate::quorum::publisher::Publisher;
 use crate::quorum::type_config::Outcome;
 use crate::settings::CLUSTER_KEYS;
+use crate::settings::cluster_keys::Overruled;
 
 /// Requests decided into one entry.
 const REQUESTS_PER_BATCH_MAX: usize = 256;
@@ -78,8 +80,9 @@ impl Active {
     async fn record_defaults(&self) -> Result<(), StartError> {
         loop {
             let image = self.publisher.image();
-            let Activation { records, goes_on: _ } = activation_records(&image, &*self.rules);
+            let Activation { records, goes_on: _, kept } = activation_records(&image, &*self.rules, !self.needs_lease);
             if records.is_empty() {
+                say_kept(&kept);
                 return Ok(());
             }
             match self.propose(&image, records).await {
@@ -260,6 +263,18 @@ impl Waiting<'_> {
     }
 }
 
+/// What would have made acknowledgements mean less.
+fn say_kept(kept: &[Overruled]) {
+    for Overruled { key, own, recorded } in kept {
+        tracing::error!(
+            "{key} is {own} in this controller's configuration, which is weaker than what the cluster has recorded ({}) \
+             and has no effect; whoever wants it sets it for all brokers while they run (kafka-configs --entity-type \
+             brokers --entity-default), or for a topic",
+            recorded.as_deref().unwrap_or("the default")
+        );
+    }
+}
+
 /// Whoever owns topics is told when what an acknowledgement means changes with the active controller's configuration.
 fn say_defaults(before: &MetadataImage, now: &MetadataImage) {
     if before.topics().next().is_none() {
@@ -303,6 +318,10 @@ fn answer_all(pending: Vec<Pending>, settled: Result<u64, ControllerError>) {
             Ok(index) => outcome.map(|response| response.settled_at(*index)).map_err(ControllerError::from),
             Err(error) => Err(error.clone()),
         };
+        if let Ok(ControllerResponse::AcceptLoss(loss)) = &result {
+            let LossAccepted { partition, replica, instead_of, at: _ } = loss;
+            tracing::warn!(%partition, "a loss was accepted: broker {replica} leads with what it has, instead of {instead_of:?}");
+        }
         submission.answer(result);
     }
 }

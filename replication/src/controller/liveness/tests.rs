@@ -63,6 +63,7 @@ pub(in crate::controller) fn cluster() -> MetadataImage {
         partition_epoch: PartitionEpoch(0),
         recovering: RecoveryState::Recovered,
         cut: Vec::new(),
+        left_strict: None,
     };
     let mut records: Vec<_> = (1..=3).map(register).collect();
     records.push(MetadataRecord::Topic(TopicRecord { id: TOPIC, name: "t".into() }));

@@ -111,6 +111,8 @@ fn replica_that_differs_from_its_directory_is_judged_by_itself() {
         verdict: Verdict::Lost,
         last_epoch: LeaderEpoch(0),
         log_end_offset: Offset(0),
+        directory: Some(directory(1)),
+        was_strict: None,
     }];
     let request = RegisterBrokerRequest { differing, ..registration(1, 2, Verdict::Proved) };
     let (image, _) = run(&image, ControllerRequest::RegisterBroker(request));
@@ -215,6 +217,10 @@ fn leaving_broker_hands_over_before_it_may_stop() {
 fn unregistered_broker_leaves_every_set() {
     let image = with_topic(2, &[1, 2], &[]);
     let request = ControllerRequest::UnregisterBroker(UnregisterBrokerRequest { id: BrokerId(1) });
+    let alive = decided(&image, request.clone()).unwrap_err();
+    assert_eq!(alive.code, ErrorCode::InvalidRequest, "{alive}");
+    let fenced = BrokerHeartbeat { want_fence: true, ..heartbeat(&image, 1) };
+    let image = run(&image, ControllerRequest::Heartbeat(fenced)).0;
     let (image, _) = run(&image, request.clone());
     assert!(image.broker(BrokerId(1)).is_none());
     assert_eq!((p0(&image).leader, &p0(&image).isr, &p0(&image).elr), (Some(BrokerId(2)), &ids(&[2]), &ids(&[])));

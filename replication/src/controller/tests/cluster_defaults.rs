@@ -15,7 +15,7 @@ fn recorded(key: &str, value: Option<&str>) -> MetadataRecord {
 }
 
 fn activated(image: &MetadataImage, own: &[(&str, &str)]) -> MetadataImage {
-    let Activation { records, goes_on } = activation_records(image, &rules_of(own));
+    let Activation { records, goes_on, .. } = activation_records(image, &rules_of(own), true);
     assert!(!goes_on);
     after(image, image.index(), &records)
 }
@@ -49,19 +49,19 @@ fn asked(image: &MetadataImage, rules: &SettingsRules, request: &ControllerReque
 #[test]
 fn a_controller_records_its_own_configuration_once_and_the_next_one_its_own() {
     let image = brokers(1);
-    assert_eq!(activation_records(&image, &rules_of(&[])).records, [], "nothing set, nothing to record");
+    assert_eq!(activation_records(&image, &rules_of(&[]), true).records, [], "nothing set, nothing to record");
     let own = [("min.insync.replicas", " 2"), ("log.flush.interval.messages", "100"), ("log.retention.hours", "1")];
     let facts = [recorded("log.flush.interval.messages", Some("100")), recorded("min.insync.replicas", Some("2"))];
-    assert_eq!(activation_records(&image, &rules_of(&own)).records, facts);
+    assert_eq!(activation_records(&image, &rules_of(&own), true).records, facts);
     let image = activated(&image, &own);
-    assert_eq!(activation_records(&image, &rules_of(&own)).records, []);
+    assert_eq!(activation_records(&image, &rules_of(&own), true).records, []);
     let facts = [
         recorded("log.flush.interval.messages", None),
         recorded("min.insync.replicas", Some("3")),
         recorded("unclean.leader.election.enable", Some("true")),
     ];
     let next = [("min.insync.replicas", "3"), ("unclean.leader.election.enable", "TRUE")];
-    assert_eq!(activation_records(&image, &rules_of(&next)).records, facts);
+    assert_eq!(activation_records(&image, &rules_of(&next), true).records, facts);
     let again = MetadataImage::from_records(image.index(), &image.to_records()).unwrap();
     assert_eq!(again.recorded_config(), image.recorded_config());
     assert_eq!(again.recorded_config().len(), 2);
@@ -124,6 +124,37 @@ fn a_lower_min_isr_clears_eligible_sets_before_it_is_recorded_and_in_the_same_en
     let expected = Activation {
         records: vec![MetadataRecord::PartitionChange(cleared), recorded("min.insync.replicas", Some("1"))],
         goes_on: false,
+        kept: Vec::new(),
     };
-    assert_eq!(activation_records(&image, &rules_of(&[("min.insync.replicas", "1")])), expected);
+    assert_eq!(activation_records(&image, &rules_of(&[("min.insync.replicas", "1")]), true), expected);
+}
+
+#[test]
+fn one_controller_after_another_only_tightens_what_an_acknowledgement_means() {
+    use crate::settings::cluster_keys::Overruled;
+    let several = |image: &MetadataImage, own: &[(&str, &str)]| activation_records(image, &rules_of(own), false);
+    let own = [("min.insync.replicas", "3"), ("log.flush.interval.ms", "500")];
+    let empty = MetadataImage::from_records(INDEX, &bootstrap_records(&cluster())).unwrap();
+    let relaxed = [("log.flush.interval.messages", "100")];
+    assert_eq!(several(&empty, &relaxed).records, [recorded("log.flush.interval.messages", Some("100"))], "the first");
+    let image = activated(&brokers(3), &own);
+    // The file of another one still has what Kafka's had, or nothing.
+    let weaker = [("log.flush.interval.messages", "10000"), ("unclean.leader.election.enable", "true")];
+    let kept = |key: &'static str, own: &str, recorded: Option<&str>| Overruled {
+        key,
+        own: own.to_owned(),
+        recorded: recorded.map(str::to_owned),
+    };
+    let expected = [
+        kept("log.flush.interval.messages", "10000", None),
+        kept("log.flush.interval.ms", "the default", Some("500")),
+        kept("min.insync.replicas", "the default", Some("3")),
+        kept("unclean.leader.election.enable", "true", None),
+    ];
+    let activation = several(&image, &weaker);
+    assert_eq!((activation.records, activation.kept), (vec![], expected.to_vec()));
+    let tighter = [("log.flush.interval.ms", "50"), ("min.insync.replicas", "3")];
+    assert_eq!(several(&image, &tighter).records, [recorded("log.flush.interval.ms", Some("50"))]);
+    // A lone node's file is its owner's word.
+    assert_eq!(activation_records(&image, &rules_of(&weaker), true).records.len(), 4);
 }

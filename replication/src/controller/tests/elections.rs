@@ -101,6 +101,7 @@ fn unclean_election_is_refused_on_a_strict_topic_and_done_on_a_relaxed_one() {
         elr: Some(Vec::new()),
         last_known_elr: Some(Vec::new()),
         recovering: Some(RecoveryState::Recovering),
+        left_strict: Some(None),
         ..change()
     };
     assert_eq!((records, result), (vec![MetadataRecord::PartitionChange(expected)], Ok(())));

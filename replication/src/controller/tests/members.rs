@@ -16,6 +16,8 @@ fn restart_cut(image: &MetadataImage, broker: i32, incarnation: u8, end: (i32, i
         verdict: Verdict::Cut,
         last_epoch: LeaderEpoch(end.0),
         log_end_offset: Offset(end.1),
+        directory: Some(directory(broker)),
+        was_strict: Some(true),
     }];
     let recorded = image.broker(BrokerId(broker)).unwrap().last_unfenced_with(directory(broker));
     let request = RegisterBrokerRequest {
@@ -115,6 +117,7 @@ fn a_loss_is_accepted_for_one_partition_and_stays_on_record() {
         elr: Some(Vec::new()),
         last_known_elr: Some(Vec::new()),
         recovering: Some(RecoveryState::Recovering),
+        left_strict: Some(None),
         ..change()
     };
     let records = vec![MetadataRecord::LossAccepted(accepted.clone()), MetadataRecord::PartitionChange(expected)];
@@ -216,7 +219,14 @@ fn three_eligible() -> MetadataImage {
 fn a_cut_member_waits_for_one_that_has_registered_whole_or_longer_and_is_not_unfenced_yet() {
     let key = TopicPartition { topic_id: topic_id(0), partition: PartitionIndex(0) };
     let comes = |image: &MetadataImage, verdict, end| {
-        let report = ReplicaReport { partition: key, verdict, last_epoch: LeaderEpoch(4), log_end_offset: Offset(end) };
+        let report = ReplicaReport {
+            partition: key,
+            verdict,
+            last_epoch: LeaderEpoch(4),
+            log_end_offset: Offset(end),
+            directory: Some(directory(3)),
+            was_strict: Some(true),
+        };
         let request = RegisterBrokerRequest { differing: vec![report], ..registration(3, 2, verdict) };
         run(image, ControllerRequest::RegisterBroker(request)).0
     };
@@ -266,7 +276,9 @@ fn what_does_not_fit_one_entry_is_decided_in_several() {
     assert_eq!(first.membership_count(BrokerId(1)), 7);
 
     let forget = ControllerRequest::UnregisterBroker(UnregisterBrokerRequest { id: BrokerId(1) });
-    let (after, entries) = run_in_parts(&image, &forget, 4);
+    crate::controller::entry::tests::RECORDS_MAX.set(100);
+    let eligible = fence(&fence(&image, 2), 1);
+    let (after, entries) = run_in_parts(&eligible, &forget, 4);
     assert_eq!((entries, after.broker(BrokerId(1)).is_none(), after.brokers().len()), (4, true, 2));
 
     let offline = BrokerHeartbeat { online_directories: Some(Vec::new()), ..heartbeat(&image, 1) };
@@ -291,4 +303,83 @@ fn strict_partitions_taken_offline_in_several_entries_are_all_named_in_the_answe
     };
     let ControllerResponse::RegisterBroker(answer) = answer else { panic!("wrong answer") };
     assert_eq!(answer.offline.len(), 5);
+}
+
+fn relaxed(image: &MetadataImage) -> MetadataImage {
+    let edit =
+        ConfigEdit { key: "flush.messages".into(), operation: ConfigOperation::Set, value: Some("100".to_owned()) };
+    let resources = vec![(ConfigResource::Topic("t".into()), vec![edit])];
+    let request = IncrementalAlterConfigs { resources, validate_only: false };
+    let (image, decision) = run(image, ControllerRequest::IncrementalAlterConfigs(request));
+    assert!(!decision.records.is_empty());
+    image
+}
+
+fn restart_lost(image: &MetadataImage, broker: i32, was_strict: Option<bool>) -> MetadataImage {
+    let report = ReplicaReport {
+        partition: TopicPartition { topic_id: topic_id(0), partition: PartitionIndex(0) },
+        verdict: Verdict::Lost,
+        last_epoch: LeaderEpoch(0),
+        log_end_offset: Offset(0),
+        directory: Some(directory(broker)),
+        was_strict,
+    };
+    let recorded = image.broker(BrokerId(broker)).unwrap().last_unfenced_with(directory(broker));
+    let request = RegisterBrokerRequest {
+        directories: vec![reported(directory(broker), Verdict::Proved, recorded.map(|epoch| epoch.0))],
+        differing: vec![report],
+        ..registration(broker, 9, Verdict::Proved)
+    };
+    unfence(&run(image, ControllerRequest::RegisterBroker(request)).0, broker)
+}
+
+#[test]
+fn what_was_promised_is_not_given_up_because_its_owner_relaxes_the_topic_while_nobody_leads() {
+    let offline = restart_lost(&restart_lost(&all_gone(&[]), 3, None), 2, None);
+    assert_eq!((p0(&offline).leader, p0(&offline).left_strict), (None, Some(true)));
+    let image = unfence(&fence(&relaxed(&offline), 3), 3);
+    assert_eq!(p0(&image).leader, None);
+    let again = restart_lost(&image, 3, None);
+    assert_eq!(p0(&again).leader, None);
+    let unclean =
+        ElectLeaders { election: ElectionType::Unclean, partitions: Some(vec![("t".to_owned(), PartitionIndex(0))]) };
+    let ControllerResponse::ElectLeaders(results) = run(&again, ControllerRequest::ElectLeaders(unclean)).1.response
+    else {
+        panic!("another answer")
+    };
+    assert_eq!(results[0].result.clone().map_err(|reject| reject.code), Err(ErrorCode::PolicyViolation));
+    let accept = AcceptLoss { topic: "t".to_owned(), partition: PartitionIndex(0), replica: BrokerId(3) };
+    let image = run(&again, ControllerRequest::AcceptLoss(accept)).0;
+    assert_eq!((p0(&image).leader, p0(&image).left_strict), (Some(BrokerId(3)), None));
+    assert_eq!(MetadataImage::from_records(again.index(), &again.to_records()).unwrap(), again);
+    // Relaxed while it is led: from then on Kafka's own contract holds.
+    let image = all_gone(&[("flush.messages", "100")]);
+    let image = restart_lost(&restart_lost(&image, 3, None), 2, None);
+    assert_eq!(p0(&image).leader, Some(BrokerId(3)));
+}
+
+#[test]
+fn lost_replica_of_a_lone_broker_is_judged_by_the_mode_its_journal_recorded() {
+    let alone = |configs: &[(&str, &str)], was_strict| restart_lost(&with_topic(1, &[1], configs), 1, was_strict);
+    let strict = &[][..];
+    let loose = &[("flush.messages", "100")][..];
+    // The owner has tightened it since: what was acknowledged before was never promised.
+    assert_eq!(p0(&alone(strict, Some(false))).leader, Some(BrokerId(1)));
+    assert_eq!(p0(&alone(strict, Some(true))).leader, None);
+    // The owner has relaxed it by the same start.
+    assert_eq!((p0(&alone(loose, Some(true))).leader, p0(&alone(loose, Some(true))).left_strict), (None, Some(true)));
+    assert_eq!(p0(&alone(loose, Some(false))).leader, Some(BrokerId(1)));
+    assert_eq!(p0(&alone(loose, None)).leader, Some(BrokerId(1)));
+}
+
+#[test]
+fn loss_of_a_lone_strict_replica_can_be_accepted() {
+    let image = restart_lost(&with_topic(1, &[1], &[]), 1, Some(true));
+    let accept = AcceptLoss { topic: "t".to_owned(), partition: PartitionIndex(0), replica: BrokerId(1) };
+    let (image, decision) = run(&image, ControllerRequest::AcceptLoss(accept));
+    let key = TopicPartition { topic_id: topic_id(0), partition: PartitionIndex(0) };
+    let accepted = LossAccepted { partition: key, replica: BrokerId(1), instead_of: Vec::new(), at: Timestamp(0) };
+    assert_eq!(decision.response, ControllerResponse::AcceptLoss(accepted.clone()));
+    assert_eq!((p0(&image).leader, &p0(&image).isr), (Some(BrokerId(1)), &ids(&[1])));
+    assert_eq!(image.loss_accepted(key), Some(&accepted));
 }

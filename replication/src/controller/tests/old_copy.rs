@@ -71,6 +71,8 @@ fn an_old_copy_of_one_directory_takes_its_strict_replicas_offline_and_is_named()
             verdict: Verdict::Proved,
             last_epoch: LeaderEpoch(0),
             log_end_offset: Offset(9),
+            directory: Some(old[1].0),
+            was_strict: None,
         }],
         ..start(3, &[newer[0], old[1]])
     };

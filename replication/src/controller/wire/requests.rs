@@ -222,11 +222,14 @@ fn encode_register(request: &RegisterBrokerRequest, out: &mut Writer) {
         write_epoch(out, last);
         write_epoch(out, follows);
     });
-    out.list(differing, |out, ReplicaReport { partition, verdict, last_epoch, log_end_offset }| {
+    out.list(differing, |out, report| {
+        let ReplicaReport { partition, directory, verdict, last_epoch, log_end_offset, was_strict } = report;
         write_partition(out, partition);
         write_verdict(out, *verdict);
         out.i32(last_epoch.0);
         out.i64(log_end_offset.0);
+        out.option(directory.as_ref(), |out, id| out.uuid(*id));
+        out.option(was_strict.as_ref(), |out, strict| out.flag(*strict));
     });
     write_epoch(out, replaces);
 }
@@ -252,12 +255,14 @@ fn decode_register(input: &mut Reader<'_>) -> Decoded<RegisterBrokerRequest> {
                 recorded: RecordedEpochs { last: read_epoch(input)?, follows: read_epoch(input)? },
             })
         })?,
-        differing: input.list(PARTITION_LEN + 13, |input| {
+        differing: input.list(PARTITION_LEN + 15, |input| {
             Ok(ReplicaReport {
                 partition: read_partition(input)?,
                 verdict: read_verdict(input)?,
                 last_epoch: LeaderEpoch(input.i32()?),
                 log_end_offset: Offset(input.i64()?),
+                directory: input.option(Reader::uuid)?,
+                was_strict: input.option(Reader::flag)?,
             })
         })?,
         replaces: read_epoch(input)?,

@@ -47,6 +47,7 @@ fn registration(leader: BrokerId) -> PartitionRegistration {
         partition_epoch: PartitionEpoch(0),
         recovering: RecoveryState::Recovered,
         cut: Vec::new(),
+        left_strict: None,
     }
 }
 

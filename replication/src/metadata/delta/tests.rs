@@ -32,6 +32,7 @@ fn partition(byte: u8, index: i32) -> MetadataRecord {
         partition_epoch: PartitionEpoch(0),
         recovering: RecoveryState::Recovered,
         cut: Vec::new(),
+        left_strict: None,
     };
     MetadataRecord::Partition(PartitionRecord { topic_id: id(byte), index: PartitionIndex(index), registration })
 }

@@ -24,7 +24,7 @@ fn directory(broker: i32) -> DirectoryId {
 
 fn member(broker: i32) -> Member {
     let broker_epoch = BrokerEpoch(100 + i64::from(broker));
-    Member { broker_epoch, directory: directory(broker), is_active: true, is_adding: false }
+    Member { broker_epoch, directory: directory(broker), is_active: true, is_adding: false, is_eligible: false }
 }
 
 fn whole(end: i64) -> OwnLog {
@@ -300,6 +300,32 @@ fn only_a_whole_replica_joins_and_a_damaged_one_leaves() {
     };
     assert_eq!(wish.isr.iter().map(|member| (member.broker, member.is_whole)).collect::<Vec<_>>(), [(ME, false)]);
     assert_eq!((wish.damaged, wish.hand_over), (vec![BrokerId(2)], false), "nobody whole could take over");
+}
+
+#[test]
+fn damaged_replica_that_is_only_eligible_loses_its_place_at_once() {
+    let now = start();
+    let mut eligible = leadership(&[1], 2, true);
+    eligible.members.get_mut(&BrokerId(2)).expect("a member").is_eligible = true;
+    let mut leader = begin(eligible.clone(), at(20, 20), 3, now);
+    follow(&mut leader, 2, 5, 5, now);
+    let early = follow_wish(&mut leader, now);
+    assert_eq!(early, None, "it is behind, and whole");
+    let damaged = StreamReport { is_whole: false, ..report(5, 5) };
+    leader.on_report(StreamId(6), &stamps(2), &damaged, now).expect("its own session");
+    assert_eq!(follow_wish(&mut leader, now), Some((set(&[1]), vec![BrokerId(2)])));
+    leader.on_isr_answer(Some(51));
+    let settled = Leadership { partition_epoch: PartitionEpoch(10), image_index: 51, ..leadership(&[1], 2, true) };
+    leader.on_leadership(settled, Offset(20), now);
+    assert_eq!(follow_wish(&mut leader, now), None, "it has none any more");
+}
+
+/// The wished set, and who is said to be damaged.
+fn follow_wish(leader: &mut Leader, now: Instant) -> Option<(BTreeSet<BrokerId>, Vec<BrokerId>)> {
+    match leader.wish(id(), whole(20), LAG, now) {
+        Wish::Isr(wish) => Some((wish.isr.iter().map(|member| member.broker).collect(), wish.damaged)),
+        Wish::Nothing => None,
+    }
 }
 
 #[test]

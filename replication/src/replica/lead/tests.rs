@@ -21,6 +21,7 @@ fn leader(log: &Log, epoch: i32) -> Leader {
         directory: Uuid([broker as u8; 16]),
         is_active: true,
         is_adding: false,
+        is_eligible: false,
     };
     let members: BTreeMap<_, _> = [1, 2].map(|broker| (BrokerId(broker), member(broker))).into();
     let leadership = Leadership {

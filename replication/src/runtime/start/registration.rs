@@ -143,7 +143,12 @@ fn request(
         };
         let recorded = directory.open.meta.recorded_epochs();
         registrations.push(ReportedDirectory { id: directory.open.meta.directory_id, verdict, recorded });
-        differing.extend(reports(options.node_id, image, directory).filter(|report| tells(report, verdict, image)));
+        let is_strict = |partition: TopicPartition| {
+            let topic = image.topic_by_id(partition.topic_id)?;
+            Some(options.rules.is_strict(image, &topic.name))
+        };
+        let reports = reports(options.node_id, image, directory);
+        differing.extend(reports.filter(|report| tells(report, verdict, image, is_strict(report.partition))));
     }
     RegisterBrokerRequest {
         id: options.node_id,
@@ -158,9 +163,11 @@ fn request(
 }
 
 /// Whether a replica's report goes with its directory's. Where a cut replica ends decides only where another member could
-/// lead instead; what this node does not know may have others.
-fn tells(report: &ReplicaReport, of_directory: Verdict, image: &MetadataImage) -> bool {
+/// lead instead; what this node does not know may have others. In which mode a lost one was written is told where its
+/// topic has another by now (`is_strict`), or none that this node knows.
+fn tells(report: &ReplicaReport, of_directory: Verdict, image: &MetadataImage, is_strict: Option<bool>) -> bool {
     match report.verdict {
+        Verdict::Lost if of_directory == Verdict::Lost => report.was_strict != is_strict,
         Verdict::Cut if of_directory == Verdict::Cut => {
             image.partition(report.partition).is_none_or(|partition| partition.replicas.len() > 1)
         }
@@ -207,7 +214,7 @@ fn reports<'a>(
         let home = image.partition(partition).and_then(|registration| registration.directory_of(node_id));
         home.is_some_and(|home| home != id)
     };
-    directory.recovered.logs.iter().filter(move |found| !is_elsewhere(found.log.key().partition)).map(|found| {
+    directory.recovered.logs.iter().filter(move |found| !is_elsewhere(found.log.key().partition)).map(move |found| {
         let partition = found.log.key().partition;
         ReplicaReport {
             partition,
@@ -222,6 +229,8 @@ fn reports<'a>(
             },
             last_epoch: found.log.latest_epoch().unwrap_or(stonelog_protocol::LeaderEpoch::NONE),
             log_end_offset: found.log.log_end(),
+            directory: Some(id),
+            was_strict: Some(found.log.is_strict()),
         }
     })
 }
@@ -252,6 +261,7 @@ mod tests {
                 partition_epoch: PartitionEpoch(0),
                 recovering: RecoveryState::Recovered,
                 cut: Vec::new(),
+                left_strict: None,
                 replicas,
             };
             let index = PartitionIndex(index);
@@ -266,16 +276,29 @@ mod tests {
             verdict: Verdict::Cut,
             last_epoch: LeaderEpoch(3),
             log_end_offset: Offset(100),
+            directory: Some(Uuid([9; 16])),
+            was_strict: Some(true),
         }
     }
 
     #[test]
     fn end_of_a_cut_replica_is_told_unless_it_is_known_to_be_the_only_one() {
         let image = image();
-        assert!(!tells(&cut(KNOWN, 0), Verdict::Cut, &image));
-        assert!(tells(&cut(KNOWN, 1), Verdict::Cut, &image));
+        let tells = |report: &ReplicaReport, of_directory| tells(report, of_directory, &image, Some(true));
+        assert!(!tells(&cut(KNOWN, 0), Verdict::Cut));
+        assert!(tells(&cut(KNOWN, 1), Verdict::Cut));
         let unknown = Uuid([2; 16]);
-        assert!(tells(&cut(unknown, 0), Verdict::Cut, &image), "the image may be older than the topic");
-        assert!(tells(&cut(KNOWN, 0), Verdict::Proved, &image));
+        assert!(tells(&cut(unknown, 0), Verdict::Cut), "the image may be older than the topic");
+        assert!(tells(&cut(KNOWN, 0), Verdict::Proved));
+    }
+
+    #[test]
+    fn mode_of_a_lost_replica_is_told_where_it_is_another_now() {
+        let image = image();
+        let lost = ReplicaReport { verdict: Verdict::Lost, ..cut(KNOWN, 0) };
+        assert!(!tells(&lost, Verdict::Lost, &image, Some(true)));
+        assert!(tells(&lost, Verdict::Lost, &image, Some(false)), "its owner has relaxed it since");
+        assert!(tells(&lost, Verdict::Lost, &image, None));
+        assert!(tells(&lost, Verdict::Proved, &image, Some(true)));
     }
 }

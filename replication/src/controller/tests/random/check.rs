@@ -49,6 +49,7 @@ pub(super) fn check(before: &MetadataImage, after: &MetadataImage, asked: Asked<
         check_damage(after, old, partition, key, asked);
         check_places(old, partition, min_isr, key, asked);
         check_cut(after, old, partition, key, asked);
+        check_left(old, partition, asked);
         let was_member = |broker: BrokerId| old.isr.contains(&broker) || old.elr.contains(&broker);
         let is_new = partition.leader.filter(|leader| Some(*leader) != old.leader);
         if let Some(leader) = is_new
@@ -126,6 +127,16 @@ fn check_places(
     assert!(counted(partition) >= min_isr || members.all(keeps), "{key} after {asked:?}: {old:?} became {partition:?}");
 }
 
+/// What was strict when nobody was left to lead it is led by a member, or by whoever somebody accepts the loss for.
+fn check_left(old: &PartitionRegistration, partition: &PartitionRegistration, asked: Asked<'_>) {
+    assert!(partition.leader.is_none() || partition.left_strict.is_none(), "{partition:?}");
+    let was_member = |leader: &BrokerId| old.isr.contains(leader) || old.elr.contains(leader);
+    let was_left = old.leader.is_none() && old.left_strict == Some(true);
+    if was_left && partition.leader.is_some_and(|leader| !was_member(&leader)) {
+        assert!(matches!(asked, Asked::Request(ControllerRequest::AcceptLoss(_))), "{old:?} {partition:?}");
+    }
+}
+
 /// A cut member leads only when none that has registered is whole or reaches further.
 fn check_cut(
     after: &MetadataImage,
@@ -140,7 +151,7 @@ fn check_cut(
         return;
     }
     let end_of = |broker: BrokerId| {
-        let report = after.broker(broker).and_then(|broker| broker.report(key));
+        let report = after.broker(broker).and_then(|broker| broker.report(key, partition.directory_of(broker.id)?));
         report.map(|report| (report.last_epoch, report.log_end_offset))
     };
     for member in old.elr.iter().copied().filter(|member| *member != leader) {
