@@ -7,6 +7,7 @@
 mod guards;
 
 pub mod controller;
+pub mod homes;
 pub mod isr_proposal;
 pub mod metadata;
 pub mod partition;

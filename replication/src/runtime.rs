@@ -14,6 +14,7 @@ pub mod directory;
 pub mod find_offset;
 pub mod follow_image;
 pub mod heartbeats;
+pub mod homes;
 pub mod journal;
 pub mod lane;
 pub mod lanes;

@@ -126,6 +126,21 @@ fn begun() -> Cluster {
 }
 
 #[test]
+fn replicas_of_a_replaced_disk_are_fetched_again_and_count_again() {
+    let mut cluster = begun();
+    let mut appender = Appender::new();
+    let leader = appender.begin(&mut cluster, 40, |_, isr| isr == 3);
+    let replaced = *ALL.iter().find(|id| **id != leader).unwrap();
+    cluster.kill(replaced);
+    appender.leader(&mut cluster, |_, isr| isr == 2);
+    std::fs::remove_dir_all(cluster.directory(replaced)).unwrap();
+    cluster.start(replaced);
+    cluster.node(replaced).hear("ready");
+    // In sync: it has everything that was acknowledged.
+    appender.leader(&mut cluster, |_, isr| isr == 3);
+}
+
+#[test]
 fn what_was_acknowledged_survives_the_death_of_one_leader_after_the_other() {
     let mut cluster = begun();
     let mut appender = Appender::new();

@@ -27,6 +27,7 @@ use super::cleaner::Cleaner;
 use super::directory::{AbsentDirectory, Directory, DirectoryParts};
 use super::follow_image;
 use super::heartbeats::{self, Leaving};
+use super::homes;
 use super::journal::{JournalThreads, LaneSignal};
 use super::lanes::{LaneThreads, Lanes, spawn_vital};
 use super::node::{Node, NodeParts, NodeSettings};
@@ -363,7 +364,10 @@ async fn start_with(mut options: StartOptions, kept: Option<MetadataHandle>) -> 
         keep_scrubbing(&node, directory, &lanes).await?;
     }
     let leaving = match heartbeat_every {
-        Some(every) => Some(heartbeats::begin(&node, &lanes, &metadata, every).await),
+        Some(every) => {
+            homes::begin(&node, &lanes, &metadata).await;
+            Some(heartbeats::begin(&node, &lanes, &metadata, every).await)
+        }
         None => {
             tell_of_failures(&node, &lanes, &metadata).await;
             None
