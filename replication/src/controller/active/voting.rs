@@ -153,6 +153,10 @@ impl Member {
                 entered.say();
             }
             soft.hear(news);
+            // What an answer rests on is published before it is given: a fencing that is over is seen before the next look.
+            while let Ok(Published { image, .. }) = images.try_recv() {
+                soft.on(DutyEvent::Applied(&image));
+            }
             if voting.is_active {
                 if soft.wake_at().is_some_and(|at| at <= Instant::now()) {
                     soft.on(DutyEvent::Tick);
