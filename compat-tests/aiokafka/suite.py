@@ -83,7 +83,7 @@ async def consume_all(topic, count):
 
 async def create(admin, topic, partitions):
     answer = await admin.create_topics(
-        [NewTopic(topic, partitions, 1, topic_configs={"retention.ms": "-1"})], timeout_ms=30000
+        [NewTopic(topic, partitions, compat.NODES, topic_configs={"retention.ms": "-1"})], timeout_ms=30000
     )
     assert [entry[1] for entry in answer.topic_errors] == [0], answer
 

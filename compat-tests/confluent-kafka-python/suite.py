@@ -14,6 +14,8 @@ suite = compat.Suite(
 admin = AdminClient({"bootstrap.servers": suite.bootstrap})
 base_ms = compat.base_timestamp()
 codecs = ["none", "gzip", "snappy", "lz4", "zstd"]
+group = suite.name("group")
+group_topic = suite.name("grouped")
 
 
 def results(futures):
@@ -21,7 +23,8 @@ def results(futures):
 
 
 def create(topic, partitions=PARTITIONS):
-    results(admin.create_topics([NewTopic(topic, partitions, 1, config={"retention.ms": "-1"})], request_timeout=30))
+    topics = [NewTopic(topic, partitions, compat.NODES, config={"retention.ms": "-1"})]
+    results(admin.create_topics(topics, request_timeout=30))
 
 
 def produce(topic, records, **settings):
@@ -32,6 +35,7 @@ def produce(topic, records, **settings):
             "message.max.bytes": 1048588,
             "linger.ms": 20,
             "message.timeout.ms": 30000,
+            "enable.idempotence": compat.NODES > 1,
             **settings,
         }
     )
@@ -109,6 +113,9 @@ def consume_all(topic, count):
 with suite.step("create_topic"):
     for codec in codecs:
         create(suite.name(codec))
+    create(suite.name("idempotent"))
+    create(group_topic, 4)
+    create(suite.name("resume"), 1)
 
 sent = {}
 for codec in codecs:
@@ -139,15 +146,11 @@ with suite.step("offsets_by_time"):
         assert found.offset == expected, f"{spec} gave {found.offset}, not {expected}"
 
 with suite.step("idempotent"):
-    create(suite.name("idempotent"))
     records = compat.record_set("idempotent", base_ms)
     produce(suite.name("idempotent"), records, **{"enable.idempotence": True})
     compat.compare(records, consume_all(suite.name("idempotent"), len(records)))
     stored = wire.stored(suite.bootstrap, suite.name("idempotent"), PARTITIONS)
     assert -1 not in stored.producer_ids, "stored without a producer id"
-
-group = suite.name("group")
-group_topic = suite.name("grouped")
 
 
 def rebalance(protocol):
@@ -175,14 +178,12 @@ def rebalance(protocol):
 
 
 with suite.step("group.rebalance"):
-    create(group_topic, 4)
     rebalance("range")
 with suite.step("group.rebalance_cooperative"):
     rebalance("cooperative-sticky")
 
 with suite.step("group.resume"):
     topic = suite.name("resume")
-    create(topic, 1)
     produce(topic, [Record(0, None, b"%d" % index, [], base_ms + index) for index in range(100)])
     first = consumer_of(group)
     first.subscribe([topic])
@@ -224,7 +225,7 @@ with suite.step("describe.topic"):
     assert len(described.partitions) == PARTITIONS and described.partitions[0].leader is not None
     assert str(described.topic_id), described
     cluster = admin.describe_cluster(request_timeout=20).result(compat.STEP_SECONDS)
-    assert len(cluster.nodes) == 1 and cluster.cluster_id
+    assert len(cluster.nodes) == compat.NODES and cluster.cluster_id
 
 with suite.step("describe.configs"):
     resource = ConfigResource(ResourceType.TOPIC, suite.name("none"))

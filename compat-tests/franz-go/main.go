@@ -23,7 +23,7 @@ func main() {
 	suite := compat.NewSuite("franz-go", "github.com/twmb/franz-go")
 	client := func(options ...kgo.Opt) *kgo.Client {
 		return compat.Get(kgo.NewClient(append([]kgo.Opt{
-			kgo.SeedBrokers(suite.Bootstrap),
+			kgo.SeedBrokers(suite.Brokers...),
 			kgo.RecordPartitioner(kgo.ManualPartitioner()),
 			kgo.ProducerBatchMaxBytes(1_048_588),
 			kgo.ProducerLinger(20 * time.Millisecond),
@@ -47,7 +47,7 @@ func main() {
 		forever := "-1"
 		create := func(partitions int32, topics ...string) {
 			answers := compat.Get(
-				admin.CreateTopics(ctx, partitions, 1, map[string]*string{"retention.ms": &forever}, topics...),
+				admin.CreateTopics(ctx, partitions, int16(suite.Nodes), map[string]*string{"retention.ms": &forever}, topics...),
 			)
 			compat.Must(answers.Error())
 		}
@@ -62,8 +62,11 @@ func main() {
 	for index, codec := range codecs {
 		sent[codec.name] = compat.RecordSet(int64(index), baseMs, compat.Limits{})
 		suite.Step("produce."+codec.name, func(ctx context.Context) {
-			producer := client(kgo.ProducerBatchCompression(codec.codec), kgo.DisableIdempotentWrite(),
-				kgo.MaxProduceRequestsInflightPerBroker(1))
+			options := []kgo.Opt{kgo.ProducerBatchCompression(codec.codec)}
+			if suite.Nodes == 1 {
+				options = append(options, kgo.DisableIdempotentWrite(), kgo.MaxProduceRequestsInflightPerBroker(1))
+			}
+			producer := client(options...)
 			defer producer.Close()
 			produce(ctx, producer, suite.Name(codec.name), sent[codec.name])
 		})
@@ -215,7 +218,7 @@ func main() {
 		compat.Must(detail.Err)
 		compat.Check(len(detail.Partitions) == compat.Partitions && detail.ID != kadm.TopicID{}, "%+v", detail)
 		metadata := compat.Get(admin.BrokerMetadata(ctx))
-		compat.Check(len(metadata.Brokers) == 1 && metadata.Cluster != "", "%+v", metadata)
+		compat.Check(len(metadata.Brokers) == suite.Nodes && metadata.Cluster != "", "%+v", metadata)
 		for _, directories := range compat.Get(admin.DescribeAllLogDirs(ctx, nil)) {
 			compat.Must(directories.Error())
 		}
@@ -251,7 +254,7 @@ func main() {
 		brokers := compat.Get(admin.ListBrokers(ctx))
 		answer := compat.Get(admin.DescribeBrokerConfigs(ctx, brokers.NodeIDs()...))
 		compat.Check(
-			len(answer) == 1 && answer[0].Err == nil && len(answer[0].Configs) > 50,
+			len(answer) == suite.Nodes && answer[0].Err == nil && len(answer[0].Configs) > 50,
 			"broker configs: %d",
 			len(answer[0].Configs),
 		)

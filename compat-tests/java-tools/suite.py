@@ -127,7 +127,7 @@ def create(name, partitions):
         "--partitions",
         str(partitions),
         "--replication-factor",
-        "1",
+        str(compat.NODES),
         "--config",
         "retention.ms=-1",
     )

@@ -21,7 +21,7 @@ var codecs = []struct {
 
 func main() {
 	suite := compat.NewSuite("kafka-go", "github.com/segmentio/kafka-go")
-	client := &kafka.Client{Addr: kafka.TCP(suite.Bootstrap), Timeout: 20 * time.Second}
+	client := &kafka.Client{Addr: kafka.TCP(suite.Brokers...), Timeout: 20 * time.Second}
 	baseMs := compat.BaseTimestamp()
 	sent := map[string][]compat.Record{}
 	group, groupTopic, resumeTopic := suite.Name("group"), suite.Name("grouped"), suite.Name("resume")
@@ -43,7 +43,7 @@ func main() {
 		for topic, partitions := range sizes {
 			request.Topics = append(
 				request.Topics,
-				kafka.TopicConfig{Topic: topic, NumPartitions: partitions, ReplicationFactor: 1,
+				kafka.TopicConfig{Topic: topic, NumPartitions: partitions, ReplicationFactor: suite.Nodes,
 					ConfigEntries: []kafka.ConfigEntry{{ConfigName: "retention.ms", ConfigValue: "-1"}}},
 			)
 		}
@@ -58,13 +58,13 @@ func main() {
 	for index, codec := range codecs {
 		sent[codec.name] = compat.RecordSet(int64(index), baseMs, compat.Limits{})
 		suite.Step("produce."+codec.name, func(ctx context.Context) {
-			produce(ctx, suite.Bootstrap, suite.Name(codec.name), codec.codec, sent[codec.name])
+			produce(ctx, suite.Brokers, suite.Name(codec.name), codec.codec, sent[codec.name])
 		})
 		if suite.Failed("produce."+codec.name, "consume."+codec.name) {
 			continue
 		}
 		suite.Step("consume."+codec.name, func(ctx context.Context) {
-			received := consume(ctx, suite.Bootstrap, suite.Name(codec.name), sent[codec.name])
+			received := consume(ctx, suite.Brokers, suite.Name(codec.name), sent[codec.name])
 			compat.Compare(compat.FoldEmpty(sent[codec.name]), compat.FoldEmpty(received))
 		})
 	}
@@ -111,10 +111,10 @@ func main() {
 				compat.Record{Value: fmt.Appendf(nil, "%d", index), TimestampMs: baseMs + int64(index)},
 			)
 		}
-		produce(ctx, suite.Bootstrap, resumeTopic, 0, records)
+		produce(ctx, suite.Brokers, resumeTopic, 0, records)
 		reader := func() *kafka.Reader {
 			return kafka.NewReader(
-				kafka.ReaderConfig{Brokers: []string{suite.Bootstrap}, GroupID: group, Topic: resumeTopic,
+				kafka.ReaderConfig{Brokers: suite.Brokers, GroupID: group, Topic: resumeTopic,
 					StartOffset: kafka.FirstOffset, MaxWait: 200 * time.Millisecond, SessionTimeout: 10 * time.Second,
 					HeartbeatInterval: 300 * time.Millisecond, JoinGroupBackoff: 200 * time.Millisecond},
 			)
@@ -181,9 +181,9 @@ func main() {
 
 	suite.Step("describe.topic", func(ctx context.Context) {
 		metadata := compat.Get(client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{suite.Name("none")}}))
-		compat.Check(metadata.ClusterID != "" && len(metadata.Brokers) == 1, "%+v", metadata)
+		compat.Check(metadata.ClusterID != "" && len(metadata.Brokers) == suite.Nodes, "%+v", metadata)
 		compat.Check(len(metadata.Topics[0].Partitions) == compat.Partitions, "%+v", metadata.Topics[0])
-		connection := compat.Get(kafka.DialContext(ctx, "tcp", suite.Bootstrap))
+		connection := compat.Get(kafka.DialContext(ctx, "tcp", suite.Brokers[0]))
 		defer connection.Close()
 		partitions := compat.Get(connection.ReadPartitions(suite.Name("none")))
 		compat.Check(len(partitions) == compat.Partitions, "%+v", partitions)
@@ -252,9 +252,9 @@ func main() {
 	suite.Finish()
 }
 
-func produce(ctx context.Context, bootstrap, topic string, codec kafka.Compression, records []compat.Record) {
+func produce(ctx context.Context, brokers []string, topic string, codec kafka.Compression, records []compat.Record) {
 	writer := &kafka.Writer{
-		Addr:         kafka.TCP(bootstrap),
+		Addr:         kafka.TCP(brokers...),
 		Topic:        topic,
 		RequiredAcks: kafka.RequireAll,
 		Compression:  codec,
@@ -281,10 +281,10 @@ func produce(ctx context.Context, bootstrap, topic string, codec kafka.Compressi
 	compat.Must(writer.WriteMessages(ctx, batch...))
 }
 
-func consume(ctx context.Context, bootstrap, topic string, sent []compat.Record) []compat.Record {
+func consume(ctx context.Context, brokers []string, topic string, sent []compat.Record) []compat.Record {
 	var found []compat.Record
 	for partition := range compat.Partitions {
-		reader := kafka.NewReader(kafka.ReaderConfig{Brokers: []string{bootstrap}, Topic: topic, Partition: partition,
+		reader := kafka.NewReader(kafka.ReaderConfig{Brokers: brokers, Topic: topic, Partition: partition,
 			MaxBytes: 10 << 20, MaxWait: 200 * time.Millisecond})
 		for range compat.OfPartition(sent, int32(partition)) {
 			message := compat.Get(reader.ReadMessage(ctx))
@@ -319,7 +319,7 @@ func join(suite *compat.Suite, topic string) *member {
 		kafka.NewConsumerGroup(
 			kafka.ConsumerGroupConfig{
 				ID:                suite.Name("rebalance"),
-				Brokers:           []string{suite.Bootstrap},
+				Brokers:           suite.Brokers,
 				Topics:            []string{topic},
 				HeartbeatInterval: 300 * time.Millisecond,
 				SessionTimeout:    10 * time.Second,

@@ -17,7 +17,7 @@ resume_topic = suite.name("resume")
 
 
 def create(topic, partitions):
-    admin.create_topics([NewTopic(topic, partitions, 1, topic_configs={"retention.ms": "-1"})], timeout_ms=30000)
+    admin.create_topics([NewTopic(topic, partitions, compat.NODES, topic_configs={"retention.ms": "-1"})], timeout_ms=30000)
 
 
 def topic_configs(topic):

@@ -9,7 +9,7 @@ const version = createRequire(import.meta.url)('kafkajs/package.json').version
 const suite = new Suite('kafkajs', version)
 const kafka = new Kafka({
   clientId: 'compat',
-  brokers: [suite.bootstrap],
+  brokers: suite.brokers,
   logLevel: logLevel.NOTHING,
   requestTimeout: 20_000,
   retry: { retries: 4 }
@@ -111,7 +111,7 @@ await suite.step('create_topic', async () => {
     topics: topics.map(([topic, numPartitions]) => ({
       topic,
       numPartitions,
-      replicationFactor: 1,
+      replicationFactor: suite.nodes,
       configEntries: [{ name: 'retention.ms', value: '-1' }]
     }))
   })
@@ -237,7 +237,7 @@ await suite.step('describe.topic', async () => {
   } = await admin.fetchTopicMetadata({ topics: [suite.name('none')] })
   check(described.partitions.length === PARTITIONS, JSON.stringify(described))
   const cluster = await admin.describeCluster()
-  check(cluster.clusterId && cluster.brokers.length === 1, JSON.stringify(cluster))
+  check(cluster.clusterId && cluster.brokers.length === suite.nodes, JSON.stringify(cluster))
 })
 
 await suite.step('describe.configs', async () => {

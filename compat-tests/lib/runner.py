@@ -40,6 +40,8 @@ CORE = [
     "java-tools",
     "kcat",
 ]
+# With several nodes; the rest with --all.
+CORE_OF_SEVERAL = ["confluent-kafka-python", "kafka-python-3", "franz-go", "java-4"]
 EXTRA = ["java-2.8", "platformatic-kafka", "rdkafka", "rskafka"]
 
 SKIPPED = 77
@@ -47,6 +49,101 @@ READY_SECONDS = 30
 STOP_SECONDS = 15
 INSTALL_SECONDS = 1500
 TEST_SECONDS = 300
+
+# With several nodes: after these steps the leader of this suite's first topic is killed, and so long it stays away.
+KILL_AFTER = ("consume.none", "idempotent")
+KILL_SUFFIX = "-none"
+DEAD_SECONDS = 3
+
+
+class Cluster:
+    """`stonelog dev`: brokers on free loopback ports, one of which is killed while a suite runs, and started again."""
+
+    def __init__(self, binary, nodes, settings):
+        self.binary = str(binary)
+        self.nodes = nodes
+        self.directory = tempfile.mkdtemp(prefix="stonelog-compat-")
+        self.data = os.path.join(self.directory, "data")
+        self.log_path = os.path.join(self.directory, "cluster.log")
+        self.bootstrap = None
+        self.kills = []
+        command = [self.binary, "dev", "--nodes", str(nodes), "--base-port", "0", "--data-dir", self.data]
+        for value in ["group.initial.rebalance.delay.ms=0"] + settings:
+            command += ["--set", value]
+        self._log = open(self.log_path, "ab", buffering=0)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, stdin=subprocess.DEVNULL)
+        watchdog = threading.Timer(READY_SECONDS, self.process.kill)
+        watchdog.start()
+        for line in self.process.stdout:
+            self._log.write(line)
+            if line.startswith(b"bootstrap "):
+                self.bootstrap = line.split()[1].decode()
+            if line.strip() == b"ready":
+                break
+        watchdog.cancel()
+        if self.process.poll() is not None or not self.bootstrap:
+            self.process.wait()
+            raise SystemExit(f"the cluster was not `ready` within {READY_SECONDS} s:\n{self.tail()}")
+        self._starting = None
+
+    def alive(self):
+        return self.process.poll() is None
+
+    def tail(self):
+        return Path(self.log_path).read_bytes()[-4000:].decode(errors="replace")
+
+    def _ask(self, *arguments):
+        command = [self.binary, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+
+    def leader_of(self, client, suffix):
+        """The node that leads partition 0 of the client's topic whose name ends so."""
+        listed = json.loads(self._ask("topic", "list", "-b", self.bootstrap, "-o", "json").stdout)
+        names = [topic["topic"] for topic in listed["topics"] if is_of(client, suffix, topic["topic"])]
+        described = json.loads(self._ask("topic", "describe", names[-1], "-b", self.bootstrap, "-o", "json").stdout)
+        return next(entry["leader"] for entry in described["partitions"] if entry["partition"] == 0)
+
+    def kill_leader(self, client, suffix):
+        """Kills the leader at once, and has it started again after a while."""
+        self.wait_whole()
+        try:
+            node = self.leader_of(client, suffix)
+        except (KeyError, IndexError, ValueError, StopIteration) as problem:
+            print(f"  (no leader was found to kill: {problem!r})", flush=True)
+            return
+        killed = self._ask("dev", "kill", str(node), "--data-dir", self.data)
+        if killed.returncode:
+            raise SystemExit(f"node {node} could not be killed: {killed.stderr}")
+        self.kills.append(node)
+        print(f"  (node {node}, the leader of …{suffix}-0, is killed)", flush=True)
+        self._starting = threading.Thread(target=self._start_later, args=(node,), daemon=True)
+        self._starting.start()
+
+    def _start_later(self, node):
+        time.sleep(DEAD_SECONDS)
+        started = self._ask("dev", "start", str(node), "--data-dir", self.data, "--timeout", "60s")
+        if started.returncode:
+            print(f"  (node {node} did not start: {started.stderr})", flush=True)
+
+    def wait_whole(self):
+        """Until whoever was killed is there again."""
+        if self._starting:
+            self._starting.join()
+            self._starting = None
+
+    def stop(self):
+        """True when all nodes were running and left cleanly."""
+        was_running = self.alive()
+        if was_running:
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_SECONDS * 2)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                return False
+        self._log.write(self.process.stdout.read())
+        return was_running and self.process.returncode == 0
 
 
 class Broker:
@@ -106,6 +203,10 @@ class Broker:
                 was_running = False
         self._reader.join(STOP_SECONDS)
         return was_running and self.process.returncode == 0
+
+
+def is_of(client, suffix, topic):
+    return topic.startswith(f"compat-{client}-") and topic.endswith(suffix)
 
 
 def free_port():
@@ -182,9 +283,12 @@ def kill_group(leader):
         pass
 
 
-def run_client(client, bootstrap, direct, recorder):
+def run_client(client, bootstrap, direct, recorder, cluster=None):
     """One suite from install to outcome: a dictionary with client, version, outcome, steps, apis and seconds."""
     environment = dict(os.environ, BOOTSTRAP=bootstrap, BOOTSTRAP_DIRECT=direct)
+    if cluster:
+        environment["COMPAT_NODES"] = str(cluster.nodes)
+    kills = list(KILL_AFTER) if cluster else []
     report = {"client": client, "version": "", "steps": {}, "apis": {}, "outcome": "failed", "reason": ""}
     last_lines = []
 
@@ -201,6 +305,10 @@ def run_client(client, bootstrap, direct, recorder):
         last_lines.append(line)
         del last_lines[:-30]
         print(f"  {line}" if not line.startswith("  ") else line, flush=True)
+        words = line.split()
+        if words[:1] == ["pass"] and words[1:2] and words[1] in kills:
+            kills.remove(words[1])
+            cluster.kill_leader(client, KILL_SUFFIX)
 
     print(f"== {client}", flush=True)
     started = time.monotonic()
@@ -308,6 +416,9 @@ def arguments():
     parser.add_argument("--core", action="store_true", help="one of each library family (the default)")
     parser.add_argument("--all", action="store_true", help="every suite")
     parser.add_argument("--list", action="store_true", help="print the suites and leave")
+    parser.add_argument(
+        "--nodes", type=int, default=1, metavar="N", help="a cluster of N brokers, whose leaders are killed meanwhile"
+    )
     parser.add_argument("--broker", metavar="HOST:PORT", help="a running broker instead of a stonelog started here")
     parser.add_argument(
         "--relay-port",
@@ -332,7 +443,9 @@ def main():
         for client in known:
             print(f"{client}{'' if client in CORE else ' (only with --all)'}")
         return 0
-    clients = options.client or (known if options.all else CORE)
+    clients = options.client or (known if options.all else CORE if options.nodes == 1 else CORE_OF_SEVERAL)
+    if options.nodes > 1 and (options.broker or options.write_docs):
+        raise SystemExit("--nodes starts a cluster of its own, and API versions are not recorded with it")
     for client in clients:
         if client not in known:
             raise SystemExit(f"no suite `{client}`; there are: {' '.join(known)}")
@@ -340,7 +453,11 @@ def main():
 
     broker = None
     recorder = None
-    if options.broker:
+    cluster = None
+    if options.nodes > 1:
+        broker = cluster = Cluster(find_binary(options.binary), options.nodes, options.set)
+        bootstrap = direct = cluster.bootstrap
+    elif options.broker:
         host, port = options.broker.rsplit(":", 1)
         if options.relay_port and not options.no_relay:
             recorder = Recorder(options.relay_port)
@@ -352,13 +469,17 @@ def main():
         host, port = "127.0.0.1", str(broker.port)
         if recorder:
             recorder.target = (host, int(port))
-    bootstrap = f"127.0.0.1:{recorder.port}" if recorder else f"{host}:{port}"
+    if not cluster:
+        direct = f"{host}:{port}"
+        bootstrap = f"127.0.0.1:{recorder.port}" if recorder else direct
 
     reports = []
     broker_died = False
     try:
         for client in clients:
-            reports.append(run_client(client, bootstrap, f"{host}:{port}", recorder))
+            reports.append(run_client(client, bootstrap, direct, recorder, cluster))
+            if cluster:
+                cluster.wait_whole()
             if broker and not broker.alive():
                 broker_died = True
                 print(f"the broker died during {client}:\n{broker.tail()}", flush=True)

@@ -11,7 +11,7 @@ const { version } = JSON.parse(
 const suite = new Suite('platformatic-kafka', version)
 const connect = {
   clientId: 'compat',
-  bootstrapBrokers: [suite.bootstrap],
+  bootstrapBrokers: suite.brokers,
   timeout: 20_000,
   retries: 4,
   retryDelay: 200
@@ -30,7 +30,7 @@ async function create(topic, partitions) {
   const [created] = await admin.createTopics({
     topics: [topic],
     partitions,
-    replicas: 1,
+    replicas: suite.nodes,
     configs: [{ name: 'retention.ms', value: '-1' }]
   })
   check(created.partitions === partitions && created.id.length === 36, JSON.stringify(created))
@@ -234,7 +234,7 @@ await suite.step('describe.topic', async () => {
   const metadata = await admin.metadata({ topics: [suite.name('none')] })
   check(
     metadata.topics.get(suite.name('none')).partitionsCount === PARTITIONS &&
-      metadata.brokers.size === 1 &&
+      metadata.brokers.size === suite.nodes &&
       metadata.id,
     'metadata'
   )

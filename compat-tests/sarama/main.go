@@ -43,7 +43,7 @@ func config() *sarama.Config {
 func main() {
 	sarama.Logger = log.New(io.Discard, "", 0)
 	suite := compat.NewSuite("sarama", "github.com/IBM/sarama")
-	brokers := []string{suite.Bootstrap}
+	brokers := suite.Brokers
 	client := compat.Get(sarama.NewClient(brokers, config()))
 	admin := compat.Get(sarama.NewClusterAdmin(brokers, config()))
 	baseMs := compat.BaseTimestamp()
@@ -54,7 +54,7 @@ func main() {
 	suite.Step("create_topic", func(context.Context) {
 		forever := "-1"
 		create := func(topic string, partitions int32) {
-			compat.Must(admin.CreateTopic(topic, &sarama.TopicDetail{NumPartitions: partitions, ReplicationFactor: 1,
+			compat.Must(admin.CreateTopic(topic, &sarama.TopicDetail{NumPartitions: partitions, ReplicationFactor: int16(suite.Nodes),
 				ConfigEntries: map[string]*string{"retention.ms": &forever}}, false))
 		}
 		for _, codec := range codecs {
@@ -194,7 +194,7 @@ func main() {
 		)
 		nodes, _, problem := admin.DescribeCluster()
 		compat.Must(problem)
-		compat.Check(len(nodes) == 1, "%d brokers", len(nodes))
+		compat.Check(len(nodes) == suite.Nodes, "%d brokers", len(nodes))
 		directories := compat.Get(admin.DescribeLogDirs([]int32{nodes[0].ID()}))
 		compat.Check(len(directories[nodes[0].ID()]) >= 1, "no log directory")
 	})

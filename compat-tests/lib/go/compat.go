@@ -14,6 +14,7 @@ import (
 	mathrand "math/rand"
 	"os"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -211,6 +212,11 @@ type Suite struct {
 	Client    string
 	Version   string
 	Bootstrap string
+	// Brokers are the addresses in Bootstrap.
+	Brokers []string
+	// Nodes is the number of brokers of the cluster under test. With several, topics have as many replicas, and
+	// producers that can be are idempotent, because the runner kills leaders meanwhile.
+	Nodes int
 
 	prefix string
 	steps  map[string]string
@@ -223,8 +229,12 @@ func NewSuite(client, module string) *Suite {
 	Must(problem)
 	suite := &Suite{
 		Client: client, Version: moduleVersion(module), Bootstrap: os.Getenv("BOOTSTRAP"),
+		Brokers: strings.Split(os.Getenv("BOOTSTRAP"), ","), Nodes: 1,
 		prefix: fmt.Sprintf("compat-%s-%d-%s", client, os.Getpid(), hex.EncodeToString(random)),
 		steps:  map[string]string{},
+	}
+	if nodes := os.Getenv("COMPAT_NODES"); nodes != "" {
+		suite.Nodes = Get(strconv.Atoi(nodes))
 	}
 	time.AfterFunc(watchdogTime, func() { panic(fmt.Sprintf("the suite took longer than %v", watchdogTime)) })
 	fmt.Printf("client %s %s\n", client, suite.Version)

@@ -69,7 +69,7 @@ public final class ClientSuite {
         for (var codec : CODECS) {
             sent.put(codec, records(suite.name(codec), codec.hashCode()));
             suite.step("produce." + codec, () ->
-                produce(sent.get(codec), Map.of("compression.type", codec, "enable.idempotence", false))
+                produce(sent.get(codec), Map.of("compression.type", codec, "enable.idempotence", suite.nodes > 1))
             );
             if (suite.failed("produce." + codec, "consume." + codec)) continue;
             suite.step("consume." + codec, () ->
@@ -98,7 +98,7 @@ public final class ClientSuite {
             );
             var cluster = admin.describeCluster();
             Suite.check(
-                get(cluster.nodes()).size() == 1 &&
+                get(cluster.nodes()).size() == suite.nodes &&
                     get(cluster.controller()) != null &&
                     !get(cluster.clusterId()).isEmpty(),
                 "cluster"
@@ -170,7 +170,7 @@ public final class ClientSuite {
     private void create(String topic, int partitions) throws Exception {
         get(
             admin
-                .createTopics(List.of(new NewTopic(topic, partitions, (short) 1).configs(Map.of("retention.ms", "-1"))))
+                .createTopics(List.of(new NewTopic(topic, partitions, (short) suite.nodes).configs(Map.of("retention.ms", "-1"))))
                 .all()
         );
     }

@@ -25,6 +25,11 @@ final class Suite {
     }
 
     final String bootstrap = System.getenv("BOOTSTRAP");
+    /**
+     * Brokers of the cluster under test. With several, topics have as many replicas, and producers are idempotent,
+     * because the runner kills leaders meanwhile.
+     */
+    final int nodes = Integer.parseInt(System.getenv().getOrDefault("COMPAT_NODES", "1"));
     private final String client;
     private final String version;
     private final String prefix;

@@ -123,6 +123,9 @@ export class Suite {
     this.client = client
     this.version = version
     this.bootstrap = process.env.BOOTSTRAP
+    this.brokers = this.bootstrap.split(',')
+    // Brokers of the cluster under test; with several, topics have as many replicas.
+    this.nodes = Number(process.env.COMPAT_NODES ?? 1)
     this.prefix = `compat-${client}-${process.pid}-${randomBytes(4).toString('hex')}`
     this.steps = {}
     setTimeout(() => {

@@ -101,6 +101,11 @@ def wait_until(what, attempt, seconds=STEP_SECONDS):
             raise TimeoutError(f"not reached within {seconds} s: {what}")
 
 
+# Brokers of the cluster under test. With several, topics have as many replicas, and producers that can be are
+# idempotent, because the runner kills leaders meanwhile.
+NODES = int(os.environ.get("COMPAT_NODES", "1"))
+
+
 class Deadline:
     """A point in time after which `check` raises."""
 

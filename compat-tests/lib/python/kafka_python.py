@@ -23,7 +23,7 @@ class Steps:
         self.suite = suite
         self.null_header = null_header
         # What the producer passes to be idempotent or not; empty where it never is.
-        self.plain = {"enable_idempotence": False} if idempotence else {}
+        self.plain = {"enable_idempotence": compat.NODES > 1} if idempotence else {}
         self.base_ms = compat.base_timestamp()
         self.sent = {}
 

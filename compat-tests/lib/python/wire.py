@@ -8,9 +8,12 @@ import os
 import socket
 import struct
 import sys
+import time
 
 CODECS = {0: "none", 1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
 SOCKET_SECONDS = 10
+# How long a partition may be without a leader when there are several brokers.
+LEADER_SECONDS = 20
 BATCH_HEADER_BYTES = 61
 
 
@@ -38,6 +41,21 @@ def fetch(host, port, topic, partition, offset):
     return high_watermark, answer[at + 4 : at + 4 + max(length, 0)]
 
 
+def fetch_from_leader(addresses, topic, partition, offset):
+    """The same from whichever broker leads the partition; one that is gone, or does not lead, is passed over."""
+    limit = time.monotonic() + LEADER_SECONDS
+    while True:
+        for address in addresses:
+            host, port = address.rsplit(":", 1)
+            try:
+                return fetch(host, int(port), topic, partition, offset)
+            except (OSError, RuntimeError) as found:
+                problem = found
+        if len(addresses) == 1 or time.monotonic() > limit:
+            raise problem
+        time.sleep(0.1)
+
+
 def _exactly(connection, count):
     parts = bytearray()
     while len(parts) < count:
@@ -58,13 +76,12 @@ class Stored:
 
 def stored(bootstrap, topic, partitions):
     """Reads every batch of every partition; past the runner's relay, so that this is not counted as the client's."""
-    bootstrap = os.environ.get("BOOTSTRAP_DIRECT", bootstrap)
-    host, port = bootstrap.rsplit(":", 1)
+    addresses = os.environ.get("BOOTSTRAP_DIRECT", bootstrap).split(",")
     found = Stored()
     for partition in range(partitions):
         offset = 0
         while True:
-            high_watermark, data = fetch(host, int(port), topic, partition, offset)
+            high_watermark, data = fetch_from_leader(addresses, topic, partition, offset)
             at = 0
             while at + BATCH_HEADER_BYTES <= len(data):
                 base, size = struct.unpack_from(">qi", data, at)

@@ -24,7 +24,8 @@ const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let mut suite = Suite::new("rdkafka", &format!("{VERSION} (librdkafka {})", get_rdkafka_version().1));
-    let kafka = Kafka { bootstrap: suite.bootstrap.clone(), runtime };
+    let nodes = suite.nodes;
+    let kafka = Kafka { bootstrap: suite.bootstrap.clone(), nodes, runtime };
     let admin: AdminClient<DefaultClientContext> = kafka.config(&[]).create().expect("an admin client");
     let options = AdminOptions::new().operation_timeout(Some(STEP)).request_timeout(Some(STEP));
     let base_ms = compat::base_timestamp_ms();
@@ -38,7 +39,7 @@ fn main() {
         let sizes =
             names.iter().chain([&idempotent]).map(|name| (name, PARTITIONS)).chain([(&grouped, 4), (&resumed, 1)]);
         let topics: Vec<NewTopic<'_>> = sizes
-            .map(|(name, size)| NewTopic::new(name, size, TopicReplication::Fixed(1)).set("retention.ms", "-1"))
+            .map(|(name, size)| NewTopic::new(name, size, TopicReplication::Fixed(nodes.into())).set("retention.ms", "-1"))
             .collect();
         for answer in kafka.wait(async { Ok(admin.create_topics(&topics, &options).await?) })? {
             answer.map_err(|(topic, code)| format!("{topic}: {code}"))?;
@@ -108,7 +109,7 @@ fn main() {
 
     suite.step("describe.topic", || {
         let metadata = admin.inner().fetch_metadata(Some(&names[0]), STEP)?;
-        check(metadata.brokers().len() == 1, || format!("{} brokers", metadata.brokers().len()))?;
+        check(metadata.brokers().len() == nodes as usize, || format!("{} brokers", metadata.brokers().len()))?;
         let found = metadata.topics()[0].partitions().len();
         check(found == PARTITIONS as usize, || format!("{found} partitions"))
     });
@@ -180,9 +181,10 @@ fn check_stored(bootstrap: &str, topic: &str, codec: &str) -> Outcome {
     check(fits, || format!("asked for {codec}, stored as {found:?} {}", String::from_utf8_lossy(&answer.stderr)))
 }
 
-/// Makes clients for one broker and bounds their waits.
+/// Makes clients for one cluster and bounds their waits.
 struct Kafka {
     bootstrap: String,
+    nodes: i16,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -203,6 +205,7 @@ impl Kafka {
     fn produce(&self, topic: &str, sent: &[Record], settings: &[(&str, &str)]) -> Outcome {
         let mut config =
             self.config(&[("message.max.bytes", "1048588"), ("linger.ms", "20"), ("message.timeout.ms", "30000")]);
+        config.set("enable.idempotence", (self.nodes > 1).to_string());
         settings.iter().for_each(|(key, value)| _ = config.set(*key, *value));
         let producer: FutureProducer = config.create()?;
         let mut answers = Vec::with_capacity(sent.len());

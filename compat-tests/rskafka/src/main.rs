@@ -27,8 +27,9 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let mut suite = Suite::new("rskafka", VERSION);
     let run = Bounded { runtime };
-    let bootstrap = suite.bootstrap.clone();
-    let client = run.wait(async { Ok(ClientBuilder::new(vec![bootstrap]).build().await?) }).expect("a connection");
+    let bootstrap = suite.bootstrap.split(',').map(str::to_owned).collect();
+    let nodes = suite.nodes;
+    let client = run.wait(async { Ok(ClientBuilder::new(bootstrap).build().await?) }).expect("a connection");
     let base_ms = compat::base_timestamp_ms();
     let names: Vec<String> = CODECS.iter().map(|(codec, _)| suite.name(codec)).collect();
 
@@ -36,7 +37,7 @@ fn main() {
         run.wait(async {
             let controller = client.controller_client()?;
             for name in &names {
-                controller.create_topic(name, PARTITIONS, 1, 30_000).await?;
+                controller.create_topic(name, PARTITIONS, nodes, 30_000).await?;
             }
             Ok(())
         })

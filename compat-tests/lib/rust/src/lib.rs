@@ -160,6 +160,9 @@ pub fn until(what: &str, mut attempt: impl FnMut() -> Result<bool, Box<dyn Error
 pub struct Suite {
     /// Where the broker is, from `BOOTSTRAP`.
     pub bootstrap: String,
+    /// Brokers of the cluster under test, from `COMPAT_NODES`. With several, topics have as many replicas, and producers
+    /// that can be are idempotent, because the runner kills leaders meanwhile.
+    pub nodes: i16,
     client: String,
     version: String,
     prefix: String,
@@ -177,6 +180,7 @@ impl Suite {
         println!("client {client} {version}");
         Suite {
             bootstrap: std::env::var("BOOTSTRAP").expect("BOOTSTRAP=host:port"),
+            nodes: std::env::var("COMPAT_NODES").map_or(1, |nodes| nodes.parse().expect("COMPAT_NODES is a number")),
             client: client.to_owned(),
             version: version.to_owned(),
             prefix: format!("compat-{client}-{}-{:x}", std::process::id(), unix_time().as_nanos()),
