@@ -1,8 +1,9 @@
 //! One broker process that is started, killed and started again on the same port and directory.
 
-use std::io::{BufRead as _, BufReader, Read};
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,8 +29,10 @@ pub struct Spec {
     pub binary: PathBuf,
     /// Its data directory; made if it is not there.
     pub data_dir: PathBuf,
-    /// The port of its only listener, on 127.0.0.1.
+    /// The port of its only listener, on 127.0.0.1, unless `listeners` says otherwise.
     pub port: u16,
+    /// Kafka's `listeners`, for a node of a cluster.
+    pub listeners: Option<String>,
     /// Settings, `key=value`.
     pub settings: Vec<String>,
     /// Environment variables on top of the harness's own.
@@ -42,7 +45,8 @@ impl Spec {
     /// A broker on a port that is free now, and stays its own over restarts.
     pub fn new(binary: PathBuf, data_dir: PathBuf) -> Result<Spec> {
         let port = TcpListener::bind("127.0.0.1:0").context("no free port")?.local_addr()?.port();
-        Ok(Spec { binary, data_dir, port, settings: Vec::new(), environment: Vec::new(), dies_with_us: false })
+        let (settings, environment) = (Vec::new(), Vec::new());
+        Ok(Spec { binary, data_dir, port, listeners: None, settings, environment, dies_with_us: false })
     }
 
     /// Address for clients.
@@ -64,9 +68,17 @@ type Output = Arc<Mutex<Vec<String>>>;
 impl Broker {
     /// Starts the process and does not wait for it.
     pub fn spawn(spec: &Spec) -> Result<Broker> {
-        let mut command = if spec.dies_with_us { bound_to_us(&spec.binary) } else { Command::new(&spec.binary) };
+        let command = if spec.dies_with_us { bound_to_us(&spec.binary) } else { Command::new(&spec.binary) };
+        Broker::spawn_with(spec, command, None)
+    }
+
+    /// The same with a command that runs the executable, wherever that is; all output is added to `log` too.
+    pub fn spawn_with(spec: &Spec, mut command: Command, log: Option<&Path>) -> Result<Broker> {
+        let log = log.map(|path| OpenOptions::new().create(true).append(true).open(path)).transpose()?;
+        let logs = (log.as_ref().map(File::try_clone).transpose()?, log);
         command.arg("serve").arg("--data-dir").arg(&spec.data_dir);
-        command.arg("--set").arg(format!("listeners=PLAINTEXT://{}", spec.address()));
+        let listeners = spec.listeners.clone().unwrap_or_else(|| format!("PLAINTEXT://{}", spec.address()));
+        command.arg("--set").arg(format!("listeners={listeners}"));
         for setting in &spec.settings {
             command.arg("--set").arg(setting);
         }
@@ -77,8 +89,8 @@ impl Broker {
         let (sender, ready) = channel();
         let stdout = child.stdout.take().context("no standard output")?;
         let stderr = child.stderr.take().context("no standard error")?;
-        keep_lines(stderr, Arc::clone(&output), |_| ());
-        keep_lines(stdout, Arc::clone(&output), move |line| {
+        keep_lines(stderr, logs.0, Arc::clone(&output), |_| ());
+        keep_lines(stdout, logs.1, Arc::clone(&output), move |line| {
             if line == "ready" {
                 // Nobody waits any more when the broker was killed while it started.
                 let _ = sender.send(());
@@ -186,10 +198,19 @@ impl Drop for Broker {
     }
 }
 
-fn keep_lines(from: impl Read + Send + 'static, output: Output, on_line: impl Fn(&str) + Send + 'static) {
+fn keep_lines(
+    from: impl Read + Send + 'static,
+    mut log: Option<File>,
+    output: Output,
+    on_line: impl Fn(&str) + Send + 'static,
+) {
     std::thread::spawn(move || {
         for line in BufReader::new(from).lines() {
             let Ok(line) = line else { break };
+            if let Some(log) = &mut log {
+                // The log is for people; the run does not depend on it.
+                let _ = writeln!(log, "{line}");
+            }
             on_line(&line);
             let mut lines = output.lock().unwrap_or_else(PoisonError::into_inner);
             if lines.len() == LINES_KEPT {

@@ -5,6 +5,7 @@
 pub mod binary;
 pub mod broker;
 pub mod clock;
+pub mod cluster;
 pub mod generator;
 pub mod load;
 pub mod mutate;

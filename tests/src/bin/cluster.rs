@@ -1,0 +1,217 @@
+//! Three brokers, and everything that goes wrong with machines, disks and networks, under load: nothing acknowledged may
+//! be lost, doubled or reordered, and no committed offset may go back.
+//!
+//! Loads write with idempotent producers and read with consumer groups: one on a strict topic, one on a relaxed one,
+//! and a stock client where its suite is installed. After each fault everybody must get on; after some, and at the end,
+//! every partition must have all its replicas in sync again. At the end each load's checker judges.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Parser;
+use stonelog_tests::cluster::disk::SlowDisk;
+use stonelog_tests::cluster::faults::{Allowed, Fault};
+use stonelog_tests::cluster::ground::Ground;
+use stonelog_tests::cluster::nodes::Nodes;
+use stonelog_tests::load::{self, Load};
+use stonelog_tests::random::Random;
+use stonelog_tests::stock::StockClient;
+use stonelog_tests::{binary, clock};
+
+/// Breaks a cluster of three in every way for a while, and checks that nothing acknowledged is lost.
+#[derive(Debug, Parser)]
+struct Options {
+    /// How long things go wrong.
+    #[arg(long, default_value_t = 5)]
+    minutes: u64,
+    /// The same in seconds.
+    #[arg(long, conflicts_with = "minutes")]
+    seconds: Option<u64>,
+    /// Chooses what goes wrong and when; a fresh one if not given.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Take disks away as well.
+    #[arg(long)]
+    wipe: bool,
+    /// Only this fault, by its name (`Kill`, `Isolate`, …).
+    #[arg(long)]
+    only: Option<String>,
+    /// Everything on loopback: nothing but kills and pauses.
+    #[arg(long)]
+    loopback: bool,
+    /// Fail, instead of saying so, when there is no network to break or no stock client.
+    #[arg(long)]
+    need_all: bool,
+}
+
+/// Batches of each load that must be acknowledged after a fault.
+const BATCHES_PER_FAULT: u64 = 20;
+/// Longest peace between two faults.
+const PEACE_MS: u64 = 1_000;
+/// After one fault in so many all replicas must be in sync again before the next.
+const WHOLE_EVERY: u64 = 4;
+/// Another choice of a fault that was asked for by name comes up within these.
+const CHOICES_MAX: u32 = 10_000;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    // Before there is a second thread.
+    let ground = match ground(&options) {
+        Ok(ground) => ground,
+        Err(error) => {
+            eprintln!("FAILED: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match run(&options, ground) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("FAILED: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn ground(options: &Options) -> Result<Ground> {
+    if options.loopback {
+        return Ground::loopback();
+    }
+    match Ground::namespaces() {
+        Ok(ground) => Ok(ground),
+        Err(error) if options.need_all => Err(error),
+        Err(error) => {
+            println!(
+                "WARNING: no network namespaces ({error:#}): NOTHING IS CUT OFF OR SLOWED DOWN, only killed and paused"
+            );
+            Ground::loopback()
+        }
+    }
+}
+
+fn run(options: &Options, ground: Ground) -> Result<()> {
+    let seed = options.seed.unwrap_or_else(|| u64::from(std::process::id()) ^ (clock::seed() << 16));
+    let directory = tempfile::Builder::new().prefix("stonelog-cluster-").tempdir()?;
+    let outcome = run_in(directory.path(), options, ground, seed);
+    outcome.map_err(|error| error.context(format!("seed {seed}, everything is kept in {}", directory.keep().display())))
+}
+
+/// What writes and reads meanwhile.
+struct Loads {
+    own: Vec<Load>,
+    stock: Option<StockClient>,
+}
+
+impl Loads {
+    fn start(options: &Options, nodes: &Nodes, binary: &Path, directory: &Path) -> Result<Loads> {
+        let load = |name: &str, producers: u32, topic_settings: &[&str]| {
+            Load::start(load::Spec {
+                name: name.to_owned(),
+                binary: binary.to_owned(),
+                brokers: nodes.bootstrap(),
+                topic_settings: topic_settings.iter().map(|setting| (*setting).to_owned()).collect(),
+                partitions: 6,
+                producers,
+                groups: 1,
+                directory: directory.to_owned(),
+            })
+        };
+        let own = vec![load("strict", 3, &[])?, load("relaxed", 1, &["flush.messages=10000"])?];
+        let stock = StockClient::start(&nodes.bootstrap(), directory)?;
+        match &stock {
+            Some(client) => println!("stock client: {}", client.version()),
+            None if options.need_all => bail!("the stock client is not installed"),
+            None => {
+                println!("SKIPPED: the stock client is not installed; compat-tests/confluent-kafka-python/run install")
+            }
+        }
+        Ok(Loads { own, stock })
+    }
+
+    /// Waits until everybody got on; the longest time that took.
+    fn get_on(&mut self, batches: u64, commits: u64) -> Result<Duration> {
+        let mut longest = Duration::ZERO;
+        for load in &mut self.own {
+            longest = longest.max(load.wait_for(batches, commits)?);
+        }
+        if let Some(client) = &mut self.stock {
+            longest = longest.max(client.wait_for(batches, commits)?);
+        }
+        Ok(longest)
+    }
+
+    /// Ends them and judges what they did.
+    fn finish(self, binary: &Path, brokers: &str) -> Result<()> {
+        let mut verdicts = Vec::new();
+        for load in self.own {
+            verdicts.push(load.finish()?);
+        }
+        if let Some(client) = self.stock {
+            verdicts.push(client.finish(binary, brokers)?);
+        }
+        for verdict in &verdicts {
+            if verdict.is_sound {
+                let (records, commits) = (verdict.acknowledged, verdict.commits);
+                println!("sound: {}: {records} records acknowledged, {commits} commits", verdict.name);
+            } else {
+                println!("{}", verdict.report);
+            }
+        }
+        if !verdicts.iter().all(|verdict| verdict.is_sound) {
+            bail!("acknowledged records or commits were lost, doubled or reordered");
+        }
+        Ok(())
+    }
+}
+
+fn run_in(directory: &Path, options: &Options, ground: Ground, seed: u64) -> Result<()> {
+    let binary = binary::release_binary()?;
+    let mut random = Random::new(seed);
+    let lasts = Duration::from_secs(options.seconds.unwrap_or(60 * options.minutes));
+    let allowed = Allowed {
+        network: ground.has_network(),
+        slow_disk: SlowDisk::is_possible(directory),
+        wipe: options.wipe || options.only.as_deref() == Some("Wipe"),
+    };
+    println!("cluster: {lasts:?}, seed {seed}, {allowed:?}, {}", binary.display());
+    let mut nodes = Nodes::start(ground, &binary, directory)?;
+    let mut loads = Loads::start(options, &nodes, &binary, directory)?;
+    // Everyone is at work before the first fault.
+    loads.get_on(1, 1)?;
+    let (begun, mut count, mut slowest, mut longest) = (clock::now(), 0u64, Duration::ZERO, Duration::ZERO);
+    let mut struck: BTreeMap<String, (u32, Duration)> = BTreeMap::new();
+    while begun.elapsed() < lasts {
+        let fault = choose(&mut random, allowed, options.only.as_deref())?;
+        count += 1;
+        let context = || format!("fault {count}, {fault:?}, {:?} after the beginning", begun.elapsed());
+        fault.strike(&mut nodes, &mut random).with_context(context)?;
+        let took = loads.get_on(BATCHES_PER_FAULT, 0).with_context(context)?;
+        slowest = slowest.max(took);
+        let entry = struck.entry(fault.name()).or_default();
+        *entry = (entry.0 + 1, entry.1.max(took));
+        if random.below(WHOLE_EVERY) == 0 {
+            longest = longest.max(nodes.wait_whole().with_context(context)?);
+        }
+        std::thread::sleep(random.millis_below(PEACE_MS));
+    }
+    longest = longest.max(nodes.wait_whole()?);
+    slowest = slowest.max(loads.get_on(BATCHES_PER_FAULT, 1)?);
+    loads.finish(&binary, &nodes.bootstrap())?;
+    for (name, (times, took)) in &struck {
+        println!("{name:18} {times:4} times, {BATCHES_PER_FAULT} batches of each load at most {took:.1?} after it");
+    }
+    println!("{count} faults; longest wait for acknowledgements {slowest:.1?}, for all replicas {longest:.1?}");
+    nodes.stop_all()
+}
+
+fn choose(random: &mut Random, allowed: Allowed, only: Option<&str>) -> Result<Fault> {
+    for _ in 0..CHOICES_MAX {
+        let fault = Fault::choose(random, allowed);
+        if only.is_none_or(|only| fault.name() == only) {
+            return Ok(fault);
+        }
+    }
+    bail!("there is no fault {only:?} that this machine allows");
+}

@@ -1,0 +1,189 @@
+//! The nodes of a cluster: started, killed, stopped, wiped, always with the same settings and directories.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Signal, kill_process};
+
+use super::NODES;
+use super::ground::Ground;
+use super::view::View;
+use crate::broker::{Broker, Spec};
+use crate::clock;
+
+/// A cluster that is not whole so long after everything was mended is stuck.
+const WHOLE_WITHIN: Duration = Duration::from_secs(90);
+/// A node that was told to stop and has not for this long is stuck.
+const STOPPED_WITHIN: Duration = Duration::from_secs(30);
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// All nodes, some of them running.
+#[derive(Debug)]
+pub struct Nodes {
+    /// Where they run. Ends after them.
+    brokers: [Option<Broker>; NODES],
+    specs: [Spec; NODES],
+    ground: Ground,
+    log_directory: PathBuf,
+}
+
+impl Nodes {
+    /// Starts a new cluster in `directory`, and waits until it is ready.
+    pub fn start(ground: Ground, binary: &Path, directory: &Path) -> Result<Nodes> {
+        let secret = directory.join("secret");
+        std::fs::write(&secret, "a secret that all of these nodes know\n")?;
+        let voters: Vec<String> =
+            (0..NODES).map(|node| format!("{}@{}", node + 1, ground.controller_address(node))).collect();
+        let spec = |node: usize| Spec {
+            binary: binary.to_owned(),
+            data_dir: directory.join(format!("node-{}", node + 1)),
+            port: 0,
+            listeners: Some(format!(
+                "PLAINTEXT://{},CONTROLLER://{}",
+                ground.address(node),
+                ground.controller_address(node)
+            )),
+            settings: vec![
+                format!("node.id={}", node + 1),
+                "controller.listener.names=CONTROLLER".to_owned(),
+                format!("controller.quorum.voters={}", voters.join(",")),
+                format!("stonelog.cluster.secret.file={}", secret.display()),
+                "broker.session.timeout.ms=3000".to_owned(),
+                "broker.heartbeat.interval.ms=500".to_owned(),
+            ],
+            environment: Vec::new(),
+            dies_with_us: true,
+        };
+        let specs = std::array::from_fn(spec);
+        let log_directory = directory.to_owned();
+        let mut nodes = Nodes { brokers: [None, None, None], specs, ground, log_directory };
+        for node in 0..NODES {
+            nodes.spawn(node)?;
+        }
+        for node in 0..NODES {
+            nodes.wait_ready(node)?;
+        }
+        Ok(nodes)
+    }
+
+    /// Where they run.
+    pub fn ground(&self) -> &Ground {
+        &self.ground
+    }
+
+    /// Addresses of all nodes for clients, separated by commas.
+    pub fn bootstrap(&self) -> String {
+        (0..NODES).map(|node| self.ground.address(node)).collect::<Vec<_>>().join(",")
+    }
+
+    /// Whether a node's process runs, or is paused.
+    pub fn is_up(&self, node: usize) -> bool {
+        self.brokers[node].is_some()
+    }
+
+    /// Starts a node and does not wait for it.
+    pub fn spawn(&mut self, node: usize) -> Result<()> {
+        let command = self.ground.command(node, &self.specs[node].binary);
+        let log = self.log_directory.join(format!("node-{}.log", node + 1));
+        self.brokers[node] = Some(Broker::spawn_with(&self.specs[node], command, Some(&log))?);
+        Ok(())
+    }
+
+    /// Waits until a node that was started is ready.
+    pub fn wait_ready(&mut self, node: usize) -> Result<()> {
+        let broker = self.brokers[node].as_mut().with_context(|| format!("node {} was not started", node + 1))?;
+        broker.wait_ready().with_context(|| format!("node {}", node + 1))
+    }
+
+    /// SIGKILL.
+    pub fn kill9(&mut self, node: usize) -> Result<()> {
+        let broker = self.brokers[node].take().with_context(|| format!("node {} does not run", node + 1))?;
+        broker.kill9().with_context(|| format!("node {}", node + 1))
+    }
+
+    /// SIGTERM, and waits for a clean end.
+    pub fn stop(&mut self, node: usize) -> Result<()> {
+        let broker = self.brokers[node].take().with_context(|| format!("node {} does not run", node + 1))?;
+        let status = broker.stop()?;
+        if !status.success() {
+            bail!("node {} did not stop cleanly: {status}", node + 1);
+        }
+        Ok(())
+    }
+
+    /// Takes a node's disk away for good. It does not run.
+    pub fn wipe(&self, node: usize) -> Result<()> {
+        let data = &self.specs[node].data_dir;
+        std::fs::remove_dir_all(data)?;
+        Ok(std::fs::create_dir(data)?)
+    }
+
+    /// Where a node's data is.
+    pub fn data(&self, node: usize) -> &Path {
+        &self.specs[node].data_dir
+    }
+
+    /// Sends a signal to a node.
+    pub fn signal(&self, node: usize, signal: Signal) -> Result<()> {
+        let broker = self.brokers[node].as_ref().with_context(|| format!("node {} does not run", node + 1))?;
+        Ok(kill_process(broker.pid(), signal)?)
+    }
+
+    /// The process of a node.
+    pub fn process(&self, node: usize) -> Option<u32> {
+        let broker = self.brokers[node].as_ref()?;
+        Some(broker.pid().as_raw_nonzero().get().unsigned_abs())
+    }
+
+    /// The node with the active controller, as whoever answers first sees it.
+    pub fn controller(&self) -> Option<usize> {
+        let views = (0..NODES).filter(|node| self.is_up(*node)).filter_map(|node| self.view(node).ok());
+        views.map(|view| view.controller).find_map(|id| usize::try_from(id - 1).ok()).filter(|node| *node < NODES)
+    }
+
+    /// How a node sees the cluster.
+    pub fn view(&self, node: usize) -> Result<View> {
+        View::of(&self.ground.address(node))
+    }
+
+    /// Waits until every node sees every partition led, with all its replicas in sync; how long that took.
+    pub fn wait_whole(&mut self) -> Result<Duration> {
+        let begun = clock::now();
+        loop {
+            let missing: Vec<String> = (0..NODES)
+                .filter_map(|node| match self.view(node) {
+                    Ok(view) => view.missing(NODES).map(|missing| format!("to node {}, {missing}", node + 1)),
+                    Err(error) => Some(format!("{error:#}")),
+                })
+                .collect();
+            if missing.is_empty() {
+                return Ok(begun.elapsed());
+            }
+            for broker in self.brokers.iter_mut().flatten() {
+                broker.expect_running()?;
+            }
+            if begun.elapsed() > WHOLE_WITHIN {
+                bail!("the cluster is not whole {WHOLE_WITHIN:?} after everything was mended: {}", missing.join("; "));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Stops all nodes, the last ones together: neither can hand over to the other.
+    pub fn stop_all(mut self) -> Result<()> {
+        self.stop(0)?;
+        for node in 1..NODES {
+            self.signal(node, Signal::TERM)?;
+        }
+        for node in 1..NODES {
+            let broker = self.brokers[node].as_mut().with_context(|| format!("node {} does not run", node + 1))?;
+            let status = broker.wait_ended(STOPPED_WITHIN)?;
+            if !status.success() {
+                bail!("node {} did not stop cleanly: {status}", node + 1);
+            }
+        }
+        Ok(())
+    }
+}

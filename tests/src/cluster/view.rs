@@ -1,0 +1,73 @@
+//! What a cluster says of itself to any client: one Metadata request to one broker, in its own time limit.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use stonelog::client::connection::Connection;
+use stonelog_protocol::messages::MetadataRequest;
+
+/// How long one broker may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// The newest version that says all of this.
+const VERSION: i16 = 12;
+
+/// A partition as one broker sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// Its topic's name.
+    pub topic: String,
+    /// Its number.
+    pub index: i32,
+    /// -1 while there is none.
+    pub leader: i32,
+    /// How many replicas it is to have.
+    pub replicas: usize,
+    /// How many of them are in sync.
+    pub in_sync: usize,
+}
+
+/// A cluster as one broker sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Brokers that clients may use.
+    pub brokers: usize,
+    /// The broker with the active controller; -1 when none is known.
+    pub controller: i32,
+    /// Every partition, internal ones too.
+    pub partitions: Vec<Partition>,
+}
+
+impl View {
+    /// Asks the broker at an address.
+    pub fn of(address: &str) -> Result<View> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let answer = runtime.block_on(async {
+            let mut connection = Connection::open(address, "stonelog-tests", ANSWER_WITHIN).await?;
+            connection.call(&MetadataRequest::default().with_topics(None), VERSION, ANSWER_WITHIN).await
+        });
+        let answer = answer.with_context(|| format!("the broker at {address} does not say how the cluster is"))?;
+        let mut partitions = Vec::new();
+        for topic in &answer.topics {
+            let name = topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default();
+            partitions.extend(topic.partitions.iter().map(|partition| Partition {
+                topic: name.clone(),
+                index: partition.partition_index,
+                leader: partition.leader_id.0,
+                replicas: partition.replica_nodes.len(),
+                in_sync: partition.isr_nodes.len(),
+            }));
+        }
+        Ok(View { brokers: answer.brokers.len(), controller: answer.controller_id.0, partitions })
+    }
+
+    /// What keeps the cluster from being whole: brokers missing, partitions without leader or with replicas out of sync.
+    pub fn missing(&self, brokers: usize) -> Option<String> {
+        if self.brokers < brokers {
+            return Some(format!("{} of {brokers} brokers are there", self.brokers));
+        }
+        let bad = |partition: &&Partition| partition.leader < 0 || partition.in_sync < partition.replicas;
+        let first = self.partitions.iter().find(bad)?;
+        let count = self.partitions.iter().filter(bad).count();
+        Some(format!("{count} of {} partitions are not whole, the first: {first:?}", self.partitions.len()))
+    }
+}
