@@ -6,6 +6,7 @@
 pub mod credit;
 pub mod follow;
 pub mod lead;
+pub mod repair;
 #[cfg(test)]
 mod test_log;
 pub mod truncate;

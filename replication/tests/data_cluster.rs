@@ -133,6 +133,43 @@ async fn a_damaged_replica_leaves_the_set_is_fetched_again_whole_and_is_back() {
 }
 
 #[tokio::test]
+async fn a_damaged_block_of_a_sealed_segment_is_fetched_again_and_nothing_beside_it() {
+    const BLOCK_BYTES: u64 = 64 << 10;
+    let mut cluster = Cluster::start().await;
+    let topic = cluster.create_topic_with("t", &[("segment.bytes", "1048576")]).await;
+    let to = cluster.led_by(topic, 1);
+    for number in 0..150 {
+        produce(cluster.leader(to), to, value(0, number, 16 << 10)).await.unwrap();
+    }
+    let names = |log: &stonelog_storage::log::Log| {
+        log.segments().iter().map(|segment| (segment.base, segment.version)).collect::<Vec<_>>()
+    };
+    let damaged = cluster.node(BrokerId(2));
+    damaged.until(to, |log| log.sealed_segments().count() >= 2).await;
+    let (generation, before) = damaged.log(to, move |log| (log.key().generation, names(log))).await;
+    damaged.damage(to).await;
+    for number in 150..170 {
+        assert_eq!(produce(cluster.leader(to), to, value(0, number, 300)).await, Ok(Offset(number)), "under load");
+    }
+    damaged.until(to, |log| log.holes().is_empty()).await;
+    cluster.until(|cluster| cluster.isr(to) == ids(&[1, 2, 3])).await;
+    let (same, after) = damaged.log(to, move |log| (log.key().generation, names(log))).await;
+    assert_eq!(same, generation, "it was neither cut nor begun anew");
+    assert_eq!((after[0], after[1]), ((before[0].0, before[0].1 + 1), before[1]));
+    let fetched = damaged.repaired_bytes(to).await;
+    assert!(fetched > 0 && fetched <= 2 * BLOCK_BYTES, "{fetched} bytes for one flipped");
+    cluster.assert_equal(to, 170).await;
+    // The checkpoint names the segment that was written anew.
+    damaged.until(to, |log| log.segments()[0].end <= log.log_end()).await;
+    cluster.kill(2);
+    cluster.restart(2).await;
+    cluster.until(|cluster| cluster.isr(to) == ids(&[1, 2, 3])).await;
+    assert!(cluster.node(BrokerId(2)).log(to, |log| log.holes().is_empty()).await);
+    cluster.assert_equal(to, 170).await;
+    cluster.stop();
+}
+
+#[tokio::test]
 async fn a_leader_whose_directory_fails_is_followed_by_another_with_everything_acknowledged() {
     let cluster = Cluster::start().await;
     let topic = cluster.create_topic("t").await;

@@ -18,6 +18,7 @@
 pub mod offset_map;
 mod output;
 pub mod plan;
+pub mod repair;
 mod rewrite;
 mod scan;
 mod sweep;

@@ -175,6 +175,12 @@ impl Holes {
         true
     }
 
+    /// A segment was written anew without its holes.
+    pub(crate) fn mend(&mut self, segment: SegmentName) {
+        self.list.retain(|hole| hole.bytes.is_none_or(|bytes| bytes.segment != segment));
+        self.passed.retain(|bytes| bytes.segment != segment);
+    }
+
     /// Forgets what was passed in segments that are gone.
     pub(crate) fn forget_passed(&mut self, is_gone: impl Fn(SegmentName) -> bool) {
         self.passed.retain(|bytes| !is_gone(bytes.segment));

@@ -25,6 +25,7 @@ mod flush;
 mod producers;
 mod quarantine;
 mod read;
+mod repair;
 mod replay;
 mod retention;
 pub(crate) mod tail;

@@ -92,6 +92,10 @@ pub enum StreamBody {
     /// To the follower: the next push needs so much credit in all. Batches are not split, and where a follower has many
     /// streams each has little credit of its own.
     Wants(u32),
+    /// To the leader: send once more what these offsets hold; mine are damaged.
+    Repair(Repair),
+    /// To the follower: that, or a beginning of it.
+    Filled(Filled),
 }
 
 /// See [`StreamBody::Open`].
@@ -185,6 +189,26 @@ pub struct Push {
     pub batches: Vec<Bytes>,
 }
 
+/// See [`StreamBody::Repair`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repair {
+    /// The first offset.
+    pub from: Offset,
+    /// The first that is not wanted.
+    pub to: Offset,
+}
+
+/// See [`StreamBody::Filled`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filled {
+    /// The first offset that was asked for.
+    pub from: Offset,
+    /// Up to where this answers; `from`, when the leader has it no more or has damage there itself.
+    pub upto: Offset,
+    /// Whole batches. A decoded message holds one piece, which may be empty: compaction leaves gaps.
+    pub batches: Vec<Bytes>,
+}
+
 /// Why bytes are not a stream's message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StreamDecodeError {
@@ -215,6 +239,8 @@ const REFUSED: u8 = 7;
 const PUSH: u8 = 8;
 const NEWS: u8 = 9;
 const WANTS: u8 = 10;
+const REPAIR: u8 = 11;
+const FILLED: u8 = 12;
 
 impl StreamMessage {
     /// Bytes of the message, batches included.
@@ -253,6 +279,10 @@ impl StreamMessage {
                 put.offset(push.base);
                 put.news(&push.news);
             }
+            StreamBody::Repair(Repair { from, to }) | StreamBody::Filled(Filled { from, upto: to, .. }) => {
+                put.offset(*from);
+                put.offset(*to);
+            }
         }
     }
 
@@ -260,6 +290,7 @@ impl StreamMessage {
     pub fn batches(&self) -> &[Bytes] {
         match &self.body {
             StreamBody::Push(push) => &push.batches,
+            StreamBody::Filled(filled) => &filled.batches,
             _ => &[],
         }
     }
@@ -280,7 +311,7 @@ impl StreamMessage {
             return Err(StreamDecodeError::UnknownVersion(version));
         }
         let kind = take.u8()?;
-        if !(OPEN..=WANTS).contains(&kind) {
+        if !(OPEN..=FILLED).contains(&kind) {
             return Err(StreamDecodeError::UnknownKind(kind));
         }
         let stream = StreamId(take.u64()?);
@@ -306,7 +337,16 @@ impl StreamMessage {
                 return Ok(StreamMessage { stream, stamps, body: StreamBody::Push(push) });
             }
             NEWS => StreamBody::News(take.news()?),
-            _ => StreamBody::Wants(take.u32()?),
+            WANTS => StreamBody::Wants(take.u32()?),
+            REPAIR => {
+                let (from, to) = take.range()?;
+                StreamBody::Repair(Repair { from, to })
+            }
+            _ => {
+                let (from, upto) = take.range()?;
+                let filled = Filled { from, upto, batches: vec![bytes.slice(take.at..)] };
+                return Ok(StreamMessage { stream, stamps, body: StreamBody::Filled(filled) });
+            }
         };
         match bytes.len() - take.at {
             0 => Ok(StreamMessage { stream, stamps, body }),
@@ -326,6 +366,8 @@ impl StreamMessage {
             StreamBody::Push(_) => PUSH,
             StreamBody::News(_) => NEWS,
             StreamBody::Wants(_) => WANTS,
+            StreamBody::Repair(_) => REPAIR,
+            StreamBody::Filled(_) => FILLED,
         }
     }
 }
@@ -440,6 +482,14 @@ impl Take<'_> {
             follower_directory: Uuid(self.array()?),
             generation: StreamGeneration { recovery_epoch: self.u32()?, counter: self.u32()? },
         })
+    }
+
+    fn range(&mut self) -> Result<(Offset, Offset), StreamDecodeError> {
+        let (from, to) = (self.offset("a range's beginning")?, self.offset("a range's end")?);
+        if to < from {
+            return Err(StreamDecodeError::Invalid("a range"));
+        }
+        Ok((from, to))
     }
 
     fn open(&mut self) -> Result<OpenStream, StreamDecodeError> {

@@ -12,13 +12,16 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use stonelog_protocol::peer::stream::{
-    OpenStream, Push, Refusal, Stamps, StreamBody, StreamGeneration, StreamId, StreamMessage, StreamNews, StreamReport,
+    self, Filled, OpenStream, Push, Refusal, Stamps, StreamBody, StreamGeneration, StreamId, StreamMessage, StreamNews,
+    StreamReport,
 };
 use stonelog_protocol::{BrokerEpoch, BrokerId, DirectoryId, LeaderEpoch, Offset, TopicPartition};
 use stonelog_storage::LogGeneration;
+use stonelog_storage::compaction::repair::RepairPlan;
 use stonelog_storage::log::{FollowerReject, Log};
 
 use super::credit::{CreditPool, Share};
+use super::repair::{Repair, Step};
 use super::truncate::{Cut, Stopped, plan_cut, plan_cut_to};
 
 /// How long an open may stay without an answer.
@@ -81,6 +84,8 @@ pub enum Effect {
         /// What goes although it was below the high watermark, to be reported.
         lost: Option<(Offset, Offset)>,
     },
+    /// [`Log::begin_repair`], run its job, [`Log::on_repaired`], then [`Follower::on_mended`].
+    Mend(RepairPlan, Vec<Vec<Bytes>>),
     /// Nothing more is done under this leader; to be reported.
     Stop(Stopped),
 }
@@ -120,6 +125,8 @@ pub struct Follower {
     share: Share,
     /// A stream that ended here, of which its leader has not heard that.
     closing: Option<(StreamId, Stamps)>,
+    /// Its damaged segments, being mended.
+    repair: Repair,
     /// Whether nobody counts on this replica, and enough others have everything.
     is_spare: bool,
     /// Streams that ended since records came last.
@@ -146,6 +153,7 @@ impl Follower {
             is_withheld: false,
             share: Share::of(pool, following.partition),
             closing: None,
+            repair: Repair::default(),
             is_spare: false,
             ended_count: 0,
             cuts_failed: 0,
@@ -160,6 +168,7 @@ impl Follower {
             self.following = following;
             self.ended_count = 0;
             self.cuts_failed = 0;
+            self.repair.on_another_leader();
             // What another leader asked proves nothing to this one.
             self.probe = 0;
             self.idle(now);
@@ -171,10 +180,59 @@ impl Follower {
     /// Whether this replica is in neither the in-sync set nor the ELR, and two others at least are in sync: then a log
     /// with damage in it is dropped and fetched again whole (rule 9), which a new stream begins.
     pub fn set_spare(&mut self, is_spare: bool, log: &Log, now: Instant) {
-        if is_spare && !self.is_spare && !log.holes().is_empty() && !matches!(self.state, State::Stopped) {
+        if is_spare && !self.is_spare && self.is_beyond_repair(log) && !matches!(self.state, State::Stopped) {
             self.leave(now);
         }
         self.is_spare = is_spare;
+    }
+
+    /// Whether there is damage in the log that nothing but another copy of all of it mends.
+    fn is_beyond_repair(&self, log: &Log) -> bool {
+        !log.holes().is_empty()
+            && !self.repair.is_under_way()
+            && (self.repair.is_given_up() || super::repair::plan(log).is_none())
+    }
+
+    /// Whether a segment is being mended.
+    pub fn is_repairing(&self) -> bool {
+        self.repair.is_under_way()
+    }
+
+    /// Bytes that leaders have sent once more for what is damaged here.
+    pub fn repaired_bytes(&self) -> u64 {
+        self.repair.fetched_bytes()
+    }
+
+    /// Begins to mend what is damaged, if it can be mended; [`Follower::say`] asks the leader for it. Whether it did.
+    pub fn begin_repair(&mut self, log: &Log) -> bool {
+        self.is_streaming() && self.repair.begin(log)
+    }
+
+    /// What became of an [`Effect::Mend`], or of a repair that took too long.
+    pub fn on_mended(&mut self, is_mended: bool, now: Instant) {
+        if self.repair.is_under_way() {
+            self.repair.on_written(is_mended);
+        }
+        self.on_repair_over(now);
+    }
+
+    /// A spare replica that cannot be mended is fetched again whole: the next stream begins that.
+    fn on_repair_over(&mut self, now: Instant) {
+        if self.repair.is_given_up() && self.is_spare && self.is_streaming() {
+            self.leave(now);
+        }
+    }
+
+    fn on_filled(&mut self, filled: &Filled, now: Instant) -> Vec<Effect> {
+        match self.repair.on_filled(filled) {
+            Step::Ask => Vec::new(),
+            Step::Write(plan, fetched) => vec![Effect::Mend(plan, fetched)],
+            Step::Failed => {
+                self.on_repair_over(now);
+                Vec::new()
+            }
+            Step::Stale => self.fenced(),
+        }
     }
 
     /// Whom it follows.
@@ -273,7 +331,7 @@ impl Follower {
         }
         let is_opening = matches!(self.state, State::Opening { .. });
         match &message.body {
-            StreamBody::Opened(news) if is_opening && self.is_spare && news.is_whole && !log.holes().is_empty() => {
+            StreamBody::Opened(news) if is_opening && self.is_spare && news.is_whole && self.is_beyond_repair(log) => {
                 // What this log has beside its damage is on those that count, and comes back with the rest.
                 self.high_watermark = self.high_watermark.min(news.log_start);
                 self.leave(now);
@@ -295,6 +353,7 @@ impl Follower {
                 self.wanted = i64::from(*bytes).min(most);
                 Vec::new()
             }
+            StreamBody::Filled(filled) if !is_opening => self.on_filled(filled, now),
             StreamBody::Close => {
                 self.end(now);
                 Vec::new()
@@ -358,6 +417,9 @@ impl Follower {
         if self.said != Some(report) {
             self.said = Some(report);
             messages.push(StreamMessage { stream, stamps, body: StreamBody::Report(report) });
+        }
+        if let Some((from, to)) = self.repair.ask() {
+            messages.push(StreamMessage { stream, stamps, body: StreamBody::Repair(stream::Repair { from, to }) });
         }
         let credit = self.give(withhold_credit);
         if credit > 0 {
@@ -488,6 +550,7 @@ impl Follower {
         self.given = 0;
         self.wanted = 0;
         self.is_withheld = false;
+        self.repair.on_stream_over();
         self.share.step_out();
         self.share.hold(self.unwritten_bytes);
         self.state = State::Idle { retry_at };

@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use stonelog_protocol::batch::BatchHeader;
 use stonelog_protocol::peer::stream::{
-    Diverging, OpenStream, Push, Refusal, Stamps, StreamBody, StreamId, StreamMessage, StreamNews,
+    Diverging, Filled, OpenStream, Push, Refusal, Repair, Stamps, StreamBody, StreamId, StreamMessage, StreamNews,
 };
 use stonelog_protocol::{LeaderEpoch, Offset};
 use stonelog_storage::log::{EpochEnd, Log, Read};
@@ -52,6 +52,18 @@ pub struct LeadStream {
     /// Reads that found their bytes elsewhere, since the last that did not.
     moves_count: u32,
     said: StreamNews,
+    /// What the follower's log lacks and has asked for.
+    lacks: Option<Lacks>,
+}
+
+/// See [`StreamBody::Repair`].
+#[derive(Clone, Copy, Debug)]
+struct Lacks {
+    wanted: Repair,
+    /// From where on it is looked for: not below `wanted.from`, for compaction leaves gaps.
+    from: Offset,
+    reading: bool,
+    moves_count: u32,
 }
 
 /// What an open came to.
@@ -126,6 +138,7 @@ pub fn open(
         reading: false,
         moves_count: 0,
         said,
+        lacks: None,
     };
     Opening { stream: Some(lead), watermark_moved, ..answer(StreamBody::Opened(said)) }
 }
@@ -218,6 +231,68 @@ impl LeadStream {
                 PushPlan::End(self.message(StreamBody::Close))
             }
         }
+    }
+
+    /// The follower lacks a range, in place of any it asked for before.
+    pub fn on_lacking(&mut self, wanted: Repair) {
+        self.lacks = Some(Lacks { wanted, from: wanted.from, reading: false, moves_count: 0 });
+    }
+
+    /// What to answer to that, or to read for it; no credit is needed, for it asks for one piece at a time.
+    pub fn plan_filling(&mut self, log: &Log) -> PushPlan {
+        let Some(lacks) = self.lacks.filter(|lacks| !lacks.reading) else { return PushPlan::Nothing };
+        if lacks.from >= lacks.wanted.to {
+            return self.filled(lacks.wanted.to, Vec::new());
+        }
+        let bytes_max = PUSH_BYTES_MAX.min(usize::try_from(self.batch_bytes_max).unwrap_or(PUSH_BYTES_MAX));
+        match log.read(lacks.from, lacks.wanted.to.min(log.log_end()), bytes_max, true) {
+            Read::Ready(batches, _) => self.fill(batches),
+            Read::Job(job) => {
+                self.lacks = Some(Lacks { reading: true, ..lacks });
+                PushPlan::Read(job)
+            }
+            // All of a batch does not lie below the range's end, or there is nothing.
+            Read::Empty | Read::Damaged(_) | Read::OutOfRange => self.filled(lacks.wanted.from, Vec::new()),
+        }
+    }
+
+    /// What a job of [`LeadStream::plan_filling`] read.
+    pub fn on_filling_read(&mut self, done: ReadDone) -> PushPlan {
+        let Some(lacks) = self.lacks.as_mut().filter(|lacks| lacks.reading) else { return PushPlan::Nothing };
+        lacks.reading = false;
+        match done {
+            ReadDone::Batches { batches, .. } if batches.iter().any(|piece| !piece.is_empty()) => self.fill(batches),
+            ReadDone::Batches { next, .. } if next > lacks.from => {
+                lacks.from = next;
+                PushPlan::Nothing
+            }
+            ReadDone::Batches { .. } | ReadDone::Moved if lacks.moves_count < MOVES_COUNT_MAX => {
+                lacks.moves_count += 1;
+                PushPlan::Nothing
+            }
+            ReadDone::Batches { .. } | ReadDone::Moved | ReadDone::Damaged(_) => {
+                let from = lacks.wanted.from;
+                self.filled(from, Vec::new())
+            }
+        }
+    }
+
+    fn fill(&mut self, batches: Vec<Bytes>) -> PushPlan {
+        let Some(lacks) = self.lacks else { return PushPlan::Nothing };
+        let first = batches.iter().find_map(|piece| BatchHeader::read(piece).ok());
+        // The first may begin below where the range does, if the log does.
+        let base = first.map_or(lacks.from, |header| header.base_offset.min(lacks.from));
+        match end_of(&batches, base) {
+            Some((end, longest)) if end <= lacks.wanted.to && longest <= self.batch_bytes_max => {
+                self.filled(end, batches)
+            }
+            _ => self.filled(lacks.wanted.from, Vec::new()),
+        }
+    }
+
+    fn filled(&mut self, upto: Offset, batches: Vec<Bytes>) -> PushPlan {
+        let Some(lacks) = self.lacks.take() else { return PushPlan::Nothing };
+        PushPlan::Push(self.message(StreamBody::Filled(Filled { from: lacks.wanted.from, upto, batches })))
     }
 
     /// What the follower should hear although there is nothing to push.

@@ -53,6 +53,9 @@ impl Lane {
             tracing::error!(partition = %partition.id(), topic = %partition.topic(), "quarantined: {hole}");
         }
         if !found.is_empty() {
+            if partition.replica().follower.is_some() {
+                self.streams().note_damaged(partition.id());
+            }
             // Its leader hears of it.
             partition.publish();
             partition.uncheckpointed.set(true);

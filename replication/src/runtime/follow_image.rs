@@ -350,6 +350,9 @@ impl Lane {
         if let Some(follower) = &mut replica.follower {
             follower.set_spare(is_spare, &replica.log, now);
         }
+        if !replica.log.holes().is_empty() {
+            self.streams().note_damaged(partition.id());
+        }
         let is_idle = replica.follower.as_ref().is_some_and(Follower::is_idle);
         self.streams().set_idle(partition.id(), is_idle);
         self.dial(leader.id);

@@ -13,6 +13,7 @@ mod converse;
 mod dial;
 mod following;
 mod leading;
+mod mending;
 mod turns;
 mod wire;
 mod wishes;
@@ -21,6 +22,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ::bytes::Bytes;
 use stonelog_protocol::{BrokerId, TopicPartition};
@@ -108,6 +110,9 @@ pub(super) struct LaneStreams {
     led: RefCell<Turns>,
     /// Those of them to look at before their time: a follower may join.
     soon: RefCell<BTreeSet<TopicPartition>>,
+    /// Followers whose logs have damage in them, and who of them is being mended, since when.
+    damaged: RefCell<Turns>,
+    repairing: Cell<Option<(TopicPartition, Instant)>>,
     /// What leaders may send ahead, by the directory's place.
     pools: RefCell<HashMap<usize, Rc<CreditPool>>>,
     proposals: RefCell<IsrProposals>,
@@ -191,14 +196,14 @@ impl LaneStreams {
     fn is_pressed(&self) -> bool {
         let nothing_waits =
             self.idle.borrow().is_empty() && self.withheld.borrow().is_empty() && self.soon.borrow().is_empty();
-        !nothing_waits || self.is_credit_wanted()
+        !nothing_waits || self.is_credit_wanted() || self.repairing.get().is_some()
     }
 
     /// Whether nothing needs a look now and then.
     fn rests(&self) -> bool {
         let nothing_waits =
             self.idle.borrow().is_empty() && self.withheld.borrow().is_empty() && self.led.borrow().is_empty();
-        nothing_waits && !self.is_credit_wanted()
+        nothing_waits && !self.is_credit_wanted() && self.damaged.borrow().is_empty()
     }
 }
 

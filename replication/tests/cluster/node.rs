@@ -242,7 +242,9 @@ impl Node {
         let Some(up) = &mut self.up else { return };
         let message = StreamMessage::decode(bytes).expect("nobody here writes anything else");
         match message.body {
-            StreamBody::Open(_) | StreamBody::Report(_) | StreamBody::Credit(_) => up.on_follower(from, &message, env),
+            StreamBody::Open(_) | StreamBody::Report(_) | StreamBody::Credit(_) | StreamBody::Repair(_) => {
+                up.on_follower(from, &message, env)
+            }
             StreamBody::Close if message.stamps.leader == self.id => up.on_follower(from, &message, env),
             _ => up.on_leader(self.id, &message, env),
         }

@@ -120,6 +120,7 @@ impl Up {
                     part.shadow.retain(|_, entry| entry.end <= end);
                     part.high_watermark = follower.high_watermark();
                 }
+                Effect::Mend(plan, _) => panic!("{me} mends {plan:?}, and nothing is damaged"),
                 Effect::Stop(Stopped::BelowWatermark { .. }) if env.loss_accepted => {
                     env.out.push(Out::Mark("stopped rather than cut below its watermark"));
                 }

@@ -187,12 +187,19 @@ impl Cluster {
 
     /// A topic on all three nodes, with two of them enough.
     pub(crate) async fn create_topic(&self, name: &str) -> TopicId {
+        self.create_topic_with(name, &[]).await
+    }
+
+    /// The same, with more of its settings.
+    pub(crate) async fn create_topic_with(&self, name: &str, settings: &[(&str, &str)]) -> TopicId {
+        let all = settings.iter().chain(&[("min.insync.replicas", "2")]);
+        let configs = all.map(|(key, value)| ((*key).to_owned(), Some((*value).to_owned()))).collect();
         let topic = NewTopic {
             name: name.into(),
             partitions: PARTITIONS,
             replication_factor: 3,
             assignments: Vec::new(),
-            configs: vec![("min.insync.replicas".to_owned(), Some("2".to_owned()))],
+            configs,
         };
         let request = CreateTopics { topics: vec![topic], validate_only: false };
         let created = match self.metadata.submit(ControllerRequest::CreateTopics(request)).await.unwrap() {
@@ -310,6 +317,17 @@ impl Node {
         let lanes = &self.started().lanes;
         let found = lanes.call(lanes.owner(of), move |lane| lane.survey_segment(of, Offset(0))).await;
         assert!(!found.is_empty(), "nobody noticed");
+    }
+
+    /// Bytes that this follower has fetched again because its own were damaged.
+    pub(crate) async fn repaired_bytes(&self, of: TopicPartition) -> u64 {
+        let lanes = &self.started().lanes;
+        let look = move |lane: std::rc::Rc<stonelog_replication::runtime::lane::Lane>| {
+            let found = lane.partition(of).unwrap();
+            let bytes = found.replica().follower.as_ref().map_or(0, |follower| follower.repaired_bytes());
+            std::future::ready(bytes)
+        };
+        lanes.call(lanes.owner(of), look).await
     }
 
     /// Asks whether it leads; asked when this returns.

@@ -54,6 +54,9 @@ fn bodies() -> Vec<StreamBody> {
         StreamBody::Push(push),
         StreamBody::News(news()),
         StreamBody::Wants(1 << 21),
+        StreamBody::Repair(Repair { from: Offset(5), to: Offset(9) }),
+        StreamBody::Filled(Filled { from: Offset(5), upto: Offset(8), batches: vec![Bytes::from_static(b"some")] }),
+        StreamBody::Filled(Filled { from: Offset(5), upto: Offset(5), batches: vec![Bytes::new()] }),
     ];
     bodies.extend(refusals.map(StreamBody::Refused));
     bodies

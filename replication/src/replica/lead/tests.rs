@@ -276,3 +276,32 @@ fn a_read_that_this_stream_did_not_ask_for_ends_it() {
     let plan = stream.on_read(&mut leader, &log.log, ReadDone::Moved, 0);
     assert!(matches!(plan, PushPlan::End(StreamMessage { body: StreamBody::Close, .. })), "{plan:?}");
 }
+
+/// From where to where a range was sent, and its bytes.
+fn sent(plan: PushPlan) -> (i64, i64, usize) {
+    match plan {
+        PushPlan::Push(StreamMessage { body: StreamBody::Filled(filled), .. }) => {
+            (filled.from.0, filled.upto.0, filled.batches.iter().map(Bytes::len).sum())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_follower_is_sent_just_the_range_it_lacks_without_credit_and_nothing_that_is_damaged_here() {
+    let mut log = TestLog::new(true);
+    log.lead(1, 6).sync();
+    let mut leader = leader(&log.log, 1);
+    let mut stream = opened(&mut leader, &log.log, 1, opens(6, 1, 0));
+    assert!(matches!(stream.plan_filling(&log.log), PushPlan::Nothing));
+    stream.on_lacking(Repair { from: Offset(2), to: Offset(4) });
+    assert_eq!(sent(stream.plan_filling(&log.log)), (2, 4, log.bytes(2, 4).len()));
+    assert!(matches!(stream.plan_filling(&log.log), PushPlan::Nothing), "once");
+    log.delete_below(3);
+    stream.on_lacking(Repair { from: Offset(2), to: Offset(4) });
+    assert_eq!(sent(stream.plan_filling(&log.log)), (2, 2, 0), "it is deleted");
+    log.sync();
+    log.damage(4, 5);
+    stream.on_lacking(Repair { from: Offset(4), to: Offset(5) });
+    assert_eq!(sent(stream.plan_filling(&log.log)), (4, 4, 0), "it is damaged here as well");
+}

@@ -25,8 +25,16 @@ pub(super) const WRITE_BYTES_MAX: usize = 1 << 20;
 pub(in crate::runtime) struct Led {
     stream: LeadStream,
     pub(in crate::runtime) port: Rc<Port>,
-    /// What was read for its next push.
+    /// What was read for its next push, and for what the follower lacks.
     found: Option<Found>,
+    filling: Option<Found>,
+}
+
+/// What is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Push,
+    Fill,
 }
 
 /// What a read came to; it holds its turn until it is pushed.
@@ -112,6 +120,15 @@ impl Lane {
                 }
                 false
             }
+            StreamBody::Repair(wanted) => {
+                if let Some(led) = streams.get_mut(&follower).filter(|led| led.stream.is_of(message)) {
+                    tracing::info!(partition = %partition.id(), topic = %partition.topic(), node = %follower,
+                        "offsets {} to {} are damaged there and sent once more", wanted.from, wanted.to);
+                    led.stream.on_lacking(*wanted);
+                    led.port.mark(partition.id());
+                }
+                false
+            }
             StreamBody::Close => {
                 if streams.get(&follower).is_some_and(|led| led.stream.is_of(message)) {
                     streams.remove(&follower);
@@ -148,7 +165,7 @@ impl Lane {
         port.answer(opening.answer);
         let Some(stream) = opening.stream else { return false };
         let follower = message.stamps.follower;
-        streams.insert(follower, Led { stream, port: Rc::clone(port), found: None });
+        streams.insert(follower, Led { stream, port: Rc::clone(port), found: None, filling: None });
         port.mark(partition.id());
         self.look_soon(partition.id(), follower, Some(leader));
         opening.watermark_moved
@@ -182,7 +199,7 @@ impl Lane {
                     break;
                 }
                 PushPlan::Read(job) => {
-                    self.read_for(partition, port, (led.stream.id(), *led.stream.stamps()), job);
+                    self.read_for(partition, port, (led.stream.id(), *led.stream.stamps()), job, Purpose::Push);
                     break;
                 }
                 PushPlan::Nothing if was_read => {}
@@ -195,13 +212,37 @@ impl Lane {
                 }
             }
         }
+        loop {
+            let plan = match led.filling.take() {
+                Some(Found { done, .. }) => match led.stream.on_filling_read(done) {
+                    PushPlan::Nothing => led.stream.plan_filling(log),
+                    plan => plan,
+                },
+                None => led.stream.plan_filling(log),
+            };
+            match plan {
+                PushPlan::Push(filled) => out.add(&filled),
+                PushPlan::Read(job) => {
+                    self.read_for(partition, port, (led.stream.id(), *led.stream.stamps()), job, Purpose::Fill);
+                    break;
+                }
+                PushPlan::Nothing | PushPlan::Ask(_) | PushPlan::Stuck(_) | PushPlan::End(_) => break,
+            }
+        }
         if let Some(news) = led.stream.news(leader, log, probe) {
             out.add(&news);
         }
     }
 
     /// Reads what is not in memory for a follower that catches up.
-    fn read_for(self: &Rc<Self>, partition: &Rc<Partition>, port: &Rc<Port>, stream: (StreamId, Stamps), job: ReadJob) {
+    fn read_for(
+        self: &Rc<Self>,
+        partition: &Rc<Partition>,
+        port: &Rc<Port>,
+        stream: (StreamId, Stamps),
+        job: ReadJob,
+        purpose: Purpose,
+    ) {
         let (lane, partition, port) = (Rc::clone(self), Rc::clone(partition), Rc::clone(port));
         spawn_here(async move {
             let Ok(turn) = port.turns_in(partition.directory().place).acquire_owned().await else { return };
@@ -224,7 +265,11 @@ impl Lane {
             };
             let mut replica = partition.replica_mut();
             if let Some(led) = led_on(&mut replica, &port, &stream) {
-                led.found = Some(Found { done, _turn: turn });
+                let found = Some(Found { done, _turn: turn });
+                match purpose {
+                    Purpose::Push => led.found = found,
+                    Purpose::Fill => led.filling = found,
+                }
                 port.mark(partition.id());
             }
         });

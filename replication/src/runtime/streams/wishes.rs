@@ -41,6 +41,7 @@ impl Lane {
             }
             self.open_streams();
             self.give_credit();
+            self.pass_repair_on();
             let now = self.node().clock.mono();
             for partition in std::mem::take(&mut *streams.soon.borrow_mut()) {
                 self.wish(partition);

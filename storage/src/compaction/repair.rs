@@ -1,0 +1,180 @@
+//! Writing a damaged segment anew, whole: what of it is good, and what a replica sent for what is not (rule 9).
+//!
+//! Like a compacted segment it has a name of its own and is durable before the log names it; the next checkpoint swaps
+//! one for the other. Only then the damaged file goes, so that a crash leaves either the segment with its holes or the
+//! whole one. Nothing is believed because of who sent it: batches have their CRC, lie in the holes and nowhere else, and
+//! carry the leader epochs that the log knows for their offsets ([`crate::log::Log::begin_repair`]).
+
+use bytes::Bytes;
+use stonelog_protocol::Offset;
+use stonelog_protocol::batch::BatchHeader;
+use stonelog_protocol::batch::header::crc_matches;
+
+use super::WINDOW_BYTES;
+use super::output::Output;
+use super::scan::checked;
+use crate::holes::HoleBytes;
+use crate::job::FileAccess;
+use crate::segment::verified::VerifiedSegment;
+use crate::segment::walk::Batches;
+use crate::segment::{Segment, SegmentName};
+use crate::{Fault, ReplicaKey};
+
+/// What a segment lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepairPlan {
+    /// Which.
+    pub segment: SegmentName,
+    /// The damaged offsets in it, rising.
+    pub ranges: Vec<(Offset, Offset)>,
+    /// Bytes of the file that are damaged, which what is fetched should not exceed by much.
+    pub damaged_bytes: u64,
+}
+
+/// Why what was fetched does not mend a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepairReject {
+    /// The log is not what it was when the repair was planned, or busy with a compaction: plan again.
+    Changed,
+    /// What was fetched is no run of whole batches within the holes, with the epochs that the log knows.
+    Unfit {
+        /// Where a batch begins that does not fit.
+        at: Offset,
+    },
+}
+
+/// Writes one segment anew. Made by [`crate::log::Log::begin_repair`].
+#[derive(Debug)]
+pub struct RepairJob {
+    /// Whose, in which generation.
+    pub replica: ReplicaKey,
+    pub(crate) segment: Segment,
+    pub(crate) skip: Vec<HoleBytes>,
+    /// Whole batches, each piece within one hole, rising.
+    pub(crate) fetched: Vec<Bytes>,
+    pub(crate) index_interval_bytes: u32,
+}
+
+/// A whole segment, durable, for [`crate::log::Log::on_repaired`].
+#[derive(Clone, Debug)]
+pub struct Repaired {
+    /// Whose, in which generation.
+    pub replica: ReplicaKey,
+    pub(crate) source: SegmentName,
+    pub(crate) skip: Vec<HoleBytes>,
+    pub(crate) segment: Segment,
+}
+
+impl RepairJob {
+    /// Writes it. [`Fault::Damage`]: more of the segment is damaged than was known.
+    pub fn run(self, access: &FileAccess) -> Result<Repaired, Fault> {
+        let old = self.segment;
+        let empty = Segment { version: old.version + 1, end: old.end, ..Segment::empty(old.base, old.created) };
+        let id = old.id(self.replica.partition);
+        let mut output = Output::create(access, id.partition, empty, self.index_interval_bytes)?;
+        match self.copy(access, &mut output) {
+            Ok(()) => {
+                let segment = output.finish()?;
+                Ok(Repaired { replica: self.replica, source: old.name(), skip: self.skip, segment })
+            }
+            Err(fault) => {
+                // What is left of it nobody names.
+                let _ = output.abandon();
+                Err(fault)
+            }
+        }
+    }
+
+    fn copy(&self, access: &FileAccess, output: &mut Output<'_>) -> Result<(), Fault> {
+        let mut fetched = self.fetched.iter().flat_map(|piece| {
+            Batches::of(piece).map(|(at, header)| (header, piece.slice(at..at + header.batch_bytes)))
+        });
+        let mut next = fetched.next();
+        let id = self.segment.id(self.replica.partition);
+        // Without the file there is nothing good in it, and all of it is fetched.
+        if let Some(file) = VerifiedSegment::open(access, id, self.segment, true, &self.skip)? {
+            file.for_each_window(0, WINDOW_BYTES, |position, window| {
+                for (at, header) in Batches::of(&window) {
+                    let batch = checked(&file, &window, position, at, &header)?;
+                    while let Some((lacking, bytes)) =
+                        next.take_if(|(lacking, _)| lacking.base_offset < header.base_offset)
+                    {
+                        output.push(&lacking, &bytes)?;
+                        next = fetched.next();
+                    }
+                    output.push(&header, batch)?;
+                }
+                Ok(true)
+            })?;
+        }
+        while let Some((lacking, bytes)) = next {
+            output.push(&lacking, &bytes)?;
+            next = fetched.next();
+        }
+        Ok(())
+    }
+}
+
+/// Where batches end that lie one after the other within a range, if they do. The first may begin below it only where
+/// the log begins within that batch.
+pub(crate) fn check_fetched(
+    batches: &[Bytes],
+    (start, end): (Offset, Offset),
+    may_begin_below: bool,
+    epoch_at: impl Fn(Offset) -> Option<stonelog_protocol::LeaderEpoch>,
+) -> Result<(), RepairReject> {
+    let mut at = start;
+    for piece in batches {
+        let mut position = 0;
+        while position < piece.len() {
+            let unfit = RepairReject::Unfit { at };
+            let header = BatchHeader::read(&piece[position..]).map_err(|_| unfit)?;
+            let batch = piece.get(position..position + header.batch_bytes).ok_or(unfit)?;
+            let begins = header.base_offset >= at || (may_begin_below && at == start && header.next_offset() > start);
+            let is_known = epoch_at(header.base_offset.max(start)) == Some(header.leader_epoch);
+            if !begins || header.next_offset() > end || !is_known || !crc_matches(batch) {
+                return Err(unfit);
+            }
+            at = header.next_offset();
+            position += header.batch_bytes;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use stonelog_protocol::LeaderEpoch;
+
+    use super::*;
+    use crate::log::test_batches::Batch;
+
+    const RANGE: (Offset, Offset) = (Offset(10), Offset(14));
+
+    /// Batches of two records at these offsets, in epoch 3.
+    fn fetched(bases: &[i64]) -> Vec<Bytes> {
+        let batch = |base: &i64| Batch { leader_epoch: 3, ..Batch::at(*base, 2) }.bytes().freeze();
+        bases.iter().map(batch).collect()
+    }
+
+    fn check(batches: &[Bytes], may_begin_below: bool) -> Result<(), RepairReject> {
+        check_fetched(batches, RANGE, may_begin_below, |_| Some(LeaderEpoch(3)))
+    }
+
+    #[test]
+    fn only_whole_batches_of_the_known_epochs_within_the_hole_are_taken() {
+        let unfit = |at: i64| Err(RepairReject::Unfit { at: Offset(at) });
+        assert_eq!(check(&fetched(&[10, 12]), false), Ok(()));
+        assert_eq!(check(&fetched(&[12]), false), Ok(()), "compaction leaves gaps");
+        assert_eq!(check(&[], false), Ok(()));
+        assert_eq!(check(&fetched(&[10, 13]), false), unfit(12), "beyond the hole");
+        assert_eq!(check(&fetched(&[12, 10]), false), unfit(14), "not in order");
+        assert_eq!(check(&fetched(&[9, 11]), false), unfit(10), "it begins before the hole");
+        assert_eq!(check(&fetched(&[9, 11]), true), Ok(()), "and so does the log");
+        let other_epoch = check_fetched(&fetched(&[10]), RANGE, false, |_| Some(LeaderEpoch(2)));
+        assert_eq!(other_epoch, unfit(10));
+        let mut flipped = fetched(&[10])[0].to_vec();
+        *flipped.last_mut().expect("not empty") ^= 1;
+        assert_eq!(check(&[flipped.into()], false), unfit(10));
+    }
+}
