@@ -1,6 +1,7 @@
 //! From a frame to the handler of its API, and from the handler's response back to a frame.
 //!
-//! Handlers live in `handlers/`, one file an API; the match below is exhaustive over the API table.
+//! Handlers live in `handlers/`, one file an API; the match below is exhaustive over the API table. Requests of our own,
+//! which are in no table of Kafka's, go to theirs first.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use stonelog_protocol::codec::{self, RequestKind, ResponseKind};
 use stonelog_protocol::frame::RequestHead;
+use stonelog_protocol::own;
 use stonelog_replication::runtime::lane::Lane;
 
 use crate::broker::Broker;
@@ -30,6 +32,10 @@ pub struct Dispatch {
 
 impl Service for Dispatch {
     fn start(&self, frame: Bytes) -> Started {
+        if own::is_own(&frame) {
+            let (broker, lane) = (Arc::clone(&self.broker), Rc::clone(&self.lane));
+            return Started::Alone(Box::pin(handlers::accept_loss::handle(broker, lane, frame)));
+        }
         let frame_bytes = frame.len();
         let (head, body) = match RequestHead::read(frame) {
             Ok(read) => read,

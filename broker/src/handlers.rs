@@ -9,6 +9,7 @@ use stonelog_replication::controller::{ControllerError, ControllerRequest, Contr
 
 use crate::request::RequestContext;
 
+pub mod accept_loss;
 pub mod alter_configs;
 pub mod alter_partition_reassignments;
 pub mod api_versions;

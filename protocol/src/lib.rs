@@ -11,6 +11,7 @@ pub mod error_code;
 pub mod frame;
 pub mod ids;
 pub mod offset;
+pub mod own;
 pub mod peer;
 pub mod time;
 mod varint;

@@ -1,5 +1,6 @@
 //! `stonelog partition`: where partitions lie, and moving them.
 
+mod accept_loss;
 mod cancel;
 mod move_to;
 mod status;
@@ -28,6 +29,8 @@ enum Verb {
     Status(status::Status),
     /// Give up moves that are under way; the partitions stay where they were.
     Cancel(cancel::Cancel),
+    /// Go on with what one replica has, where nobody may lead without losing records.
+    AcceptLoss(accept_loss::AcceptLoss),
 }
 
 pub(super) async fn run(command: PartitionCommand, cluster: &mut Cluster, output: Output) -> Result<Exit, Failure> {
@@ -36,5 +39,6 @@ pub(super) async fn run(command: PartitionCommand, cluster: &mut Cluster, output
         Verb::Move(move_to) => move_to.run(cluster, output).await,
         Verb::Status(status) => status.run(cluster, output).await,
         Verb::Cancel(cancel) => cancel.run(cluster, output).await,
+        Verb::AcceptLoss(accept_loss) => accept_loss.run(cluster, output).await,
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use stonelog_protocol::messages::metadata_request::MetadataRequestTopic;
 use stonelog_protocol::messages::{FindCoordinatorRequest, MetadataRequest};
+use stonelog_protocol::own::{OwnAnswer, OwnRequest};
 use stonelog_protocol::{ErrorCode, Request};
 
 use super::connection::Connection;
@@ -202,6 +203,13 @@ impl Cluster {
         build: impl FnOnce(i16) -> R,
     ) -> Result<R::Response, Error> {
         self.call(Lane::Data(broker), ceiling, build).await
+    }
+
+    /// One try to ask a broker a request of our own, or with `None` any broker.
+    pub(crate) async fn call_own(&mut self, broker: Option<i32>, request: &OwnRequest) -> Result<OwnAnswer, Error> {
+        let limit = self.settings.request_timeout;
+        let lane = broker.map_or(Lane::Bootstrap, Lane::Data);
+        self.connection(lane).await?.call_own(request, limit).await
     }
 
     /// Sends to a broker over its data connection and awaits nothing.

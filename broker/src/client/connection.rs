@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use stonelog_protocol::codec::{decode_response, encode_request};
 use stonelog_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
+use stonelog_protocol::own::{self, OwnAnswer, OwnRequest};
 use stonelog_protocol::{ErrorCode, Request, api};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -106,6 +107,40 @@ impl Connection {
         self.in_doubt = true;
         let written = timeout(limit, self.stream.write_all(&frame)).await;
         self.settle::<R, ()>(written, limit)
+    }
+
+    /// Asks a request of our own (`stonelog_protocol::own`), which no other broker knows: it closes the connection.
+    pub async fn call_own(&mut self, request: &OwnRequest, limit: Duration) -> Result<OwnAnswer, Error> {
+        const API: &str = "a request of Stonelog's own";
+        let correlation_id = self.next_correlation_id;
+        self.next_correlation_id = self.next_correlation_id.wrapping_add(1);
+        let frame = own::encode_request(correlation_id, request);
+        self.in_doubt = true;
+        let exchanged = timeout(limit, async {
+            self.stream.write_all(&frame).await?;
+            read_frame(&mut self.stream).await
+        });
+        let (broker, api) = (self.address.clone(), API.to_owned());
+        let frame = match exchanged.await {
+            Ok(Ok(frame)) => frame,
+            Ok(Err(cause)) => return Err(Error::Disconnected { broker, api, cause: cause.into() }),
+            Err(_) => return Err(Error::Timeout { broker, api, after: limit }),
+        };
+        match own::decode_answer(request.kind, frame) {
+            Ok((echoed, answer)) if echoed == correlation_id => {
+                self.in_doubt = false;
+                answer.map_err(|(code, message)| {
+                    let subject = format!("partition {}:{}", request.topic, request.partition);
+                    let refused = Error::check(code, subject, Some(&message));
+                    refused.expect_err("an answer with an error has one")
+                })
+            }
+            Ok((echoed, _)) => {
+                let reason = format!("correlation id {echoed} instead of {correlation_id}");
+                Err(Error::Malformed { broker, api, reason })
+            }
+            Err(error) => Err(Error::Malformed { broker, api, reason: error.to_string() }),
+        }
     }
 
     async fn negotiate(&mut self, limit: Duration) -> Result<(), Error> {
