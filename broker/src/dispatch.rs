@@ -99,6 +99,9 @@ async fn respond(context: RequestContext, request: RequestKind) -> Option<Respon
         RequestKind::IncrementalAlterConfigs(request) => {
             handlers::incremental_alter_configs::handle(context, request).await.into()
         }
+        RequestKind::AlterReplicaLogDirs(request) => {
+            handlers::alter_replica_log_dirs::handle(context, request).await.into()
+        }
         RequestKind::DescribeLogDirs(request) => handlers::describe_log_dirs::handle(context, request).await.into(),
         RequestKind::DescribeCluster(request) => handlers::describe_cluster::handle(context, request).into(),
         RequestKind::DescribeTopicPartitions(request) => {

@@ -12,6 +12,7 @@ use crate::request::RequestContext;
 pub mod accept_loss;
 pub mod alter_configs;
 pub mod alter_partition_reassignments;
+pub mod alter_replica_log_dirs;
 pub mod api_versions;
 pub mod create_partitions;
 pub mod create_topics;

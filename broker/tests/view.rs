@@ -7,6 +7,7 @@ mod support;
 
 use stonelog_protocol::Timestamp;
 use stonelog_protocol::batch::{BatchBuilder, NewRecord};
+use stonelog_protocol::messages::alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
 use stonelog_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
@@ -17,9 +18,9 @@ use stonelog_protocol::messages::metadata_request::MetadataRequestTopic;
 use stonelog_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use stonelog_protocol::messages::update_features_request::FeatureUpdateKey;
 use stonelog_protocol::messages::{
-    ApiVersionsRequest, BrokerId, CreateTopicsRequest, DescribeClusterRequest, DescribeQuorumRequest,
-    DescribeTopicPartitionsRequest, FetchRequest, MetadataRequest, ProduceRequest, UnregisterBrokerRequest,
-    UpdateFeaturesRequest,
+    AlterReplicaLogDirsRequest, ApiVersionsRequest, BrokerId, CreateTopicsRequest, DescribeClusterRequest,
+    DescribeLogDirsRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest, FetchRequest, MetadataRequest,
+    ProduceRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
 };
 
 use support::cluster::Cluster;
@@ -168,6 +169,25 @@ fn a_broker_that_is_gone_is_fenced_and_shown_until_it_is_forgotten() {
         ids(response.topics[0].partitions[0].eligible_leader_replicas.as_ref().unwrap())
     };
     assert!(elr(&cluster.ask(1, 0, &request)).is_empty(), "who is forgotten may not lead");
+}
+
+#[test]
+fn a_replica_may_be_asked_to_lie_where_it_lies() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = support::Broker::start(directory.path(), &[]);
+    let mut client = broker.connect();
+    client.create_topic("t");
+    let described = client.ask(2, &DescribeLogDirsRequest::default().with_topics(None));
+    let path = described.results[0].log_dir.to_string();
+    let mut ask = |path: &str, topic: &str, index: i32| {
+        let topic = AlterReplicaLogDirTopic::default().with_name(topic_name(topic)).with_partitions(vec![index]);
+        let dir = AlterReplicaLogDir::default().with_path(text(path)).with_topics(vec![topic]);
+        let response = client.ask(2, &AlterReplicaLogDirsRequest::default().with_dirs(vec![dir]));
+        response.results[0].partitions[0].error_code
+    };
+    assert_eq!(ask(&path, "t", 0), 0);
+    assert_eq!((ask(&path, "t", 1), ask(&path, "nothing", 0)), (9, 9));
+    assert_eq!(ask("/elsewhere", "t", 0), 57);
 }
 
 #[test]

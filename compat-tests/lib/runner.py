@@ -38,6 +38,7 @@ CORE = [
     "kafka-go",
     "java-4",
     "java-tools",
+    "java-cluster",
     "kcat",
 ]
 # With several nodes; the rest with --all.
@@ -216,8 +217,9 @@ def free_port():
 
 
 def find_binary(given):
-    """The release binary, built when there is none."""
+    """The release binary, built when there is none. A suite that starts brokers of its own has it in STONELOG."""
     if given:
+        os.environ["STONELOG"] = str(Path(given).resolve())
         return Path(given)
     target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
     binary = target / "release" / "stonelog"
@@ -227,6 +229,7 @@ def find_binary(given):
         cwd=REPOSITORY,
         check=True,
     )
+    os.environ["STONELOG"] = str(binary.resolve())
     return binary
 
 

@@ -102,6 +102,8 @@ pub enum ApiName {
     DescribeConfigs = 32,
     /// Key 33.
     AlterConfigs = 33,
+    /// Key 34.
+    AlterReplicaLogDirs = 34,
     /// Key 35.
     DescribeLogDirs = 35,
     /// Key 37.
@@ -183,6 +185,7 @@ pub static APIS: &[Api] = &[
     row(ApiName::DescribeAcls, 1..=3, 1..=3, Some(2)),
     row(ApiName::DescribeConfigs, 1..=4, 1..=4, Some(4)),
     row(ApiName::AlterConfigs, 0..=2, 0..=2, Some(2)),
+    row(ApiName::AlterReplicaLogDirs, 1..=2, 1..=2, Some(2)),
     row(ApiName::DescribeLogDirs, 1..=4, 1..=4, Some(2)),
     row(ApiName::CreatePartitions, 0..=3, 0..=3, Some(2)),
     row(ApiName::DeleteGroups, 0..=2, 0..=2, Some(2)),

@@ -85,6 +85,9 @@ pub struct HeldRecords {
 /// A refusal: the error and its words.
 pub type Refusal = (ErrorCode, String);
 
+/// An answer as it came: the error's number may be one that this build does not know.
+pub type Answered = Result<OwnAnswer, (i16, String)>;
+
 /// Whether a frame (without its length) is a request of our own.
 pub fn is_own(frame: &[u8]) -> bool {
     frame.first_chunk().is_some_and(|key| i16::from_be_bytes(*key) == KEY)
@@ -154,9 +157,8 @@ pub fn encode_answer(correlation_id: i32, answer: &Result<OwnAnswer, Refusal>) -
     framed(&correlation_id.to_be_bytes(), &body.finish())
 }
 
-/// Reads an answer frame (without its length) to a request of that kind. The error's number is as it came: it may be one
-/// that this build does not know.
-pub fn decode_answer(kind: OwnKind, frame: Bytes) -> Result<(i32, Result<OwnAnswer, (i16, String)>), WireError> {
+/// Reads an answer frame (without its length) to a request of that kind, into its correlation id and what it says.
+pub fn decode_answer(kind: OwnKind, frame: Bytes) -> Result<(i32, Answered), WireError> {
     let mut body = Reader::new(frame);
     let correlation_id = body.i32()?;
     let error = body.i16()?;

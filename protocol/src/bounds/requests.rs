@@ -45,6 +45,7 @@ pub(super) fn shape(api: ApiName) -> &'static Shape {
         ApiName::ElectLeaders => &cluster::ELECT_LEADERS,
         ApiName::AlterPartitionReassignments => &cluster::ALTER_PARTITION_REASSIGNMENTS,
         ApiName::ListPartitionReassignments => &cluster::LIST_PARTITION_REASSIGNMENTS,
+        ApiName::AlterReplicaLogDirs => &cluster::ALTER_REPLICA_LOG_DIRS,
         ApiName::DescribeQuorum => &cluster::DESCRIBE_QUORUM,
         ApiName::UpdateFeatures => &cluster::UPDATE_FEATURES,
         ApiName::UnregisterBroker => &cluster::UNREGISTER_BROKER,

@@ -113,6 +113,7 @@ kinds! {
     ElectLeaders ElectLeadersRequest ElectLeadersResponse,
     AlterPartitionReassignments AlterPartitionReassignmentsRequest AlterPartitionReassignmentsResponse,
     ListPartitionReassignments ListPartitionReassignmentsRequest ListPartitionReassignmentsResponse,
+    AlterReplicaLogDirs AlterReplicaLogDirsRequest AlterReplicaLogDirsResponse,
     DescribeQuorum DescribeQuorumRequest DescribeQuorumResponse,
     UpdateFeatures UpdateFeaturesRequest UpdateFeaturesResponse,
     UnregisterBroker UnregisterBrokerRequest UnregisterBrokerResponse,

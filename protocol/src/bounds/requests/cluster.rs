@@ -15,6 +15,9 @@ static REASSIGNED_PARTITION: Shape = plain(&[always(INT32), always(Kind::Array(&
 pub(super) static LIST_PARTITION_REASSIGNMENTS: Shape =
     plain(&[always(INT32), always(Kind::Array(&Kind::Struct(&TOPIC_PARTITIONS)))]);
 
+pub(super) static ALTER_REPLICA_LOG_DIRS: Shape = plain(&[always(Kind::Array(&Kind::Struct(&LOG_DIR)))]);
+static LOG_DIR: Shape = plain(&[always(Kind::Text), always(Kind::Array(&Kind::Struct(&TOPIC_PARTITIONS)))]);
+
 pub(super) static DESCRIBE_QUORUM: Shape = plain(&[always(Kind::Array(&Kind::Struct(&QUORUM_TOPIC)))]);
 static QUORUM_TOPIC: Shape = plain(&[always(Kind::Text), always(Kind::Array(&Kind::Struct(&QUORUM_PARTITION)))]);
 static QUORUM_PARTITION: Shape = plain(&[always(INT32)]);

@@ -23,6 +23,11 @@ static REASSIGNED_TOPIC: Shape =
 static REASSIGNED_PARTITION: Shape =
     plain(&[always(INT32), always(Kind::Array(&INT32)), always(Kind::Array(&INT32)), always(Kind::Array(&INT32))]);
 
+pub(super) static ALTER_REPLICA_LOG_DIRS: Shape =
+    plain(&[always(INT32), always(Kind::Array(&Kind::Struct(&TOPIC_OF_CODES)))]);
+static TOPIC_OF_CODES: Shape = plain(&[always(Kind::Text), always(Kind::Array(&Kind::Struct(&PARTITION_CODE)))]);
+static PARTITION_CODE: Shape = plain(&[always(INT32), always(INT16)]);
+
 pub(super) static DESCRIBE_QUORUM: Shape = plain(&[
     always(INT16),
     since(2, Kind::Text),
