@@ -97,6 +97,7 @@ fn deciders_and_keepers_stay_pure() {
         "replication/src/partition",
         "replication/src/replica",
         "replication/src/isr_proposal",
+        "replication/src/homes",
         "replication/src/presence",
         "replication/src/metadata",
         "replication/src/controller",

@@ -3,6 +3,8 @@
 //! A record of a type or version this build does not know is an error, never skipped: a node that ignored a fact would
 //! hold another image than its peers. Counts are checked against the bytes at hand before anything is allocated.
 
+mod resource;
+
 use std::sync::Arc;
 
 use stonelog_protocol::{
@@ -17,6 +19,7 @@ use super::record::{
     PartitionChange, PartitionRecord, ProducerIdsRecord, RegisterBroker, TopicRecord, UnregisterBroker,
 };
 use super::topic::{PartitionRegistration, RecoveryState};
+use resource::{decode_resource, encode_resource};
 
 /// The version of the meaning of records that this build writes and applies.
 pub const METADATA_VERSION: i16 = 1;
@@ -571,34 +574,6 @@ fn decode_change(version: u8, input: &mut Reader<'_>) -> Result<PartitionChange,
         change.left_strict = input.option(|input| input.option(Reader::flag))?;
     }
     Ok(change)
-}
-
-fn encode_resource(out: &mut Writer, resource: &ConfigResource) {
-    match resource {
-        ConfigResource::Topic(name) => {
-            out.u8(2);
-            out.text(name);
-        }
-        ConfigResource::Broker(id) => {
-            out.u8(4);
-            out.option(id.as_ref(), |out, id| out.i32(id.0));
-        }
-        ConfigResource::Group(id) => {
-            out.u8(32);
-            out.text(id);
-        }
-        ConfigResource::Recorded => out.u8(64),
-    }
-}
-
-fn decode_resource(input: &mut Reader<'_>) -> Result<ConfigResource, DecodeError> {
-    Ok(match input.u8()? {
-        2 => ConfigResource::Topic(input.shared_text()?),
-        4 => ConfigResource::Broker(input.option(|input| input.i32().map(BrokerId))?),
-        32 => ConfigResource::Group(input.shared_text()?),
-        64 => ConfigResource::Recorded,
-        _ => return Err(DecodeError::Invalid("configuration resource")),
-    })
 }
 
 #[cfg(test)]
