@@ -3,8 +3,8 @@
 //! *Behaviour*: a replica that lies there already is fine, one that is not on this broker (yet) is REPLICA_NOT_AVAILABLE,
 //! a path that is none of the broker's LOG_DIR_NOT_FOUND. Kafka's reassignment tool asks this when it is given the
 //! assignment that it printed for going back. *Versions*: 1–2.
-//! *Differences from Kafka*: nothing is moved between directories; a replica that lies in another one answers
-//! INVALID_REQUEST. A broker has one log directory.
+//! *Differences from Kafka*: nothing is moved between directories, and where a replica that is still to come will lie is
+//! the controller's choice: one that lies in another directory answers INVALID_REQUEST.
 
 use std::collections::BTreeMap;
 
