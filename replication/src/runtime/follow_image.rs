@@ -405,6 +405,8 @@ impl Lane {
         LogConfig {
             segment_bytes: config.segment_bytes,
             segment_ms: config.segment_age_max.min(segment_ms_max),
+            segment_jitter: config.segment_jitter,
+            preallocate: config.preallocate,
             segment_index_bytes: config.segment_index_bytes,
             index_interval_bytes: config.index_interval_bytes,
             retention_ms: config.retention,

@@ -7,7 +7,6 @@ use super::definition::{Constraint, Definition, Kind};
 
 const CONTINUOUS: &str = "the journal flushes without pause: a relaxed record waits for one flush, not for a clock";
 const AT_ONCE: &str = "a deleted segment's files go at once; reads under way keep theirs open";
-const NO_HERD: &str = "segments are written behind the journal: rolling together costs nothing";
 /// Kafka's default level, 9, means its fast compressor too; any other asks for the slow one.
 const LZ4_HAS_ONE_LEVEL: &str = "the LZ4 encoder here has one level, the one that 9 names";
 const TIERED: &str = "tiered storage is not built yet";
@@ -94,10 +93,7 @@ pub static LOG_KEYS: &[Definition] = &[
         .checked(Constraint::OneOf(&["CreateTime", "LogAppendTime"]))
         .cluster_wide()
         .says("The default of message.timestamp.type."),
-    Definition::boolean("log.preallocate", "false")
-        .cluster_wide()
-        .inert("the journal always allocates space before it is written; segments are written behind it")
-        .says("The default of preallocate."),
+    Definition::boolean("log.preallocate", "false").cluster_wide().says("The default of preallocate."),
     Definition::long("log.retention.bytes", "-1")
         .high()
         .cluster_wide()
@@ -125,13 +121,11 @@ pub static LOG_KEYS: &[Definition] = &[
     Definition::int("log.roll.jitter.hours", "0")
         .at_least(0)
         .high()
-        .inert(NO_HERD)
         .says("The greatest random time taken off a segment's age, in hours. log.roll.jitter.ms goes before it."),
     Definition::unset("log.roll.jitter.ms", Kind::Long)
         .at_least(0)
         .high()
         .cluster_wide()
-        .inert(NO_HERD)
         .says("The default of segment.jitter.ms. Unset means log.roll.jitter.hours."),
     Definition::unset("log.roll.ms", Kind::Long)
         .at_least(1)

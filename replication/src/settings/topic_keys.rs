@@ -7,7 +7,6 @@ use super::definition::{Constraint, Definition, Kind};
 
 const CONTINUOUS: &str = "the journal flushes without pause: a relaxed record waits for one flush, not for a clock";
 const AT_ONCE: &str = "a deleted segment's files go at once; reads under way keep theirs open";
-const NO_HERD: &str = "segments are written behind the journal: rolling together costs nothing";
 /// Kafka's default level, 9, means its fast compressor too; any other asks for the slow one.
 const LZ4_HAS_ONE_LEVEL: &str = "the LZ4 encoder here has one level, the one that 9 names";
 const TIERED: &str = "tiered storage is not built yet";
@@ -127,7 +126,6 @@ pub static TOPIC_KEYS: &[Definition] = &[
     ),
     Definition::boolean("preallocate", "false")
         .topic(&["log.preallocate"])
-        .inert("the journal always allocates space before it is written; segments are written behind it")
         .says("Whether a new segment's space is allocated at once."),
     Definition::boolean("remote.log.copy.disable", "false")
         .topic(&[])
@@ -159,7 +157,6 @@ pub static TOPIC_KEYS: &[Definition] = &[
     Definition::long("segment.jitter.ms", "0")
         .at_least(0)
         .topic(&["log.roll.jitter.ms", "log.roll.jitter.hours"])
-        .inert(NO_HERD)
         .says(
             "The greatest random time taken off segment.ms, in milliseconds, so that partitions do not roll \
              together.",

@@ -11,6 +11,10 @@ pub struct LogConfig {
     pub segment_bytes: u32,
     /// `segment.ms`: a segment spans at most this much time.
     pub segment_ms: Duration,
+    /// `segment.jitter.ms`: less by up to this, another time for each segment.
+    pub segment_jitter: Duration,
+    /// `preallocate`: a segment's whole space is reserved with its first bytes.
+    pub preallocate: bool,
     /// `segment.index.bytes`: a segment ends when its offset index would be larger.
     pub segment_index_bytes: u32,
     /// `index.interval.bytes`: at most one index entry per this many bytes.
@@ -36,6 +40,8 @@ impl Default for LogConfig {
         LogConfig {
             segment_bytes: 1 << 30,
             segment_ms: week,
+            segment_jitter: Duration::ZERO,
+            preallocate: false,
             segment_index_bytes: 10 << 20,
             index_interval_bytes: 4096,
             retention_ms: Some(week),

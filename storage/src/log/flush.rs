@@ -89,6 +89,7 @@ impl Log {
                     after: before,
                     create,
                     cut: cut_first && !create,
+                    reserve_bytes: if self.config.preallocate { u64::from(self.config.segment_bytes) } else { 0 },
                     reserved: if create { 0 } else { self.segments.reserved },
                     learn_first: self.segments.learn_first && !create,
                     seal: false,
@@ -112,9 +113,20 @@ impl Log {
             chunk.appended - segment.created
         };
         segment.bytes + chunk.place.len() > u64::from(self.config.segment_bytes)
-            || u128::try_from(waited).is_ok_and(|waited| waited > self.config.segment_ms.as_millis())
+            || u128::try_from(waited).is_ok_and(|waited| waited > self.segment_ms(segment))
             || index_entries * KAFKA_INDEX_ENTRY_BYTES >= u64::from(self.config.segment_index_bytes)
             || chunk.end - segment.base > i64::from(i32::MAX)
+    }
+
+    /// `segment.ms` less the segment's share of `segment.jitter.ms`, so that logs that began together do not all roll
+    /// together. It follows from the segment, and so is the same each time it is asked for.
+    fn segment_ms(&self, segment: &Segment) -> u128 {
+        let whole = self.config.segment_ms.as_millis();
+        let bound = self.config.segment_jitter.as_millis().min(whole);
+        let of = self.key.partition;
+        let seed = crc32c::crc32c_append(crc32c::crc32c(&of.topic_id.0), &of.partition.0.to_le_bytes());
+        let share = u128::from(crc32c::crc32c_append(seed, &segment.base.0.to_le_bytes()));
+        whole - if bound == 0 { 0 } else { share * bound >> 32 }
     }
 
     /// A flush is done: its batches are in segments (not yet fsynced). Of an older generation it changes nothing, save

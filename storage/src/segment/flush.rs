@@ -51,6 +51,8 @@ pub(crate) struct FlushPart {
     pub(crate) after: Segment,
     pub(crate) create: bool,
     pub(crate) cut: bool,
+    /// Space that is reserved with its first bytes.
+    pub(crate) reserve_bytes: u64,
     /// Up to where space is reserved for the segment; 0 when that is not known.
     pub(crate) reserved: u64,
     pub(crate) learn_first: bool,
@@ -205,7 +207,7 @@ impl FlushPart {
     /// Reserves space from `from` on for what is to be written and some more; when there is not so much, for that alone.
     fn reserve(&self, log: &dyn DiskFile, from: u64) -> io::Result<u64> {
         let end = self.after.bytes;
-        let ahead = end + end.min(RESERVE_AHEAD_BYTES_MAX);
+        let ahead = (end + end.min(RESERVE_AHEAD_BYTES_MAX)).max(self.reserve_bytes);
         match log.reserve(from, ahead - from) {
             Ok(()) => Ok(ahead),
             // Any other failure is the device's, and the first one counts (rule 8).
