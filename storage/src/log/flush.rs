@@ -126,7 +126,7 @@ impl Log {
         let of = self.key.partition;
         let seed = crc32c::crc32c_append(crc32c::crc32c(&of.topic_id.0), &of.partition.0.to_le_bytes());
         let share = u128::from(crc32c::crc32c_append(seed, &segment.base.0.to_le_bytes()));
-        whole - if bound == 0 { 0 } else { share * bound >> 32 }
+        whole - if bound == 0 { 0 } else { (share * bound) >> 32 }
     }
 
     /// A flush is done: its batches are in segments (not yet fsynced). Of an older generation it changes nothing, save
