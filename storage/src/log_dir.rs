@@ -92,15 +92,14 @@ impl LogDir {
         meta.write(&*self.disk, &self.path, read.version + 1)
     }
 
-    /// How the directory was last left. Takes the clean-stop marker away durably, so call it once per start, before the
-    /// first write. After anything but [`LastStop::Unknown`] the present tenure is recorded at once; after that, only
-    /// [`LogDir::record_tenure`] does it.
+    /// How the directory was last left. A start that ends before [`LogDir::record_tenure`] changes nothing about it.
     pub fn begin(&self, now: &Tenure) -> Result<LastStop, Fault> {
         tenure::begin(&*self.disk, &self.path, now)
     }
 
-    /// Records under which kernel boot and mount the directory is written from here on. After [`LastStop::Unknown`]
-    /// call it only when this start's verdicts are durable: else a second crash would pass for the process's alone.
+    /// Records under which kernel boot and mount the directory is written from here on, and takes the clean-stop marker
+    /// away; both durably, so call it before the first append. After [`LastStop::Unknown`] call it only when this start's
+    /// verdicts are durable: else a second crash would pass for the process's alone.
     pub fn record_tenure(&self, now: &Tenure) -> Result<(), Fault> {
         tenure::record(&*self.disk, &self.path, now)
     }

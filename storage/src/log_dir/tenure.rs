@@ -1,6 +1,6 @@
 //! How a log directory was last left: stopped cleanly, by the death of the process alone, or nobody knows (rule 11).
 //!
-//! `.stonelog_clean_stop` exists only between a clean stop and the next start. `.stonelog_tenure` names the kernel boot
+//! `.stonelog_clean_stop` exists only between a clean stop and the next start that comes to write. `.stonelog_tenure` names the kernel boot
 //! and the mount under which the directory was last written: while both are the present ones the page cache still holds
 //! every byte, whatever happened to the process.
 
@@ -88,24 +88,20 @@ pub(super) fn begin(disk: &dyn Disk, directory: &Path, now: &Tenure) -> Result<L
         Some(bytes) => Tenure::decode(&bytes).is_ok(),
         None => false,
     };
-    remove_small_file(disk, directory, CLEAN_STOP_NAME)?;
-    let last = match recorded {
+    Ok(match recorded {
         _ if stopped_cleanly => LastStop::Clean,
         Some(recorded) if recorded.is_certainly(now) => LastStop::ProcessDied,
         _ => LastStop::Unknown,
-    };
-    if last != LastStop::Unknown {
-        record(disk, directory, now)?;
-    }
-    Ok(last)
+    })
 }
 
 pub(super) fn record(disk: &dyn Disk, directory: &Path, now: &Tenure) -> Result<(), Fault> {
     let bytes = now.encode();
-    if read_small_file(disk, &directory.join(TENURE_NAME))?.as_ref() == Some(&bytes) {
-        return Ok(());
+    if read_small_file(disk, &directory.join(TENURE_NAME))?.as_ref() != Some(&bytes) {
+        write_small_file(disk, directory, TENURE_NAME, &bytes)?;
     }
-    write_small_file(disk, directory, TENURE_NAME, &bytes)
+    // Until here nothing was written that a clean stop would have to make durable.
+    remove_small_file(disk, directory, CLEAN_STOP_NAME).map(|_| ())
 }
 
 pub(super) fn mark_clean_stop(disk: &dyn Disk, directory: &Path, now: &Tenure) -> Result<(), Fault> {
@@ -127,9 +123,14 @@ mod tests {
         assert_eq!(begin(&disk, root, &tenure(1, 1)).unwrap(), LastStop::Unknown);
         mark_clean_stop(&disk, root, &tenure(1, 1)).unwrap();
         disk.crash(1, Tearing::Sectors);
-        assert_eq!(begin(&disk, root, &tenure(2, 1)).unwrap(), LastStop::Clean);
+        // A start that does not come to pass leaves it as it was.
+        for boot in 2..4 {
+            assert_eq!(begin(&disk, root, &tenure(boot, 1)).unwrap(), LastStop::Clean);
+            disk.crash(2, Tearing::Sectors);
+        }
+        record(&disk, root, &tenure(3, 1)).unwrap();
         disk.crash(2, Tearing::Sectors);
-        assert_eq!(begin(&disk, root, &tenure(3, 1)).unwrap(), LastStop::Unknown, "the marker is durably gone");
+        assert_eq!(begin(&disk, root, &tenure(4, 1)).unwrap(), LastStop::Unknown, "the marker is durably gone");
     }
 
     #[test]
