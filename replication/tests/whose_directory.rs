@@ -156,3 +156,25 @@ async fn two_metadata_logs_are_one_too_many() {
     let error = refused(alone(&[&one, &other], 2)).await;
     assert!(matches!(error, StartError::TwoMetadataLogs { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn directory_of_another_node_ends_a_start_before_any_voter_is_heard() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("d");
+    used(&directory).await;
+    let error = refused(StartOptions { node_id: BrokerId(2), ..one_of_three(&[&directory], 2) }).await;
+    assert!(error.to_string().contains("belongs to node 1, not 2"), "{error}");
+}
+
+#[tokio::test]
+async fn directory_beside_its_own_copy_is_refused_with_both_names() {
+    let root = tempfile::tempdir().unwrap();
+    let [one, other] = ["one", "other"].map(|name| root.path().join(name));
+    used(&one).await;
+    std::fs::create_dir(&other).unwrap();
+    for name in ["meta.properties", "meta.properties.copy"] {
+        std::fs::copy(one.join(name), other.join(name)).unwrap();
+    }
+    let error = refused(alone(&[&one, &other], 2)).await;
+    assert!(matches!(&error, StartError::SameDirectory { one: a, other: b } if *a == one && *b == other), "{error}");
+}

@@ -141,6 +141,17 @@ pub enum StartError {
         /// Another.
         other: PathBuf,
     },
+    /// Two directories have one identity.
+    #[error(
+        "log directories {} and {} have the same directory id: one is a copy of the other. Take the copy out of log.dirs",
+        one.display(), other.display()
+    )]
+    SameDirectory {
+        /// One.
+        one: PathBuf,
+        /// The other.
+        other: PathBuf,
+    },
     /// A lone node was given a directory that was part of a cluster of several.
     #[error(
         "log directory {} is that of one node of several, whose metadata the others keep: alone it would be a second \

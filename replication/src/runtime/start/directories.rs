@@ -85,6 +85,7 @@ pub(super) fn find_all(options: &StartOptions) -> Result<FoundDirectories, Start
     if found.is_empty() {
         return Err(StartError::AllAbsent(absent));
     }
+    check_whose(options, &found)?;
     if options.cluster.is_none() {
         refuse_those_of_several(options, &found)?;
     }
@@ -279,6 +280,22 @@ fn said_by_neighbours(disk: &dyn Disk, path: &Path, about_it: &[&(PathBuf, PeerM
         }
     }
     Ok(said)
+}
+
+/// Refuses the directories of another node or cluster, and two with one identity, before anybody hears of them.
+fn check_whose(options: &StartOptions, found: &[(usize, LogDir, DirectoryState)]) -> Result<(), StartError> {
+    let mut known: Vec<(&LogDir, &MetaProperties)> = Vec::new();
+    for (_, log_dir, state) in found {
+        let DirectoryState::Ours(meta) = state else { continue };
+        let cluster_id = options.cluster_id.as_ref().or(known.first().map(|(_, first)| &first.cluster_id));
+        meta.require(log_dir.path(), cluster_id, options.node_id)?;
+        if let Some((original, _)) = known.iter().find(|(_, other)| other.directory_id == meta.directory_id) {
+            let (one, other) = (original.path().to_owned(), log_dir.path().to_owned());
+            return Err(StartError::SameDirectory { one, other });
+        }
+        known.push((log_dir, meta));
+    }
+    Ok(())
 }
 
 /// The place of the directory with the metadata log, or of the one to begin it in.
