@@ -25,6 +25,7 @@ pub mod observer;
 pub mod owner;
 pub mod publisher;
 mod replacing;
+pub mod saying;
 mod service;
 pub mod services;
 pub mod snapshot_store;

@@ -370,11 +370,9 @@ impl Dialer {
 
 /// Whether the node reached is the one meant, and of the same cluster.
 fn fits(hello: &Hello, reached: &Identity) -> Verdict {
-    let same_cluster = match (&hello.from.cluster, &reached.cluster) {
-        (Some(dialer), Some(acceptor)) => dialer == acceptor,
-        // Who has no cluster may ask whether there is one, and be asked.
-        _ => hello.purpose == Purpose::Probe,
-    };
+    // Who has no cluster may ask whether there is one, and be asked; who has another hears so in the answer.
+    let same_cluster =
+        hello.purpose == Purpose::Probe || hello.from.cluster.is_some() && hello.from.cluster == reached.cluster;
     if hello.to != reached.node {
         Verdict::OtherNode
     } else if hello.to_directory.is_some_and(|directory| directory != reached.directory) {

@@ -11,6 +11,7 @@ mod candidacy;
 pub mod member;
 mod serving;
 mod voting;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;

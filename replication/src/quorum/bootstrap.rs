@@ -77,7 +77,14 @@ pub enum Waiting {
     /// This node is not listed: it cannot form a cluster, and has found none.
     ForCluster,
     /// A listed voter has another list.
-    ListsDiffer(BrokerId),
+    ListsDiffer {
+        /// Which.
+        node: BrokerId,
+        /// What only this node's list has.
+        here: Vec<ListedVoter>,
+        /// What only the other's has.
+        there: Vec<ListedVoter>,
+    },
     /// Two listed voters have the same directory id: one is a copy of the other.
     SameDirectory(BrokerId, BrokerId),
 }
@@ -94,7 +101,12 @@ impl fmt::Display for Waiting {
                 write!(f, "cluster {cluster} exists, and nobody that answers knows its voters")
             }
             Waiting::ForCluster => f.write_str("this node is no voter, and has found no cluster"),
-            Waiting::ListsDiffer(node) => write!(f, "node {node} has another list of voters than this one"),
+            Waiting::ListsDiffer { node, here, there } => write!(
+                f,
+                "node {node} has another list of voters (controller.quorum.voters) than this one: {} here, {} there",
+                list(here),
+                list(there)
+            ),
             Waiting::SameDirectory(one, other) => {
                 write!(
                     f,
@@ -103,6 +115,11 @@ impl fmt::Display for Waiting {
             }
         }
     }
+}
+
+fn list(voters: &[ListedVoter]) -> String {
+    let each = voters.iter().map(|voter| format!("{}@{}:{}", voter.node, voter.host, voter.port));
+    if voters.is_empty() { "nothing more".to_owned() } else { each.collect::<Vec<_>>().join(",") }
 }
 
 /// Why a node must not start.
@@ -258,7 +275,11 @@ impl Bootstrap {
                 continue;
             };
             if *voters != self.listed {
-                return Ok(Step::Ask(Waiting::ListsDiffer(voter.node)));
+                let only_in = |one: &[ListedVoter], other: &[ListedVoter]| {
+                    one.iter().filter(|voter| !other.contains(voter)).cloned().collect()
+                };
+                let (here, there) = (only_in(&self.listed, voters), only_in(voters, &self.listed));
+                return Ok(Step::Ask(Waiting::ListsDiffer { node: voter.node, here, there }));
             }
             if let Some(first) = owners.insert(*directory, voter.node) {
                 return Ok(Step::Ask(Waiting::SameDirectory(first, voter.node)));
@@ -376,11 +397,14 @@ mod tests {
 
     #[test]
     fn lists_that_differ_form_nothing() {
-        let differs = |node| Ok(Step::Ask(Waiting::ListsDiffer(BrokerId(node))));
+        let differs = |node, here: &[i32], there: &[i32]| {
+            let (here, there) = (list(here), list(there));
+            Ok(Step::Ask(Waiting::ListsDiffer { node: BrokerId(node), here, there }))
+        };
         let other = empty_with(3, 3, &[1, 2, 3, 4], None);
-        assert_eq!(after(on(1, 1, OnDisk::Empty), vec![empty(2, 2), other]), differs(3));
+        assert_eq!(after(on(1, 1, OnDisk::Empty), vec![empty(2, 2), other]), differs(3, &[], &[4]));
         let other = empty_with(2, 2, &[1, 2], None);
-        assert_eq!(after(on(1, 1, OnDisk::Empty), vec![other, empty(3, 3)]), differs(2));
+        assert_eq!(after(on(1, 1, OnDisk::Empty), vec![other, empty(3, 3)]), differs(2, &[3], &[]));
         // Corrected, it goes on.
         let other = empty_with(2, 2, &[1, 2], None);
         let step = after(on(1, 1, OnDisk::Empty), vec![other, empty(3, 3), empty(2, 2)]);

@@ -1,5 +1,6 @@
 //! Finding or forming a cluster over the network: asks every listed voter, again and again, and lets [`Bootstrap`] decide.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use stonelog_protocol::BrokerId;
@@ -10,8 +11,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::bootstrap::{Bootstrap, BootstrapError, Event, Step, Waiting};
+use super::bootstrap::{Bootstrap, BootstrapError, Event, Step};
 use super::link::{LinkError, PeerDialer, PeerLink, Target};
+use super::saying::Saying;
 use super::services::NodeServices;
 
 /// How long a node may take to answer.
@@ -21,18 +23,15 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// Answers that wait to be decided on: each asked node has one on its way.
 const QUEUE_LEN_MAX: usize = 16;
 
-/// A reason to wait that holds for so long is said.
-const SAY_AFTER: Duration = Duration::from_secs(2);
-
-/// Asks until there is something to do, and answers other nodes meanwhile. `say` hears why it takes time, once for each
-/// reason that lasts.
+/// Asks until there is something to do, and answers other nodes meanwhile. `say` hears why it takes time: each reason
+/// that lasts, again and again, with why listed voters cannot be asked.
 ///
 /// What is to be done is the caller's: the cluster's id is made durable first, then the node starts as the step says.
 pub async fn find_cluster<D: PeerDialer>(
     mut bootstrap: Bootstrap,
     dialer: &D,
     services: &NodeServices,
-    mut say: impl FnMut(&Waiting),
+    mut say: impl FnMut(&str),
 ) -> Result<Step, BootstrapError> {
     let mut step = bootstrap.begin()?;
     if let Some(answer) = bootstrap.answer() {
@@ -50,41 +49,47 @@ pub async fn find_cluster<D: PeerDialer>(
         asking.spawn(ask(voter.node, link, Probe { voters: voters.clone() }, sender.clone()));
     }
     drop(sender);
-    let mut reason: Option<(Waiting, Instant, bool)> = None;
+    let (began, mut saying) = (Instant::now(), Saying::default());
+    let mut silent: BTreeMap<BrokerId, LinkError> = BTreeMap::new();
     while let Step::Ask(waiting) = step {
-        match &mut reason {
-            Some((known, since, is_said)) if *known == waiting => {
-                if !*is_said && since.elapsed() >= SAY_AFTER {
-                    say(&waiting);
-                    *is_said = true;
-                }
-            }
-            _ => reason = Some((waiting, Instant::now(), false)),
+        let reason = format!("{waiting}{}", because(&silent));
+        if saying.is_due(began.elapsed(), &reason) {
+            say(&reason);
         }
-        let Some(event) = events.recv().await else {
+        let Some((node, answer)) = events.recv().await else {
             // Nobody is asked: what was decided at first holds for ever.
             return std::future::pending().await;
         };
-        step = bootstrap.on_event(event)?;
+        step = match answer {
+            Ok(answer) => {
+                silent.remove(&node);
+                bootstrap.on_event(Event::Answered(node, answer))?
+            }
+            Err(error) => {
+                silent.insert(node, error);
+                bootstrap.on_event(Event::Silent(node))?
+            }
+        };
     }
     Ok(step)
+}
+
+/// Why nodes do not answer, as the end of a sentence.
+pub fn because<E: std::fmt::Display>(silent: &BTreeMap<BrokerId, E>) -> String {
+    silent.iter().map(|(node, error)| format!("; node {node}: {error}")).collect()
 }
 
 fn target(voter: &ListedVoter) -> Target {
     Target { node: voter.node, directory: None, host: voter.host.to_string(), port: voter.port }
 }
 
-async fn ask(node: BrokerId, mut link: impl PeerLink, probe: Probe, events: mpsc::Sender<Event>) {
+type Answer = (BrokerId, Result<ProbeAnswer, LinkError>);
+
+async fn ask(node: BrokerId, mut link: impl PeerLink, probe: Probe, answers: mpsc::Sender<Answer>) {
     loop {
         let answer = link.exchange(Kind::Probe, probe.encode(), ANSWER_WITHIN).await;
-        let event = match answer.and_then(|frame| read(frame.kind, frame.body)) {
-            Ok(answer) => Event::Answered(node, answer),
-            Err(error) => {
-                tracing::debug!(%node, "no answer to a probe: {error}");
-                Event::Silent(node)
-            }
-        };
-        if events.send(event).await.is_err() {
+        let answer = answer.and_then(|frame| read(frame.kind, frame.body));
+        if answers.send((node, answer)).await.is_err() {
             return;
         }
         tokio::time::sleep(ASK_AGAIN).await;

@@ -34,7 +34,7 @@ pub enum LinkError {
     #[error("unreachable: {0}")]
     Unreachable(String),
     /// The other end, or this one, refuses the other after the proof. Nothing was sent.
-    #[error("refused: {0:?}")]
+    #[error("{}", said(*.0))]
     Refused(Verdict),
     /// The time was up.
     #[error("no answer in time")]
@@ -48,6 +48,17 @@ pub enum LinkError {
     /// The answer is none to this request.
     #[error("the answer makes no sense: {0}")]
     Malformed(String),
+}
+
+fn said(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Welcome => "it is welcome",
+        Verdict::OtherNode => "another node than this one answers at its address",
+        Verdict::OtherDirectory => "it runs on another log directory than the one that is meant",
+        Verdict::OtherCluster => "it belongs to another cluster, or to none yet",
+        Verdict::NotMember => "it does not take this node for a member",
+        Verdict::NotServed => "it is starting or stopping",
+    }
 }
 
 /// A link to one node: exchanges go one after the other.

@@ -99,9 +99,10 @@ impl QuorumNode {
         self.raft.initialize(members).await.map_err(refused)
     }
 
-    /// The last entry of this node's log, committed or not.
-    pub fn last_log_index(&self) -> Option<u64> {
-        self.store.last_index()
+    /// The last entry of this node's log, committed or not, or of the snapshot that it begins on.
+    pub async fn last_log_index(&self) -> Result<Option<u64>, StartError> {
+        let covered = self.raft.with_raft_state(|state| state.snapshot_meta.last_log_id.map(|id| id.index));
+        Ok(covered.await.map_err(refused)?.max(self.store.last_index()))
     }
 
     /// Whether the log holds anything.

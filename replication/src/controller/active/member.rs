@@ -16,12 +16,13 @@ use stonelog_storage::Fault;
 use stonelog_storage::disk::Disk;
 use stonelog_storage::log_dir::MemberMark;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::asking::{Arrivals, Elsewhere, News};
 use super::candidacy::Candidacy;
 use super::serving::Active;
 use super::voting::{Soft, hand_over};
+use super::waiting::say_what_is_waited_for;
 use super::{ControllerError, MetadataHandle, MetadataOptions, QUEUE_LEN_MAX, Stop, Submission};
 use crate::controller::duties::DutySettings;
 use crate::quorum::bootstrap::{Bootstrap, BootstrapError, OnDisk, Step};
@@ -122,9 +123,18 @@ pub struct StreamLinks {
     pub accepted: mpsc::Receiver<ProvedSocket>,
 }
 
+/// The cluster that a node enters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundCluster {
+    /// Its id.
+    pub id: ClusterId,
+    /// It is being formed, and this node is one of those that form it.
+    pub is_new: bool,
+}
+
 /// A node on its way into a cluster.
 pub struct Joining {
-    found: oneshot::Receiver<Result<ClusterId, JoinError>>,
+    found: oneshot::Receiver<Result<FoundCluster, JoinError>>,
     enter: oneshot::Sender<MetadataOptions>,
     entered: oneshot::Receiver<Result<Elsewhere, JoinError>>,
     links: oneshot::Receiver<StreamLinks>,
@@ -158,7 +168,7 @@ pub fn join(options: JoinOptions) -> Result<Joining, JoinError> {
 impl Joining {
     /// Waits until there is a cluster; its id is to be made durable before the node enters. Says in the log why it takes
     /// time.
-    pub async fn found(&mut self) -> Result<ClusterId, JoinError> {
+    pub async fn found(&mut self) -> Result<FoundCluster, JoinError> {
         (&mut self.found).await.unwrap_or(Err(JoinError::Ended))
     }
 
@@ -193,7 +203,7 @@ impl Entering {
 
 /// The thread's ends of the way in.
 struct Start {
-    found: oneshot::Sender<Result<ClusterId, JoinError>>,
+    found: oneshot::Sender<Result<FoundCluster, JoinError>>,
     entering: oneshot::Receiver<MetadataOptions>,
     entered: oneshot::Sender<Result<Elsewhere, JoinError>>,
     links: oneshot::Sender<StreamLinks>,
@@ -227,11 +237,16 @@ pub(super) struct Member {
 }
 
 /// Says once that this node is part of the cluster: it knows who leads, and what was committed before.
-pub(super) struct Entered(Option<(oneshot::Sender<Result<Elsewhere, JoinError>>, Elsewhere)>);
+pub(super) struct Entered {
+    sender: Option<(oneshot::Sender<Result<Elsewhere, JoinError>>, Elsewhere)>,
+    /// Says what is waited for until then.
+    waiting: AbortHandle,
+}
 
 impl Entered {
     pub(super) fn say(&mut self) {
-        if let Some((sender, elsewhere)) = self.0.take() {
+        if let Some((sender, elsewhere)) = self.sender.take() {
+            self.waiting.abort();
             // The starter is waiting.
             drop(sender.send(Ok(elsewhere)));
         }
@@ -262,13 +277,21 @@ async fn live(
         Err(error) => return drop(found.send(Err(error))),
     };
     // The starter is waiting, and makes the id durable.
-    drop(found.send(Ok(cluster.clone())));
+    let forms = matches!((&step, &seeker.on_disk), (Step::Vote(_), OnDisk::Empty | OnDisk::Formatted(_)));
+    let is_new = forms || matches!(step, Step::Initialize { .. });
+    drop(found.send(Ok(FoundCluster { id: cluster.clone(), is_new })));
     let Ok(metadata) = entering.await else { return };
+    let (dialer, listed) = (seeker.dialer.clone(), seeker.options.cluster.voters.clone());
     let (mut member, elsewhere) = match seeker.enter(step, cluster, metadata, requests).await {
         Ok(entered) => entered,
         Err(error) => return drop(entered.send(Err(error))),
     };
-    let entered = Entered(Some((entered, elsewhere)));
+    let node = match &member.part {
+        Part::Voter(active) => Some(active.node.clone()),
+        Part::Observer(_) => None,
+    };
+    let waiting = member.tasks.spawn(say_what_is_waited_for(node, listed, dialer));
+    let entered = Entered { sender: Some((entered, elsewhere)), waiting };
     tokio::select! {
         () = member.run(queue, entered) => {}
         // Nothing that is under way is waited for: who asked is answered that it stopped.
@@ -338,7 +361,7 @@ impl Seeker {
             let node = self.open().await?;
             let is_initialized = node.is_initialized().await?;
             let members = node.members().await?;
-            let (own, last) = ((options.node_id, options.directory_id), node.last_log_index());
+            let (own, last) = ((options.node_id, options.directory_id), node.last_log_index().await?);
             let is_member = members.iter().any(|member| (member.voter.node, member.directory) == own);
             if is_member
                 && let Some(recorded) = options.newest_epoch
@@ -384,7 +407,7 @@ impl Seeker {
         let options = &self.options;
         let voters = options.cluster.voters.clone();
         let bootstrap = Bootstrap::new(options.node_id, options.directory_id, voters, self.on_disk.clone());
-        let say = |waiting: &_| tracing::warn!("looking for the cluster: {waiting}");
+        let say = |waiting: &str| tracing::warn!("looking for the cluster: {waiting}");
         let step = find_cluster(bootstrap, &self.dialer, &self.services, say).await?;
         let cluster = match &step {
             Step::Initialize { cluster, .. } => cluster.clone().unwrap_or_else(|| options.fresh_cluster_id.clone()),

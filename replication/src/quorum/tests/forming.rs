@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stonelog_protocol::peer::frame::{Frame, Kind};
-use stonelog_protocol::peer::probe::{ListedVoter, Member};
+use stonelog_protocol::peer::probe::{ListedVoter, Member, ProbeAnswer};
 use stonelog_protocol::peer::proof::{Identity, Purpose};
 use stonelog_protocol::peer::raft;
 use stonelog_protocol::{BrokerId, ClusterId, DirectoryId, Uuid};
@@ -18,14 +18,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::cluster::{PATIENCE, block_on, until};
-use crate::quorum::bootstrap::{Bootstrap, OnDisk, Step};
+use crate::quorum::bootstrap::{Bootstrap, BootstrapError, OnDisk, Step};
 use crate::quorum::form::find_cluster;
 use crate::quorum::link::{LinkError, PeerDialer, PeerLink, PeerSession, Served, Target};
 use crate::quorum::log_store;
 use crate::quorum::node::{QuorumNode, QuorumOptions, REQUEST_WITHIN_DEFAULT};
 use crate::quorum::services::NodeServices;
 use crate::quorum::type_config::Voter;
-use crate::runtime::peers::{TcpDialer, serve};
+use crate::runtime::peers::{ClusterSecret, TcpDialer, serve};
 
 /// What a node keeps: the directory's id and the cluster's are written before they are acted on.
 #[derive(Clone)]
@@ -287,5 +287,82 @@ fn voter_wiped_after_forming_joins_as_an_observer_and_forms_nothing() {
         for booted in [again, b, c] {
             stop(booted).await;
         }
+    });
+}
+
+/// What finding a cluster comes to for node 1, whose voters are all reached at that of node 2; or what it says that
+/// contains some words, if it says so first.
+async fn finds(
+    listed: &[ListedVoter],
+    on_disk: OnDisk,
+    secrets: [Option<&[u8]>; 2],
+    answered: ProbeAnswer,
+    words: &str,
+) -> Result<Result<Step, BootstrapError>, String> {
+    let [own, others] = secrets.map(|secret| secret.map(|secret| ClusterSecret::new(secret).unwrap()));
+    let cluster_of = |answer: &ProbeAnswer| match answer {
+        ProbeAnswer::Member { cluster, .. } => Some(cluster.clone()),
+        ProbeAnswer::Empty { formatted, .. } => formatted.clone(),
+    };
+    let mut accepting = JoinSet::new();
+    for voter in &listed[1..] {
+        let cluster = cluster_of(&answered);
+        let directory = Uuid([voter.node.0 as u8; 16]);
+        let services = NodeServices::new(Identity { node: voter.node, directory, cluster });
+        services.answer_probes(answered.clone());
+        let listener = TcpListener::bind(("127.0.0.1", voter.port)).await.unwrap();
+        accepting.spawn(serve(listener, others.clone(), services));
+    }
+    let bootstrap = Bootstrap::new(BrokerId(1), Uuid([1; 16]), listed.to_vec(), on_disk);
+    let cluster = bootstrap.answer().and_then(|answer| cluster_of(&answer));
+    let identity = Identity { node: BrokerId(1), directory: Uuid([1; 16]), cluster };
+    let services = NodeServices::new(identity.clone());
+    let dialer = TcpDialer::new(Arc::new(move || identity.clone()), own, BTreeMap::new());
+    let (said, mut hears) = tokio::sync::mpsc::unbounded_channel();
+    let finding = find_cluster(bootstrap, &dialer, &services, |why| drop(said.send(why.to_owned())));
+    let hearing = async {
+        while let Some(why) = hears.recv().await {
+            if why.contains(words) {
+                return why;
+            }
+        }
+        std::future::pending().await
+    };
+    tokio::time::timeout(PATIENCE, async {
+        tokio::select! {
+            found = finding => Ok(found),
+            why = hearing => Err(why),
+        }
+    })
+    .await
+    .expect("it is found, or said")
+}
+
+#[test]
+fn nodes_that_do_not_share_a_secret_say_so() {
+    let (one, other): (&[u8], &[u8]) = (b"a secret of sixteen bytes or more", b"another secret of that many bytes");
+    block_on(async {
+        for (secrets, words) in [
+            ([Some(one), Some(other)], "has another cluster secret"),
+            ([Some(one), None], "one of the two has a cluster secret"),
+        ] {
+            let Fresh { listed, _dirs, .. } = fresh().await;
+            let answer = ProbeAnswer::Empty { voters: listed.clone(), directory: Uuid([2; 16]), formatted: None };
+            let why = finds(&listed, OnDisk::Empty, secrets, answer, words).await.unwrap_err();
+            assert!(why.contains("no answer yet from node 2, 3; node 2: "), "{why}");
+        }
+    });
+}
+
+#[test]
+fn used_node_that_reaches_the_voters_of_another_cluster_ends() {
+    block_on(async {
+        let Fresh { listed, _dirs, .. } = fresh().await;
+        let (own, found) = (ClusterId("a".into()), ClusterId("b".into()));
+        let answer = ProbeAnswer::Member { cluster: found.clone(), members: Vec::new(), leader: None };
+        let ended =
+            finds(&listed, OnDisk::Joined(own.clone()), [None, None], answer, "nothing of the kind").await.unwrap();
+        let Err(BootstrapError::OtherCluster { own: named, found: other, .. }) = ended else { panic!("{ended:?}") };
+        assert_eq!((named, other), (own, found));
     });
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -39,6 +39,8 @@ pub struct TcpDialer {
     /// Where this node's own configuration says that nodes are. It wins over what the membership says, so that a quorum
     /// whose addresses have changed can form.
     listed: Arc<BTreeMap<BrokerId, (String, u16)>>,
+    /// Why the last attempt to reach a node failed, of those that cannot be reached.
+    failing: Arc<Mutex<BTreeMap<BrokerId, LinkError>>>,
     started: Instant,
 }
 
@@ -49,11 +51,24 @@ impl TcpDialer {
         secret: Option<ClusterSecret>,
         listed: BTreeMap<BrokerId, (String, u16)>,
     ) -> TcpDialer {
-        TcpDialer { own, secret, listed: Arc::new(listed), started: Instant::now() }
+        TcpDialer { own, secret, listed: Arc::new(listed), failing: Arc::default(), started: Instant::now() }
     }
 }
 
 impl TcpDialer {
+    /// The nodes that could not be reached when it was last tried, and why.
+    pub fn failing(&self) -> BTreeMap<BrokerId, LinkError> {
+        self.failing.lock().expect("no holder panics").clone()
+    }
+
+    fn on_dialed(&self, node: BrokerId, failed: Option<&LinkError>) {
+        let mut failing = self.failing.lock().expect("no holder panics");
+        match failed {
+            Some(error) => drop(failing.insert(node, error.clone())),
+            None => drop(failing.remove(&node)),
+        }
+    }
+
     /// A connection of its own, proved, for whoever speaks on it in another way than by exchanges; with what was read
     /// behind the proof. It leads where the target says, not where voters are listed.
     pub(in crate::runtime) async fn connect(
@@ -72,7 +87,8 @@ impl PeerDialer for TcpDialer {
     type Link = TcpLink;
 
     fn link(&self, target: Target, purpose: Purpose) -> TcpLink {
-        TcpLink { dialer: self.clone(), target, purpose, connection: None, backoff: Backoff::default(), exchange: 0 }
+        let (dialer, backoff) = (self.clone(), Backoff::default());
+        TcpLink { dialer, target, purpose, connection: None, backoff, failed: None, exchange: 0 }
     }
 }
 
@@ -88,6 +104,8 @@ pub struct TcpLink {
     purpose: Purpose,
     connection: Option<Connection>,
     backoff: Backoff,
+    /// Why the last attempt failed, if one has.
+    failed: Option<LinkError>,
     exchange: u32,
 }
 
@@ -135,11 +153,12 @@ impl TcpLink {
     async fn connect(&mut self, within: Duration) -> Result<PeerSocket, LinkError> {
         let now = || self.dialer.started.elapsed();
         if !self.backoff.may_dial(now()) {
-            return Err(LinkError::Unreachable("the last attempt was a moment ago".to_owned()));
+            return Err(self.failed.clone().unwrap_or(LinkError::TimedOut));
         }
         let error = match timeout(within, self.dial()).await {
             Ok(Ok(socket)) => {
                 self.backoff.on_success();
+                self.dialer.on_dialed(self.target.node, None);
                 return Ok(socket);
             }
             Ok(Err(error)) => error.into(),
@@ -147,6 +166,8 @@ impl TcpLink {
         };
         self.backoff.on_failure(now(), random::<1>()[0]);
         tracing::debug!(node = %self.target.node, purpose = ?self.purpose, "no link: {error}");
+        self.dialer.on_dialed(self.target.node, Some(&error));
+        self.failed = Some(error.clone());
         Err(error)
     }
 
@@ -184,11 +205,19 @@ async fn dial(
     let mut opening = MAGIC.to_vec();
     opening.extend_from_slice(&first.encode());
     socket.socket.write_all(&opening).await?;
+    let mut has_proved_itself = false;
     loop {
-        match proof.on_frame(expect_frame(&mut socket, PROOF_FRAME_BYTES_MAX).await?)? {
+        let frame = match expect_frame(&mut socket, PROOF_FRAME_BYTES_MAX).await {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(DialError::HungUp { has_proved_itself });
+            }
+            frame => frame?,
+        };
+        match proof.on_frame(frame)? {
             Dialing::Send(frame) => write_frame(&mut socket, &frame).await?,
             Dialing::Proved(_) => return Ok(socket),
         }
+        has_proved_itself = true;
     }
 }
 
@@ -209,6 +238,10 @@ pub(super) fn random<const N: usize>() -> [u8; N] {
 
 enum DialError {
     Io(io::Error),
+    /// The other end closed the connection without a word; whether this one had shown by then what it knows.
+    HungUp {
+        has_proved_itself: bool,
+    },
     Proof(ProofError),
 }
 
@@ -216,6 +249,12 @@ impl From<DialError> for LinkError {
     fn from(error: DialError) -> LinkError {
         match error {
             DialError::Io(error) => LinkError::Unreachable(error.to_string()),
+            DialError::HungUp { has_proved_itself: true } => {
+                LinkError::Unreachable("it hangs up: most likely it has another cluster secret".to_owned())
+            }
+            DialError::HungUp { has_proved_itself: false } => LinkError::Unreachable(
+                "it hangs up at once: only one of the two has a cluster secret, or it is busy, or no node".to_owned(),
+            ),
             DialError::Proof(ProofError::Refused(verdict)) => LinkError::Refused(verdict),
             DialError::Proof(error) => LinkError::Unreachable(error.to_string()),
         }

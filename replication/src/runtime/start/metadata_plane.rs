@@ -6,7 +6,7 @@ use stonelog_protocol::{ClusterId, DirectoryId, Uuid};
 
 use super::directories::{self, OpenDirectories, RecoveredDirectory};
 use super::{StartError, StartOptions};
-use crate::controller::member::{self, JoinOptions, StreamLinks};
+use crate::controller::member::{self, FoundCluster, JoinOptions, StreamLinks};
 use crate::controller::{self, MetadataHandle, MetadataOptions};
 
 /// Recovered directories, and the metadata plane over one of them.
@@ -61,9 +61,9 @@ pub(super) async fn with_others(options: &mut StartOptions) -> Result<Up, StartE
         fresh_cluster_id: ClusterId(Uuid::from_random(options.random.cluster).to_string().into()),
         cluster,
     })?;
-    let cluster_id = joining.found().await?;
-    let opened = found.open(options, Some(cluster_id))?;
-    let OpenDirectories { open, mut absent, cluster_id, is_new_cluster } = opened;
+    let FoundCluster { id, is_new: is_new_cluster } = joining.found().await?;
+    let opened = found.open(options, Some(id))?;
+    let OpenDirectories { open, mut absent, cluster_id, .. } = opened;
     let metadata = metadata_options(options, log_dir.join("metadata"), cluster_id.clone(), directory_id);
     let entering = joining.enter(metadata);
     let recovered = directories::recover_all(options, open, &mut absent)?;

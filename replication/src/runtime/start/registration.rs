@@ -6,6 +6,7 @@ use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::{BrokerEpoch, BrokerId, ClusterId, TopicPartition, Uuid};
 use stonelog_storage::Fault;
 use stonelog_storage::recovery::Verdict as Recovered;
+use tokio::time::Instant;
 
 use super::directories::{OpenDirectory, RecoveredDirectory};
 use super::{StartError, StartOptions};
@@ -15,11 +16,13 @@ use crate::controller::{
 };
 use crate::metadata::broker::ReplicaReport;
 use crate::metadata::{MetadataImage, Verdict};
+use crate::quorum::saying::Saying;
 use crate::runtime::directory::AbsentDirectory;
 use crate::settings::cluster_keys::{Overruled, overruled};
 
-/// How long a starting broker goes on asking (`initial.broker.registration.timeout.ms`).
-const REGISTER_WITHIN: Duration = Duration::from_secs(60);
+/// How long a starting broker that the controller refuses for now goes on asking (Kafka's default of
+/// `initial.broker.registration.timeout.ms`).
+const REFUSED_WITHIN: Duration = Duration::from_secs(60);
 /// Before it asks again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -89,27 +92,35 @@ pub(super) async fn register(
     }
 }
 
-/// Asks until the controller has decided. In a cluster there may be none for a while, and the incarnation before this one
-/// may not be known to be gone.
+/// Asks until the controller has decided. In a cluster there may be none for any time, and this node may be the voter that
+/// others need for one: that never ends a start. What a controller refuses for now, because the incarnation before this one
+/// may not be known to be gone, does when it lasts.
 pub(super) async fn until_answered(
     metadata: &MetadataHandle,
     request: impl Fn() -> ControllerRequest,
 ) -> Result<ControllerResponse, ControllerError> {
-    let asking = async {
-        loop {
-            let request = request();
-            match metadata.submit(request.clone()).await {
-                Err(error) if is_passing(&request, &error) => {
-                    tracing::warn!("the controller has not answered yet: {error}");
-                    tokio::time::sleep(ASK_AGAIN).await;
-                }
-                answer => return answer,
+    let (began, mut saying) = (Instant::now(), Saying::default());
+    let mut refused_since = None;
+    loop {
+        let request = request();
+        let error = match metadata.submit(request.clone()).await {
+            Err(error) if is_passing(&request, &error) => error,
+            answer => return answer,
+        };
+        let reason = if let ControllerError::Rejected(_) = error {
+            let since = *refused_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= REFUSED_WITHIN {
+                return Err(error);
             }
+            format!("the controller does not take this broker yet: {error}")
+        } else {
+            refused_since = None;
+            format!("waiting for an active controller to take this broker: {error}")
+        };
+        if saying.is_due(began.elapsed(), &reason) {
+            tracing::warn!("{reason}");
         }
-    };
-    match tokio::time::timeout(REGISTER_WITHIN, asking).await {
-        Ok(answer) => answer,
-        Err(_) => metadata.submit(request()).await,
+        tokio::time::sleep(ASK_AGAIN).await;
     }
 }
 

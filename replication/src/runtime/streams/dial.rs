@@ -16,6 +16,7 @@ use super::bytes::{Arrived, Gathered};
 use super::converse::{close_ports, converse, frame_bytes_max, open_ports};
 use super::wire::{Port, Side, Wire};
 use crate::quorum::link::Target;
+use crate::quorum::saying::Saying;
 use crate::runtime::changed::Changed;
 use crate::runtime::lane::Lane;
 use crate::runtime::lanes::spawn_vital;
@@ -80,7 +81,7 @@ impl Lane {
     /// Connects to a leader for as long as this lane follows anything of it.
     async fn keep_connected(self: Rc<Self>, leader: BrokerId, dialed: Rc<Dialed>) {
         let began = Instant::now();
-        let mut backoff = Backoff::default();
+        let (mut backoff, mut saying) = (Backoff::default(), Saying::default());
         loop {
             let seen = dialed.wanted.version();
             if !self.follows(leader) {
@@ -93,11 +94,15 @@ impl Lane {
             let (connected, lasted) = self.connect(leader, &dialed).await;
             if lasted {
                 backoff.on_success();
+                saying = Saying::default();
             }
             // An end that came at once is a failure as well: nobody dials without a pause.
             backoff.on_failure(began.elapsed(), variation());
             if let Err(error) = connected {
-                tracing::debug!(node = %leader, "no streams from it for now: {error}");
+                let reason = format!("node {leader} leads partitions and cannot be followed: {error}");
+                if saying.is_due(began.elapsed(), &reason) {
+                    tracing::warn!("{reason}");
+                }
             }
         }
     }
