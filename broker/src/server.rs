@@ -13,8 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use stonelog_replication::controller::member::ClusterOptions;
 use stonelog_replication::controller::{Defaults, SettingsRules};
 use stonelog_replication::metadata::{Endpoint, SecurityProtocol};
@@ -43,6 +45,10 @@ use crate::producer_ids::ProducerIds;
 const EXIT_CONFIGURATION: u8 = 2;
 /// Exit code for a broker that could not start, or whose directory failed.
 const EXIT_FAILED: u8 = 1;
+/// Exit code for what SIGINT ended before its time, as a shell has it.
+const EXIT_INTERRUPTED: u8 = 130;
+/// The same for SIGTERM.
+const EXIT_TERMINATED: u8 = 143;
 
 /// How long appended batches gather before they go to segments.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
@@ -93,12 +99,18 @@ async fn serve(config: BrokerConfig, begun: Instant) -> anyhow::Result<ExitCode>
     let mut terminate = signal(SignalKind::terminate())?;
     let mut bound = bind(&config)?;
     let cluster = cluster::options(&config, &mut bound)?;
+    let starting = end_start_on_signal();
     let (started, endpoints) = tokio::select! {
         started = start_data_plane(&config, &bound, cluster) => started?,
         // A node of several may wait for the others for any time.
-        _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
-        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+        _ = interrupt.recv() => return Ok(stopped_before_ready(EXIT_INTERRUPTED)),
+        _ = terminate.recv() => return Ok(stopped_before_ready(EXIT_TERMINATED)),
     };
+    starting.store(false, Ordering::Relaxed);
+    if let Err(error) = start_listening(&bound, config.network.listen_backlog) {
+        started.stop()?;
+        return Err(error);
+    }
     let broker = assemble(config, &started)?;
     coordinator::start(&broker).await;
     accept(&broker, bound).await;
@@ -241,7 +253,50 @@ fn assemble(config: BrokerConfig, started: &Started) -> anyhow::Result<Arc<Broke
     Ok(Broker::new(config, node, lanes, metadata, producer_ids, validators, u32::from_ne_bytes(seed)))
 }
 
-/// Binds every listener; nothing is accepted yet.
+fn stopped_before_ready(code: u8) -> ExitCode {
+    eprintln!("stopped before this node was ready: nothing was served");
+    ExitCode::from(code)
+}
+
+/// Recovery holds the thread that hears signals: while the start lasts, another one ends the process. Nothing is owed to
+/// anybody before the broker serves. The start is over when the flag is taken down.
+fn end_start_on_signal() -> Arc<AtomicBool> {
+    /// A start that can stop in order does so meanwhile.
+    const IN_ORDER_WITHIN: Duration = Duration::from_secs(1);
+    let starting = Arc::new(AtomicBool::new(true));
+    let lasts = Arc::clone(&starting);
+    let watch = std::thread::Builder::new().name("start-signals".into()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let code = runtime.block_on(async {
+            let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+            std::io::Result::Ok(tokio::select! {
+                _ = interrupt.recv() => EXIT_INTERRUPTED,
+                _ = terminate.recv() => EXIT_TERMINATED,
+            })
+        })?;
+        std::thread::sleep(IN_ORDER_WITHIN);
+        if lasts.load(Ordering::Relaxed) {
+            stopped_before_ready(code);
+            std::process::exit(i32::from(code));
+        }
+        std::io::Result::Ok(())
+    });
+    if let Err(error) = watch {
+        tracing::warn!("signals will not be heard while directories are recovered: {error}");
+    }
+    starting
+}
+
+/// From here on clients find somebody: as long as a node waits for others, they go to the next address at once.
+fn start_listening(bound: &[Bound], backlog: u32) -> anyhow::Result<()> {
+    for bound in bound {
+        let listening = socket2::SockRef::from(&bound.socket).listen(i32::try_from(backlog).unwrap_or(i32::MAX));
+        listening.with_context(|| format!("cannot listen on {}://{}", bound.name, bound.address))?;
+    }
+    Ok(())
+}
+
+/// Binds every listener; nobody can connect yet.
 fn bind(config: &BrokerConfig) -> anyhow::Result<Vec<Bound>> {
     config
         .listeners
@@ -256,16 +311,41 @@ fn bind(config: &BrokerConfig) -> anyhow::Result<Vec<Bound>> {
                     listener.port
                 )
             };
-            let address = (host, listener.port).to_socket_addrs().map_err(explain)?.next();
+            let addresses: Vec<_> = (host, listener.port).to_socket_addrs().map_err(explain)?.collect();
+            let address = addresses.first().copied();
             let address = address.ok_or_else(|| explain(std::io::ErrorKind::AddrNotAvailable.into()))?;
-            let socket = listen(address, config.network.listen_backlog).map_err(explain)?;
+            if let Some(surprise) = surprise(host, &addresses) {
+                tracing::warn!("{}://{host}:{}: {surprise}", listener.name, listener.port);
+            }
+            let socket = std::net::TcpListener::from(bind_socket(address).map_err(explain)?);
             let address = socket.local_addr()?;
             Ok(Bound { name: listener.name.as_str().into(), socket, address, nodes: None })
         })
         .collect()
 }
 
+/// What somebody who named a host to listen at may not expect.
+fn surprise(host: &str, addresses: &[SocketAddr]) -> Option<String> {
+    let first = addresses.first()?.ip();
+    if host.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost") {
+        return None;
+    }
+    if first.is_loopback() {
+        return Some(format!("the name stands for {first} on this machine, which nobody else can reach"));
+    }
+    let others: Vec<String> =
+        addresses.iter().map(SocketAddr::ip).filter(|other| *other != first).map(|other| other.to_string()).collect();
+    (!others.is_empty())
+        .then(|| format!("only {first} is listened at, and the name stands for {} too", others.join(", ")))
+}
+
 fn listen(address: SocketAddr, backlog: u32) -> std::io::Result<std::net::TcpListener> {
+    let socket = bind_socket(address)?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+fn bind_socket(address: SocketAddr) -> std::io::Result<socket2::Socket> {
     let domain = match address.ip() {
         IpAddr::V4(_) => socket2::Domain::IPV4,
         IpAddr::V6(_) => socket2::Domain::IPV6,
@@ -274,8 +354,7 @@ fn listen(address: SocketAddr, backlog: u32) -> std::io::Result<std::net::TcpLis
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// What clients are told to connect to: the advertised addresses, with the bound port where the kernel chose it.
@@ -321,7 +400,6 @@ async fn accept(broker: &Arc<Broker>, bound: Vec<Bound>) {
 }
 
 fn exit_on_second_signal(mut interrupt: tokio::signal::unix::Signal, mut terminate: tokio::signal::unix::Signal) {
-    const EXIT_INTERRUPTED: i32 = 130;
     let watch = std::thread::Builder::new().name("second-signal".into()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         if let Ok(runtime) = runtime {
@@ -331,7 +409,7 @@ fn exit_on_second_signal(mut interrupt: tokio::signal::unix::Signal, mut termina
                     _ = terminate.recv() => {}
                 }
             });
-            std::process::exit(EXIT_INTERRUPTED);
+            std::process::exit(i32::from(EXIT_INTERRUPTED));
         }
     });
     if let Err(error) = watch {
@@ -351,4 +429,24 @@ fn log_to_stderr() {
 #[allow(clippy::disallowed_methods, reason = "start-up time is measured from here")]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_that_leads_elsewhere_than_one_would_think_is_told() {
+        let at = |addresses: &[&str]| -> Vec<SocketAddr> {
+            addresses.iter().map(|address| SocketAddr::new(address.parse().unwrap(), 9092)).collect()
+        };
+        let said = surprise("myhost", &at(&["127.0.1.1"])).unwrap();
+        assert!(said.contains("127.0.1.1 on this machine"), "{said}");
+        let said = surprise("myhost", &at(&["10.0.0.1", "10.0.1.1"])).unwrap();
+        assert!(said.contains("only 10.0.0.1") && said.contains("10.0.1.1 too"), "{said}");
+        for (host, addresses) in [("myhost", ["10.0.0.1"]), ("localhost", ["127.0.0.1"]), ("127.0.0.1", ["127.0.0.1"])]
+        {
+            assert_eq!(surprise(host, &at(&addresses)), None, "{host}");
+        }
+    }
 }

@@ -49,7 +49,7 @@ pub struct Listener {
     pub name: String,
     /// What it speaks.
     pub protocol: SecurityProtocol,
-    /// The interface's address or name; `None` for all interfaces.
+    /// The interface's address or name; `None` for all interfaces with IPv4, and `::` for all.
     pub host: Option<String>,
     /// 0 lets the kernel choose.
     pub port: u16,
@@ -94,7 +94,7 @@ pub(super) fn listeners(reader: &Reader<'_>, surroundings: &Surroundings<'_>, re
                 advertise(&endpoint, advertised.as_ref(), surroundings, &mut warnings, report);
             Listener {
                 protocol: SecurityProtocol::Plaintext,
-                host: Some(endpoint.host).filter(|host| !is_wildcard(host)),
+                host: Some(endpoint.host).filter(|host| !host.is_empty() && host != "0.0.0.0"),
                 name: endpoint.name,
                 port: endpoint.port,
                 advertised_host,

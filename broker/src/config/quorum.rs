@@ -121,6 +121,8 @@ fn several(
     let secret_file = reader.set("stonelog.cluster.secret.file").map(|file| PathBuf::from(file.value.trim()));
     if secret_file.is_none() {
         check_loopback(voters, listeners, setting, report);
+    } else {
+        check_reachable(voters, listeners, reader.set("advertised.listeners").unwrap_or(setting), report);
     }
     let heartbeat_interval = reader.millis("broker.heartbeat.interval.ms");
     let session_timeout = reader.millis("broker.session.timeout.ms");
@@ -190,6 +192,24 @@ fn check_loopback(voters: &[QuorumVoter], listeners: &Listeners, setting: &Setti
         let help = "write at least 16 random bytes into a file that every node gets, and name it with \
                     stonelog.cluster.secret.file";
         report.in_value(setting, Code::Conflict, message, Some(help));
+    }
+}
+
+/// What a node on another machine would take for itself leads no other node here.
+fn check_reachable(voters: &[QuorumVoter], listeners: &Listeners, setting: &Setting, report: &mut Report) {
+    let Some(elsewhere) = voters.iter().find(|voter| !is_loopback(&voter.host)) else { return };
+    let brokers = listeners.clients.iter().find(|listener| listener.name == listeners.inter_broker_name);
+    if let Some(listener) = brokers.filter(|listener| is_loopback(&listener.advertised_host)) {
+        let message = format!(
+            "the other brokers are told to reach this one at {}, which each of them takes for itself; voters are on other \
+             machines ({})",
+            listener.advertised_host, elsewhere.host
+        );
+        let help = format!(
+            "set advertised.listeners={}://HOST:{} with a name or address of this machine that the others can reach",
+            listener.name, listener.advertised_port
+        );
+        report.in_value(setting, Code::Conflict, message, Some(&help));
     }
 }
 

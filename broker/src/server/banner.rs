@@ -22,7 +22,10 @@ pub(super) fn print(broker: &Broker, report: &StartReport, endpoints: &[Endpoint
         false => writeln!(out, "cluster   {}", report.cluster_id)?,
     }
     for (listener, endpoint) in config.listeners.iter().zip(endpoints) {
-        let host = listener.host.as_deref().unwrap_or("0.0.0.0");
+        let host = match listener.host.as_deref().unwrap_or("0.0.0.0") {
+            host if host.contains(':') => format!("[{host}]"),
+            host => host.to_owned(),
+        };
         writeln!(
             out,
             "listener  {}://{host}:{} → {}:{}",

@@ -1,6 +1,7 @@
 //! What a node of several is started with: sockets for the other nodes, the cluster's secret, the voters.
 
 use std::net::ToSocketAddrs as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -60,10 +61,23 @@ pub(super) fn options(config: &BrokerConfig, bound: &mut [Bound]) -> anyhow::Res
     }))
 }
 
+/// The bits of a mode that let in anybody. A group of its own is a usual way to hand a secret to a service.
+const ANYBODY_MAY: u32 = 0o007;
+
 /// Reads the cluster's secret.
 fn secret(path: &Path) -> anyhow::Result<ClusterSecret> {
     let explain = || format!("cannot read the cluster's secret from {}", path.display());
-    let length = std::fs::metadata(path).with_context(explain)?.len();
+    let metadata = std::fs::metadata(path).with_context(explain)?;
+    let (length, mode) = (metadata.len(), metadata.permissions().mode());
+    if mode & ANYBODY_MAY != 0 {
+        tracing::warn!(
+            "anybody on this machine may read or write the cluster's secret in {} (mode {:03o}): whoever reads it is taken \
+             for a node of the cluster; run `chmod o= {}`",
+            path.display(),
+            mode & 0o777,
+            path.display()
+        );
+    }
     if length > SECRET_BYTES_MAX {
         bail!("{} has {length} bytes; a cluster's secret has at most {SECRET_BYTES_MAX}", path.display());
     }

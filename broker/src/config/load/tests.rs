@@ -284,7 +284,7 @@ fn addresses_of_ipv6_lose_their_brackets() {
     let config = given().set("listeners=PLAINTEXT://[::1]:9092").load().unwrap();
     assert_eq!(config.listeners[0].host.as_deref(), Some("::1"));
     let wildcard = given().set("listeners=PLAINTEXT://[::]:9092").load().unwrap();
-    assert_eq!(wildcard.listeners[0].host, None);
+    assert_eq!(wildcard.listeners[0].host.as_deref(), Some("::"), "not those of IPv4 alone");
 }
 
 #[test]
@@ -356,7 +356,12 @@ fn node_of_several_without_a_secret_stays_on_the_loopback_interface() {
     let (code, text) = elsewhere().complaint();
     assert_eq!(code, Code::Conflict);
     assert!(text.contains("and b is not") && text.contains("stonelog.cluster.secret.file"), "{text}");
-    let config = elsewhere().set("stonelog.cluster.secret.file=/etc/stonelog/secret").load().unwrap();
+    let with_secret = || elsewhere().set("stonelog.cluster.secret.file=/etc/stonelog/secret");
+    // What the others would take for themselves is no address among machines.
+    let (code, text) = with_secret().complaint();
+    assert_eq!(code, Code::Conflict);
+    assert!(text.contains("takes for itself") && text.contains("advertised.listeners=PLAINTEXT://HOST:9092"), "{text}");
+    let config = with_secret().set("advertised.listeners=PLAINTEXT://a:9092").load().unwrap();
     assert_eq!(config.cluster.unwrap().secret_file, Some(PathBuf::from("/etc/stonelog/secret")));
     // What other brokers dial counts as well.
     let (_, text) = of_three().set("advertised.listeners=PLAINTEXT://here:9092").complaint();
