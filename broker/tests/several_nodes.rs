@@ -5,6 +5,11 @@
 
 mod support;
 
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpStream;
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
 use support::cluster::Cluster;
 
 fn numbered(numbers: std::ops::Range<usize>) -> String {
@@ -41,4 +46,18 @@ fn three_brokers_serve_clients_as_one_and_lose_nothing_with_one_of_them() {
         cluster.start(dead);
         cluster.wait_until_ready(dead);
     }
+}
+
+#[test]
+fn node_that_waits_for_others_says_so_lets_no_client_in_and_ends_when_it_is_told_to() {
+    let cluster = Cluster::begin();
+    let mut waiting = cluster.command(0).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(waiting.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let said = lines.find(|line| line.contains("no answer yet from node 2, 3")).expect("it says what it waits for");
+    assert!(said.contains("node 3: unreachable: Connection refused"), "{said}");
+    let refused = TcpStream::connect(("127.0.0.1", cluster.ports[0])).map(|_| ());
+    assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    kill_process(Pid::from_child(&waiting), Signal::TERM).unwrap();
+    assert!(lines.any(|line| line.contains("stopped before this node was ready")));
+    assert_eq!(waiting.wait().unwrap().code(), Some(143));
 }

@@ -56,6 +56,12 @@ impl Cluster {
 
     /// Starts a node.
     pub(crate) fn start(&mut self, node: usize) {
+        let child = self.command(node).stdout(Stdio::piped()).spawn().unwrap();
+        self.running[node] = Some(Node(child));
+    }
+
+    /// What starts a node.
+    pub(crate) fn command(&self, node: usize) -> Command {
         let voters: Vec<String> = (0..3).map(|node| format!("{}@127.0.0.1:{}", node + 1, self.quorum[node])).collect();
         let (port, quorum) = (self.ports[node], self.quorum[node]);
         let settings = [
@@ -72,8 +78,7 @@ impl Cluster {
         for setting in settings {
             command.args(["--set", &setting]);
         }
-        let child = command.stdout(Stdio::piped()).spawn().unwrap();
-        self.running[node] = Some(Node(child));
+        command
     }
 
     /// Reads what a node prints until it is ready.

@@ -9,7 +9,7 @@ use std::time::Duration;
 const SAY_AFTER: Duration = Duration::from_secs(2);
 /// A reason that goes on is said again.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
-/// Reasons that are remembered; of more, each may be said once too often.
+/// Reasons that are said within a minute; of more, nothing is said.
 const SAID_LEN_MAX: usize = 64;
 
 /// What was said, and when. Times are since any fixed moment.
@@ -40,7 +40,10 @@ impl Saying {
             return false;
         }
         if self.said.len() >= SAID_LEN_MAX {
-            self.said.clear();
+            self.said.retain(|_, said| now < *said + SAY_AGAIN);
+            if self.said.len() >= SAID_LEN_MAX {
+                return false;
+            }
         }
         self.said.insert(reason.to_owned(), now);
         true
@@ -60,6 +63,14 @@ mod tests {
         let mut saying = Saying::default();
         let said: Vec<u64> = (0..130).filter(|second| saying.is_due(at(*second), "a")).collect();
         assert_eq!(said, [2, 62, 122]);
+    }
+
+    #[test]
+    fn ever_new_reasons_fill_no_log() {
+        let mut saying = Saying::at_once();
+        let said = (0..1_000).filter(|number| saying.is_due(at(0), &number.to_string())).count();
+        assert_eq!(said, SAID_LEN_MAX);
+        assert!(saying.is_due(at(60), "another"));
     }
 
     #[test]

@@ -8,17 +8,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stonelog_protocol::peer::frame::{Frame, Kind, MAGIC, METADATA_FRAME_BYTES_MAX, PROOF_FRAME_BYTES_MAX};
-use stonelog_protocol::peer::proof::{Accepting, Acceptor, Hello, NONCE_BYTES, Purpose};
+use stonelog_protocol::peer::proof::{Accepting, Acceptor, Hello, NONCE_BYTES, ProofError, Purpose};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::dial::{random, trust};
 use super::framing::{PeerSocket, expect_frame, read_frame, write_frame};
 use super::secret::ClusterSecret;
 use super::unproved::{UNPROVED_COUNT_MAX, Unproved};
 use crate::quorum::link::{PeerService, Served};
+use crate::quorum::saying::Saying;
 use crate::runtime::streams::ProvedSocket;
 
 /// The longest that magic bytes and proof may take.
@@ -91,11 +92,15 @@ struct Serving {
     unproved: Arc<Mutex<Unproved<AbortHandle>>>,
     begun: u64,
     connections: JoinSet<()>,
+    /// Who is refused for want of the secret is told to the operator on this side too.
+    saying: Arc<Mutex<Saying>>,
+    began: Instant,
 }
 
 impl Serving {
     fn new(secret: Option<ClusterSecret>, service: Arc<dyn PeerService>) -> Serving {
-        Serving { secret, service, unproved: Arc::default(), begun: 0, connections: JoinSet::new() }
+        let (connections, saying) = (JoinSet::new(), Arc::new(Mutex::new(Saying::at_once())));
+        Serving { secret, service, unproved: Arc::default(), begun: 0, connections, saying, began: Instant::now() }
     }
 
     /// Returns when one has ended; never while there is none.
@@ -113,9 +118,18 @@ impl Serving {
         self.begun += 1;
         let place = Place { unproved: Arc::clone(&self.unproved), id: self.begun, _held: held };
         let (secret, service) = (self.secret.clone(), self.service.clone());
+        let (saying, began) = (Arc::clone(&self.saying), self.began);
         let end = self.connections.spawn(async move {
-            if let Err(error) = converse(socket, magic_is_read, secret, &*service, place).await {
-                tracing::debug!(%peer, "connection between nodes ended: {error}");
+            let Err(error) = converse(socket, magic_is_read, secret, &*service, place).await else { return };
+            match untrusted(&error) {
+                Some(why) => {
+                    let reason = format!("a node at {} is refused: {why}", peer.ip());
+                    let mut saying = saying.lock().unwrap_or_else(PoisonError::into_inner);
+                    if saying.is_due(began.elapsed(), &reason) {
+                        tracing::warn!("{reason}");
+                    }
+                }
+                None => tracing::debug!(%peer, "connection between nodes ended: {error}"),
             }
         });
         // It has not run yet: one thread spawns and runs.
@@ -138,6 +152,12 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.unproved.lock().unwrap_or_else(PoisonError::into_inner).leave(self.id);
     }
+}
+
+/// Why a connection ended, if the other end did not show that it belongs to this cluster.
+fn untrusted(error: &io::Error) -> Option<&ProofError> {
+    let why = error.get_ref()?.downcast_ref::<ProofError>()?;
+    matches!(why, ProofError::OneSecret | ProofError::NotLoopback | ProofError::WrongSecret).then_some(why)
 }
 
 async fn converse(
@@ -203,5 +223,20 @@ async fn prove(
                 return Ok(None);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_want_of_the_secret_is_told_to_the_operator() {
+        let refused = |why| io::Error::new(io::ErrorKind::PermissionDenied, why);
+        for why in [ProofError::OneSecret, ProofError::NotLoopback, ProofError::WrongSecret] {
+            assert!(untrusted(&refused(why)).is_some());
+        }
+        assert!(untrusted(&refused(ProofError::OutOfTurn(Kind::Probe))).is_none());
+        assert!(untrusted(&io::ErrorKind::TimedOut.into()).is_none());
     }
 }
