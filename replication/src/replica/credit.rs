@@ -5,8 +5,9 @@
 //! part without being asked, which is little where there are many. A leader whose next push needs more says how much
 //! ([`stonelog_protocol::peer::stream::StreamBody::Wants`]); a reserve is kept for that, given in the order of asking.
 //!
-//! Invariant: at most the pool is given away, and one batch: a batch larger than the reserve is given for when all of the
-//! reserve is there, whatever it takes the pool below zero.
+//! Invariant: at most the pool is given away, and one batch. Who is first in the row and lacks something that is not there
+//! gets it as a loan, one at a time: it may be a batch larger than the pool, and where many hold a little and wait for
+//! more, one of them can always go on, and gives back what it had.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ pub struct CreditPool {
     bytes: i64,
     batch_bytes_max: u32,
     free: Cell<i64>,
+    /// Whether a share has a loan that is not given back.
+    is_lent: Cell<bool>,
     sharers: Cell<i64>,
     last_turn: Cell<u64>,
     /// Who asked for how much more, in order.
@@ -38,6 +41,8 @@ pub struct Share {
     pool: Rc<CreditPool>,
     partition: TopicPartition,
     held: i64,
+    /// What of it is a loan.
+    loan: i64,
     turn: Option<u64>,
 }
 
@@ -49,6 +54,7 @@ impl CreditPool {
             bytes,
             batch_bytes_max,
             free: Cell::new(bytes),
+            is_lent: Cell::default(),
             sharers: Cell::default(),
             last_turn: Cell::default(),
             row: RefCell::default(),
@@ -76,8 +82,9 @@ impl CreditPool {
         self.has(bytes).then_some(partition)
     }
 
+    /// Whether who is first in the row gets so much.
     fn has(&self, bytes: i64) -> bool {
-        self.free.get() >= bytes.min(self.reserve())
+        self.free.get() >= bytes || !self.is_lent.get()
     }
 
     fn reserve(&self) -> i64 {
@@ -89,7 +96,7 @@ impl Share {
     /// A new part of a pool, which holds nothing.
     pub fn of(pool: &Rc<CreditPool>, partition: TopicPartition) -> Share {
         pool.sharers.set(pool.sharers.get() + 1);
-        Share { pool: Rc::clone(pool), partition, held: 0, turn: None }
+        Share { pool: Rc::clone(pool), partition, held: 0, loan: 0, turn: None }
     }
 
     /// The pool.
@@ -106,6 +113,13 @@ impl Share {
     /// What this follower holds now, which is no more than before.
     pub(super) fn hold(&mut self, bytes: i64) {
         self.pool.free.set(self.pool.free.get() + self.held - bytes);
+        if self.loan > 0 && self.held > bytes {
+            self.loan -= self.held - bytes;
+            if self.loan <= 0 {
+                self.loan = 0;
+                self.pool.is_lent.set(false);
+            }
+        }
         self.held = bytes;
     }
 
@@ -121,6 +135,13 @@ impl Share {
 
     /// Takes all that was asked for, or gets in the row for it.
     pub(super) fn take_in_turn(&mut self, bytes: i64) -> bool {
+        if self.loan > 0 {
+            // Nobody else goes on before it has what it needs to give the loan back.
+            self.step_out();
+            self.loan += bytes;
+            self.take(bytes);
+            return true;
+        }
         let turn = match self.turn {
             Some(turn) => turn,
             None => {
@@ -134,6 +155,10 @@ impl Share {
             return false;
         }
         self.step_out();
+        if self.pool.free.get() < bytes {
+            self.loan += bytes;
+            self.pool.is_lent.set(true);
+        }
         self.take(bytes);
         true
     }
@@ -212,8 +237,10 @@ mod tests {
         });
         let [mut one, mut two, mut three] = [2_000, 2_001, 2_002].map(|partition| share(&pool, partition));
         assert_eq!(one.take_fair(FAIR_BYTES_MAX), 0, "the idle ones have it");
+        let mut four = share(&pool, 2_003);
         assert!(one.take_in_turn(15 << 20));
-        assert!(!two.take_in_turn(8 << 20));
+        assert!(four.take_in_turn(8 << 20), "as a loan");
+        assert!(!two.take_in_turn(8 << 20), "one at a time");
         assert!(!three.take_in_turn(1), "it came later");
         assert_eq!(pool.due(), None);
         one.hold(0);
@@ -225,16 +252,45 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_larger_than_the_reserve_is_taken_when_nobody_else_has_any_of_it() {
+    fn a_batch_larger_than_the_pool_is_a_loan_and_nobody_else_gets_one_meanwhile() {
         let pool = pool();
         let [mut one, mut two, mut three] = [0, 1, 2].map(|partition| share(&pool, partition));
         assert!(one.take_in_turn(50 << 20));
-        assert!(!two.take_in_turn(100 << 20), "the reserve is not whole");
-        one.hold(0);
         assert!(two.take_in_turn(100 << 20));
         assert!(!three.take_in_turn(1));
-        assert_eq!(pool.given_bytes(), 100 << 20);
+        assert_eq!(pool.given_bytes(), 150 << 20);
+        two.hold(90 << 20);
+        assert!(!three.take_in_turn(1), "most of it is still lent");
         drop(two);
-        assert_eq!(pool.due(), Some(three.partition), "who asks and is gone holds nobody up");
+        assert_eq!(pool.due(), Some(three.partition), "who is gone gives all back");
+        assert!(three.take_in_turn(1));
+    }
+
+    #[test]
+    fn where_all_hold_a_little_and_wait_for_more_one_after_the_other_goes_on() {
+        let pool = CreditPool::new(400, 1_000);
+        let mut shares: Vec<Share> = (0..4).map(|partition| share(&pool, partition)).collect();
+        for share in &mut shares {
+            assert!(share.take_in_turn(100));
+        }
+        // Each has batches of 150 bytes to push, and credit for 100.
+        let waits = |share: &mut Share| !share.take_in_turn(50);
+        assert_eq!(shares.iter_mut().map(waits).collect::<Vec<_>>(), [false, true, true, true]);
+        assert_eq!(pool.due(), None);
+        for next in 1..4 {
+            shares[next - 1].hold(0);
+            assert_eq!(pool.due(), Some(shares[next].partition));
+            assert!(shares[next].take_in_turn(50));
+        }
+        assert_eq!(pool.given_bytes(), 150);
+        drop(shares);
+        // What a loan was pushed for may come in two parts: the second does not wait behind who waits for the loan.
+        let [mut one, mut two] = [0, 1].map(|partition| share(&pool, partition));
+        assert!(one.take_in_turn(500));
+        assert!(!two.take_in_turn(450));
+        one.hold(100);
+        assert!(one.take_in_turn(20));
+        one.hold(0);
+        assert_eq!(pool.due(), Some(two.partition));
     }
 }
