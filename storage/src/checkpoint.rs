@@ -22,12 +22,12 @@ use crate::{Fault, LogGeneration, ReplicaKey};
 pub const CHECKPOINT_NAME: &str = "checkpoint";
 
 /// The envelope of a checkpoint file.
-pub const CHECKPOINT_KIND: EnvelopeKind = EnvelopeKind { magic: *b"SLCHKPNT", format: 2, what: "checkpoint" };
+pub const CHECKPOINT_KIND: EnvelopeKind = EnvelopeKind { magic: *b"SLCHKPNT", format: 3, what: "checkpoint" };
 
 /// Batches remembered per producer, as Kafka does (`ProducerStateEntry.NUM_BATCHES_TO_RETAIN`).
 pub const PRODUCER_BATCHES_MAX: usize = 5;
 
-const REPLICA_BYTES: usize = 88;
+const REPLICA_BYTES: usize = 96;
 const SEGMENT_BYTES: usize = 40;
 const EPOCH_BYTES: usize = 12;
 const PRODUCER_BYTES: usize = 32;
@@ -66,6 +66,8 @@ pub struct ReplicaCheckpoint {
     pub covered: Option<JournalPosition>,
     /// Compaction has mapped every key below it. `clean_end <= end`.
     pub clean_end: Offset,
+    /// What is below was committed when it was written, as far as the log reached; an older value is as true.
+    pub high_watermark: Offset,
     /// The segments, oldest first; the last one is the active one.
     pub segments: Vec<SegmentCheckpoint>,
     /// The last, partial checksum block of the active segment; full blocks' checksums are in its side file.
@@ -263,6 +265,7 @@ fn encode_replica(replica: &ReplicaCheckpoint, out: &mut Vec<u8>) {
     out.extend_from_slice(&count(replica.epochs.len()).to_le_bytes());
     out.extend_from_slice(&count(replica.producers.len()).to_le_bytes());
     out.extend_from_slice(&replica.clean_end.0.to_le_bytes());
+    out.extend_from_slice(&replica.high_watermark.0.to_le_bytes());
     for segment in &replica.segments {
         out.extend_from_slice(&segment.base.0.to_le_bytes());
         out.extend_from_slice(&segment.bytes.to_le_bytes());
@@ -335,6 +338,7 @@ fn decode_replica(reader: &mut FieldReader<'_>, index: usize) -> Result<ReplicaC
     let epoch_count = reader.count(EPOCH_BYTES)?;
     let producer_count = reader.count(PRODUCER_BYTES)?;
     let clean_end = Offset(reader.i64()?);
+    let high_watermark = Offset(reader.i64()?);
     if flags & !(FLAG_STRICT | FLAG_COVERED) != 0 {
         return Err(illegal("an unknown flag is set"));
     }
@@ -343,6 +347,9 @@ fn decode_replica(reader: &mut FieldReader<'_>, index: usize) -> Result<ReplicaC
     }
     if clean_end < Offset::ZERO || clean_end > end {
         return Err(illegal("its clean part lies outside 0..=end"));
+    }
+    if high_watermark < Offset::ZERO {
+        return Err(illegal("its high watermark is negative"));
     }
     let mut segments: Vec<SegmentCheckpoint> = Vec::with_capacity(segment_count);
     for _ in 0..segment_count {
@@ -384,6 +391,7 @@ fn decode_replica(reader: &mut FieldReader<'_>, index: usize) -> Result<ReplicaC
         end,
         covered: (flags & FLAG_COVERED != 0).then_some(JournalPosition(covered)),
         clean_end,
+        high_watermark,
         segments,
         last_block,
         epochs,
@@ -454,6 +462,7 @@ mod tests {
             end: Offset(500),
             covered: (index % 3 == 0).then_some(JournalPosition(40_960)),
             clean_end: Offset(400),
+            high_watermark: Offset(510),
             segments: vec![
                 SegmentCheckpoint {
                     base: Offset(5),

@@ -67,6 +67,11 @@ pub struct Log {
     config: LogConfig,
     strict: bool,
     log_start: Offset,
+    /// What whoever leads has said to be committed, for the next start; may lie outside the log until it is read.
+    high_watermark: Offset,
+    /// The log's end when it became strict: what was committed below that was so by the relaxed rule, and need not be on
+    /// any disk.
+    relaxed_end: Offset,
     tail: Tail,
     producers: Producers,
     epochs: Epochs,
@@ -152,6 +157,8 @@ impl Log {
             config,
             strict,
             log_start: start,
+            high_watermark: start,
+            relaxed_end: start,
             tail,
             producers: Producers::default(),
             epochs: Epochs::default(),
@@ -180,6 +187,26 @@ impl Log {
     /// The first offset that exists.
     pub fn log_start(&self) -> Offset {
         self.log_start
+    }
+
+    /// What the log will begin at, should the power go now: not above [`Log::log_start`].
+    pub fn durable_log_start(&self) -> Offset {
+        self.tail.durable_log_starts().fold(self.covered.log_start, Offset::max).min(self.log_start)
+    }
+
+    /// End of what is known to be committed, for the next start: by a checkpoint, or by [`Log::set_high_watermark`].
+    pub fn high_watermark(&self) -> Offset {
+        self.high_watermark.max(self.log_start).min(self.log_end())
+    }
+
+    /// What is committed by now. The next checkpoint says it, so that a start need not believe that nothing is. Returns
+    /// whether that is news to it.
+    pub fn set_high_watermark(&mut self, high_watermark: Offset) -> bool {
+        let by_relaxed_rule = self.strict && high_watermark <= self.relaxed_end;
+        if by_relaxed_rule && high_watermark > self.high_watermark {
+            return false;
+        }
+        std::mem::replace(&mut self.high_watermark, high_watermark) != high_watermark
     }
 
     /// The offset the next record gets.

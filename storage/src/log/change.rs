@@ -39,6 +39,9 @@ impl Log {
             return None;
         }
         self.strict = strict;
+        if strict {
+            (self.high_watermark, self.relaxed_end) = (self.log_start, self.log_end());
+        }
         Some(self.control(Change::Mode { strict }, ticket))
     }
 
@@ -75,6 +78,7 @@ impl Log {
             return Truncation::Rebuild(self.rebuild_job(end));
         }
         let end = self.tail.batch_end_at(end).max(self.log_start);
+        self.high_watermark = self.high_watermark.min(end);
         self.key.generation = self.next_generation();
         self.tail.truncate(end, ticket);
         self.holes.cut_from(end);
@@ -158,6 +162,8 @@ impl Log {
         self.epochs = after.epochs.clone();
         self.holes = after.holes.clone();
         self.log_start = after.log_start;
+        // What takes the place of what goes is not committed by what was said of that.
+        self.high_watermark = self.high_watermark.min(after.end);
         self.tail.reset(after.end);
         self.segments.cut_to(segments, after.end);
         self.settling = Some(Box::new(Settling { before, after }));

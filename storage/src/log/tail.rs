@@ -204,6 +204,15 @@ impl Tail {
         self.durable
     }
 
+    /// The log starts that are durable and not covered yet.
+    pub(crate) fn durable_log_starts(&self) -> impl Iterator<Item = Offset> {
+        let durable = self.controls.iter().take_while(|control| control.ticket <= self.durable_ticket);
+        durable.filter_map(|control| match control.change {
+            Change::LogStart { start } => Some(start),
+            _ => None,
+        })
+    }
+
     pub(crate) fn memory_bytes(&self) -> u64 {
         self.memory_bytes
     }

@@ -323,6 +323,7 @@ impl Lines {
                 "strict": replica.strict,
                 "log_start_offset": replica.log_start.0,
                 "end_offset": replica.end.0,
+                "high_watermark": replica.high_watermark.0,
                 "covered": replica.covered.map(|position| position.0),
                 "last_block_bytes": replica.last_block.bytes,
                 "last_block_crc": format!("{:08x}", replica.last_block.checksum),
