@@ -9,8 +9,11 @@ mod support;
 use std::collections::BTreeSet;
 
 use data_cluster_support::*;
+use futures_util::FutureExt as _;
 use stonelog_protocol::error_code::ErrorCode;
-use stonelog_protocol::{BrokerId, Offset};
+use stonelog_protocol::{BrokerId, Offset, Timestamp};
+use stonelog_replication::partition::Reject;
+use stonelog_replication::runtime::find_offset::OffsetQuery;
 use stonelog_storage::Fault;
 use support::*;
 
@@ -110,6 +113,30 @@ async fn a_deposed_leader_cuts_what_nobody_acknowledged_and_follows() {
     cluster.restart(second.0).await;
     cluster.until(|cluster| cluster.isr(to) == ids(&[1, 2, 3])).await;
     cluster.assert_equal(to, 10).await;
+    cluster.stop();
+}
+
+#[tokio::test]
+async fn what_was_committed_is_read_after_a_restart_below_min_isr() {
+    let mut cluster = Cluster::start().await;
+    let topic = cluster.create_topic("t").await;
+    let to = cluster.led_by(topic, 1);
+    for number in 0..5 {
+        assert_eq!(produce(cluster.leader(to), to, value(0, number, 300)).await, Ok(Offset(number)));
+    }
+    cluster.until_checkpointed(1, to, Offset(5)).await;
+    for dead in [3, 2] {
+        cluster.kill(dead);
+        cluster.fence(dead).await;
+    }
+    assert_eq!(cluster.isr(to), ids(&[1]));
+    cluster.kill(1);
+    cluster.restart(1).await;
+    cluster.until(|cluster| cluster.leader_id(to) == Some(BrokerId(1))).await;
+    let values: Vec<_> = (0..5).map(|number| value(0, number, 300)).collect();
+    assert_eq!(read_values(cluster.leader(to), to).await, values);
+    let refused = produce(cluster.leader(to), to, value(0, 5, 300)).await;
+    assert_eq!(refused, Err(ErrorCode::NotEnoughReplicas), "and no more is committed");
     cluster.stop();
 }
 

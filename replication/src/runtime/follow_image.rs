@@ -200,6 +200,7 @@ impl Lane {
         recovered: &mut Recovered,
     ) -> Option<Rc<Partition>> {
         let log_config = self.log_config(config);
+        let image_has_loss = self.image().loss_accepted(id).is_some();
         let home = registration.directory_of(self.node().broker_id)?;
         let directory = Arc::clone(self.node().directory(home)?);
         let (mut log, created) = match recovered.logs.remove(&(id, directory.place)) {
@@ -225,6 +226,10 @@ impl Lane {
             }
         };
         log.set_config(log_config);
+        if image_has_loss {
+            // What was committed before the loss may be what is lost.
+            log.set_high_watermark(log.log_start());
+        }
         let partition = Partition::new(id, Arc::clone(&topic.name), directory, log, Rc::clone(config));
         self.insert_partition(Rc::clone(&partition));
         if let Some(entry) = created {

@@ -67,7 +67,8 @@ pub struct Replica {
     pub leader: Option<Leader>,
     /// Set while it follows.
     pub follower: Option<Follower>,
-    /// End of what is known to be committed, by whoever led so far. Never goes back on a strict topic.
+    /// End of what is known to be committed, by whoever led so far, before this start too. Never goes back on a strict
+    /// topic.
     pub high_watermark: Offset,
     /// While it leads: the streams of its followers.
     pub(super) streams: BTreeMap<BrokerId, Led>,
@@ -96,7 +97,7 @@ impl Partition {
         let replica = Replica {
             leader: None,
             follower: None,
-            high_watermark: log.log_start(),
+            high_watermark: log.high_watermark(),
             streams: BTreeMap::new(),
             probe: 0,
             probe_said: 0,
@@ -190,7 +191,11 @@ impl Partition {
                     port.mark(self.id);
                 }
             }
-            replica.progress(self.id)
+            if replica.log.set_high_watermark(replica.high_watermark) && !self.uncheckpointed.replace(true) {
+                // The next start is to know it, also if nothing more comes.
+                self.directory.flushed.notify_one();
+            }
+            (replica.progress(self.id), replica.log.durable_log_start())
         };
         self.touched.set(false);
         let before = self.progress.replace(progress);

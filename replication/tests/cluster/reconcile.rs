@@ -49,7 +49,10 @@ impl Up {
         self.directories.settle(id, home);
         if !self.parts.contains_key(&id) {
             let shadow = if is_held { read_all(self.directories.of_mut(id), id) } else { Shadow::new() };
-            let high_watermark = self.directories.log(id).log_start();
+            let log = self.directories.log(id);
+            // What was committed before an accepted loss may be what is lost.
+            let has_loss = image.loss_accepted(id).is_some();
+            let high_watermark = if has_loss { log.log_start() } else { log.high_watermark() };
             self.parts.insert(
                 id,
                 Part {

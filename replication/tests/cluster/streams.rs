@@ -189,6 +189,8 @@ impl Up {
                 }
                 Role::Idle => part.checked = 0,
             }
+            let high_watermark = part.high_watermark;
+            self.directories.hosted(id).log.set_high_watermark(high_watermark);
         }
         self.settle(env);
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use stonelog_protocol::batch::BatchHeader;
 use stonelog_protocol::peer::proof::Identity;
-use stonelog_protocol::{BrokerId, ClusterId, Offset, TopicId, TopicPartition, Uuid};
+use stonelog_protocol::{BrokerId, ClusterId, LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition, Uuid};
 use stonelog_replication::controller::{
     self, BrokerHeartbeat, ControllerRequest, ControllerResponse, CreateTopics, FenceBroker, MetadataHandle,
     MetadataOptions, NewTopic, SettingsRules,
@@ -18,11 +18,13 @@ use stonelog_replication::controller::{
 use stonelog_replication::metadata::{Endpoint, SecurityProtocol};
 use stonelog_replication::partition::{Acks, Reject};
 use stonelog_replication::quorum::services::NodeServices;
+use stonelog_replication::runtime::find_offset::OffsetQuery;
 use stonelog_replication::runtime::lane::{Append, Appended};
 use stonelog_replication::runtime::node::NodeSettings;
 use stonelog_replication::runtime::peers::{self, TcpDialer};
 use stonelog_replication::runtime::start::{self, StartOptions, Started};
 use stonelog_replication::runtime::streams::{self, PROVED_LEN_MAX, StreamsOptions};
+use stonelog_storage::checkpoint::Checkpoint;
 use stonelog_storage::disk::RealDisk;
 use stonelog_storage::log::{Log, Read};
 use stonelog_storage::segment::read::ReadDone;
@@ -192,15 +194,27 @@ impl Cluster {
 
     /// The same, with more of its settings.
     pub(crate) async fn create_topic_with(&self, name: &str, settings: &[(&str, &str)]) -> TopicId {
-        let all = settings.iter().chain(&[("min.insync.replicas", "2")]);
-        let configs = all.map(|(key, value)| ((*key).to_owned(), Some((*value).to_owned()))).collect();
-        let topic = NewTopic {
-            name: name.into(),
-            partitions: PARTITIONS,
-            replication_factor: 3,
-            assignments: Vec::new(),
-            configs,
-        };
+        let all: Vec<_> = settings.iter().copied().chain([("min.insync.replicas", "2")]).collect();
+        self.create(name, (PARTITIONS, 3), Vec::new(), &all).await
+    }
+
+    /// A topic of one partition on these nodes, the first of which leads it.
+    pub(crate) async fn create_topic_on(&self, name: &str, nodes: &[i32], min_isr: i32) -> TopicPartition {
+        let nodes = nodes.iter().map(|id| BrokerId(*id)).collect();
+        let min_isr = min_isr.to_string();
+        let settings = [("min.insync.replicas", min_isr.as_str())];
+        partition(self.create(name, (-1, -1), vec![(PartitionIndex(0), nodes)], &settings).await, 0)
+    }
+
+    async fn create(
+        &self,
+        name: &str,
+        (partitions, replication_factor): (i32, i16),
+        assignments: Vec<(PartitionIndex, Vec<BrokerId>)>,
+        settings: &[(&str, &str)],
+    ) -> TopicId {
+        let configs = settings.iter().map(|(key, value)| ((*key).to_owned(), Some((*value).to_owned()))).collect();
+        let topic = NewTopic { name: name.into(), partitions, replication_factor, assignments, configs };
         let request = CreateTopics { topics: vec![topic], validate_only: false };
         let created = match self.metadata.submit(ControllerRequest::CreateTopics(request)).await.unwrap() {
             ControllerResponse::CreateTopics(mut results) => results.remove(0).result.unwrap().id,
@@ -241,6 +255,17 @@ impl Cluster {
         lanes.call(lanes.owner(to), move |lane| std::future::ready(lane.append(append))).await
     }
 
+    /// A node's checkpoint knows what is committed.
+    pub(crate) async fn until_checkpointed(&self, id: i32, of: TopicPartition, high_watermark: Offset) {
+        let directory = self.directory.path().join(id.to_string());
+        let knows = || {
+            let checkpoint = Checkpoint::read_only(&RealDisk, &directory);
+            let mut replicas = checkpoint.iter().flat_map(|checkpoint| &checkpoint.replicas);
+            replicas.any(|replica| replica.replica.partition == of && replica.high_watermark == high_watermark)
+        };
+        super::support::eventually(knows).await;
+    }
+
     /// All three replicas hold the same bytes, up to there and no further.
     pub(crate) async fn assert_equal(&self, of: TopicPartition, end: i64) {
         let mut all = Vec::new();
@@ -272,8 +297,9 @@ impl Node {
             ..base
         };
         let started = start::start_on(options, metadata.clone()).await.unwrap();
-        // Where a start looks for the metadata log that another process keeps here.
+        // What a start finds of the metadata log that another process keeps here.
         let _ = std::fs::create_dir(directory.join("metadata"));
+        std::fs::write(directory.join("metadata/metadata.checkpoint"), []).unwrap();
         let identity =
             Identity { node: BrokerId(id), directory: started.node.directories[0].id, cluster: Some(cluster_id()) };
         let (proved, accepted) = tokio::sync::mpsc::channel(PROVED_LEN_MAX);
@@ -333,7 +359,22 @@ impl Node {
     /// Asks whether it leads; asked when this returns.
     pub(crate) fn confirms(&self, of: TopicPartition) -> impl Future<Output = Result<(), Reject>> {
         let lanes = &self.started().lanes;
-        lanes.call(lanes.owner(of), move |lane| lane.confirm_leadership(of))
+        lanes.call(lanes.owner(of), move |lane| lane.confirm_leadership(of, Duration::from_secs(60)))
+    }
+
+    /// Looks an offset up.
+    pub(crate) async fn finds(&self, of: TopicPartition, query: OffsetQuery) -> Result<Offset, Reject> {
+        let lanes = &self.started().lanes;
+        let find = move |lane: std::rc::Rc<stonelog_replication::runtime::lane::Lane>| {
+            lane.find_offset(of, query, LeaderEpoch::NONE, false)
+        };
+        lanes.call(lanes.owner(of), find).await.map(|(offset, ..)| offset)
+    }
+
+    /// Deletes records; begun when this returns.
+    pub(crate) fn deletes(&self, of: TopicPartition, before: Offset) -> impl Future<Output = Result<Offset, Reject>> {
+        let lanes = &self.started().lanes;
+        lanes.call(lanes.owner(of), move |lane| lane.delete_records(of, before))
     }
 
     /// Waits until a log is so.
