@@ -117,6 +117,34 @@ async fn a_deposed_leader_cuts_what_nobody_acknowledged_and_follows() {
 }
 
 #[tokio::test]
+async fn records_are_deleted_when_whoever_may_lead_next_has_deleted_them() {
+    let mut cluster = Cluster::start().await;
+    let to = cluster.create_topic("t").await;
+    let to = cluster.led_by(to, 1);
+    for number in 0..5 {
+        assert_eq!(produce(cluster.leader(to), to, value(0, number, 300)).await, Ok(Offset(number)));
+    }
+    cluster.node(BrokerId(1)).link.cut();
+    let mut deleting = Box::pin(cluster.node(BrokerId(1)).deletes(to, Offset(3)));
+    // A second one finds nothing to do, and has nothing to say before the first.
+    let mut again = Box::pin(cluster.node(BrokerId(1)).deletes(to, Offset(3)));
+    cluster.node(BrokerId(1)).until(to, |log| log.durable_log_start() == Offset(3)).await;
+    assert_eq!((deleting.as_mut().now_or_never(), again.as_mut().now_or_never()), (None, None));
+    cluster.node(BrokerId(1)).link.heal();
+    assert_eq!((deleting.await, again.await), (Ok(Offset(3)), Ok(Offset(3))));
+    for node in [1, 2, 3] {
+        let start = cluster.node(BrokerId(node)).log(to, |log| log.durable_log_start()).await;
+        assert_eq!(start, Offset(3), "on {node}");
+    }
+    cluster.kill(1);
+    cluster.fence(1).await;
+    cluster.until(|cluster| cluster.leader_id(to).is_some_and(|leader| leader != BrokerId(1))).await;
+    let leader = cluster.node(cluster.leader_id(to).unwrap());
+    assert_eq!(leader.finds(to, OffsetQuery::Earliest).await, Ok(Offset(3)));
+    cluster.stop();
+}
+
+#[tokio::test]
 async fn what_was_committed_is_read_after_a_restart_below_min_isr() {
     let mut cluster = Cluster::start().await;
     let topic = cluster.create_topic("t").await;

@@ -122,6 +122,8 @@ pub struct StreamReport {
     pub durable: Offset,
     /// The newest [`StreamNews::probe`] it had heard when it said so.
     pub probe: u64,
+    /// What its log begins at, also after a power cut.
+    pub log_start: Offset,
     /// Whether it knows of no damage below its end: only who is whole joins the in-sync set (rule 9).
     pub is_whole: bool,
 }
@@ -419,6 +421,7 @@ impl Put<'_> {
         self.offset(report.written);
         self.offset(report.durable);
         self.u64(report.probe);
+        self.offset(report.log_start);
         self.u8(u8::from(report.is_whole));
     }
 
@@ -509,7 +512,8 @@ impl Take<'_> {
         if durable > written {
             return Err(StreamDecodeError::Invalid("a durable position above the written one"));
         }
-        Ok(StreamReport { written, durable, probe: self.u64()?, is_whole: self.is_whole()? })
+        let (probe, log_start) = (self.u64()?, self.offset("a log start")?);
+        Ok(StreamReport { written, durable, probe, log_start, is_whole: self.is_whole()? })
     }
 
     fn news(&mut self) -> Result<StreamNews, StreamDecodeError> {

@@ -43,7 +43,10 @@ pub(super) struct Session {
     pub(super) caught_up_at: Instant,
     /// Where the leader stood at a moment: when the follower passes it, it was caught up then (KAFKA-1546).
     mark: (Instant, Offset),
-    probe: u64,
+    /// What its log begins at, also after a power cut, by what it said last.
+    log_start: Offset,
+    /// The newest question it has repeated in this epoch.
+    pub(super) probe: u64,
 }
 
 /// The sessions of a leader.
@@ -112,7 +115,9 @@ impl Followers {
             pushed: fetch_offset,
             caught_up_at,
             mark: (now, leader_at),
-            probe: 0,
+            log_start: report.log_start,
+            // What it heard on an earlier stream it does not say again.
+            probe: report.probe,
         };
         self.sessions.insert(stamps.follower, session);
     }
@@ -141,6 +146,7 @@ impl Followers {
         session.positions.written = session.positions.written.max(report.written);
         session.positions.durable = session.positions.durable.max(report.durable);
         session.is_whole = report.is_whole;
+        session.log_start = report.log_start;
         session.probe = session.probe.max(report.probe);
         session.look(leader_at, strict, now);
         true
@@ -171,6 +177,11 @@ impl Followers {
             Some(session) => Some(session.caught_up_at),
             None => Some(self.began),
         }
+    }
+
+    /// What a follower's log begins at, also after a power cut; nothing is known of who has not been heard in this epoch.
+    pub(super) fn log_start(&self, broker: BrokerId) -> Offset {
+        self.sessions.get(&broker).map_or(Offset::ZERO, |session| session.log_start)
     }
 
     /// Who is made a member of the in-sync set counts as caught up at that moment, and has the same time as every member

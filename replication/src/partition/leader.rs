@@ -241,6 +241,16 @@ impl Leader {
         self.proposed.on_answer(decided_at);
     }
 
+    /// Where the logs begin of all that may come to lead next: of every broker that may be in the in-sync set, and of
+    /// every other replica that is up (`Partition.lowWatermarkIfLeader`). `own` is this log's, durable.
+    pub fn low_watermark(&self, own: Offset) -> Offset {
+        let is_up = |(broker, member): (&BrokerId, &Member)| member.is_active.then_some(*broker);
+        let counts =
+            self.proposed.maximal(&self.leadership.isr).chain(self.leadership.members.iter().filter_map(is_up));
+        let starts = counts.map(|broker| if broker == self.me { own } else { self.followers.log_start(broker) });
+        starts.fold(own, Offset::min)
+    }
+
     /// What the metadata said last.
     pub fn leadership(&self) -> &Leadership {
         &self.leadership

@@ -464,6 +464,7 @@ impl Follower {
             written: log.written(),
             durable: log.durable(),
             probe: self.probe,
+            log_start: log.durable_log_start(),
             is_whole: log.holes().is_empty(),
         }
     }

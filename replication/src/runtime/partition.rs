@@ -49,8 +49,10 @@ pub struct Partition {
     pub(super) cutting: Cell<bool>,
     /// It is to lead, and a cut of its log is not durable yet.
     pub(super) deferred: Cell<bool>,
-    /// Published when a follower has reported, and when it leads no more or anew.
+    /// Published when a follower has reported, when the own log's start is durable, and when it leads no more or anew.
     pub(super) reported: Changed,
+    /// The log start that was durable at the last publication.
+    deleted_to: Cell<Offset>,
 }
 
 /// A [`Replica`] being changed: a panic meanwhile ends the process, since nobody could tell what half was done.
@@ -108,6 +110,7 @@ impl Partition {
             leader_epoch: LeaderEpoch::NONE,
         };
         let progress = replica.progress(id);
+        let deleted_to = replica.log.durable_log_start();
         Rc::new(Partition {
             id,
             is_internal: is_internal(&topic),
@@ -125,6 +128,7 @@ impl Partition {
             cutting: Cell::new(false),
             deferred: Cell::new(false),
             reported: Changed::default(),
+            deleted_to: Cell::new(deleted_to),
         })
     }
 
@@ -176,7 +180,7 @@ impl Partition {
 
     /// Feeds the log's positions to the leader, publishes what changed, and lets streams say it.
     pub fn publish(&self) {
-        let progress = {
+        let (progress, deleted_to) = {
             let mut replica = self.replica_mut();
             let replica = &mut *replica;
             let own = Positions { written: replica.log.written(), durable: replica.log.durable() };
@@ -202,7 +206,8 @@ impl Partition {
         if before != progress {
             self.changed.publish();
         }
-        if (before.role, before.leader_epoch) != (progress.role, progress.leader_epoch) {
+        let is_deleted = self.deleted_to.replace(deleted_to) != deleted_to;
+        if is_deleted || (before.role, before.leader_epoch) != (progress.role, progress.leader_epoch) {
             self.reported.publish();
         }
     }

@@ -13,7 +13,7 @@ use stonelog_storage::segment::flush::FlushDone;
 use tokio::sync::oneshot;
 
 use super::lane::{Lane, LaneJournal};
-use super::partition::Partition;
+use super::partition::{Partition, Replica};
 use super::space::{MEASURE_AGAIN, Room};
 use crate::partition::Reject;
 use crate::progress::Role;
@@ -173,7 +173,8 @@ impl Lane {
     }
 
     /// DeleteRecords: raises the log start offset to `before`, or to the high watermark when that is [`Offset::NONE`].
-    /// Resolves with the new log start once it is durable.
+    /// Resolves with the lowest log start of all replicas that are up once that is there, durable on each: whichever of
+    /// them leads next, what was deleted is not back. It may never be there; who asks knows how long to wait.
     pub async fn delete_records(self: Rc<Self>, id: TopicPartition, before: Offset) -> Result<Offset, Reject> {
         let partition = self.leading(id, stonelog_protocol::LeaderEpoch::NONE)?;
         let progress = partition.progress();
@@ -181,12 +182,28 @@ impl Lane {
         if before < Offset::ZERO || before > progress.high_watermark {
             return Err(Reject::OffsetOutOfRange);
         }
-        if let Some(durable) = self.raise_log_start(&partition, before) {
-            durable.await.map_err(|_| Reject::Offline)?;
-        }
-        match partition.progress() {
-            progress if progress.role == Role::Offline => Err(Reject::Offline),
-            progress => Ok(progress.log_start_offset),
+        let leader_epoch = progress.leader_epoch;
+        drop(self.raise_log_start(&partition, before));
+        loop {
+            let (reported, changed) = (partition.reported.version(), partition.changed().version());
+            let progress = partition.progress();
+            match progress.role {
+                Role::Offline => return Err(Reject::Offline),
+                _ if partition.directory().is_offline() => return Err(Reject::Offline),
+                Role::Leader if progress.leader_epoch == leader_epoch => {}
+                _ => return Err(Reject::NotLeader(progress.leader_epoch)),
+            }
+            let low = {
+                let Replica { leader, log, .. } = &*partition.replica();
+                leader.as_ref().map(|leader| leader.low_watermark(log.durable_log_start()))
+            };
+            if let Some(low) = low.filter(|low| *low >= before) {
+                return Ok(low);
+            }
+            tokio::select! {
+                () = partition.reported.after(reported) => {}
+                () = partition.changed().after(changed) => {}
+            }
         }
     }
 }

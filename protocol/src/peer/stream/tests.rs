@@ -16,7 +16,7 @@ fn stamps() -> Stamps {
 }
 
 fn report() -> StreamReport {
-    StreamReport { written: Offset(20), durable: Offset(18), probe: 6, is_whole: true }
+    StreamReport { written: Offset(20), durable: Offset(18), probe: 6, log_start: Offset(5), is_whole: true }
 }
 
 fn news() -> StreamNews {
@@ -83,7 +83,7 @@ fn the_bytes_are_those_of_the_format() {
     let head = "0202000000000000000b";
     let stamps = "abababababababababababababababab0000000300000005000000010000000000000046\
                   000000020000000000000047cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd0000000400000009";
-    let fields = "00000000000000140000000000000012000000000000000601";
+    let fields = "000000000000001400000000000000120000000000000006000000000000000501";
     assert_eq!(hex, [head, stamps, fields].concat());
     assert_eq!(STREAM_HEAD_BYTES, (head.len() + stamps.len()) / 2);
     let push = messages().remove(6).encode();

@@ -74,7 +74,8 @@ fn a_stream_opens_where_the_log_ends_with_what_of_it_is_written_and_durable() {
     own.follow(1, leader.bytes(4, 5)).expect("at the end");
     let mut follower = follower(1, 0, now);
     let open = follower.open(StreamId(5), &own.log, false, now).expect("it is time");
-    let report = StreamReport { written: Offset(4), durable: Offset(2), probe: 0, is_whole: true };
+    let report =
+        StreamReport { written: Offset(4), durable: Offset(2), probe: 0, log_start: Offset(0), is_whole: true };
     let expected = OpenStream {
         fetch_offset: Offset(5),
         last_fetched_epoch: LeaderEpoch(1),
@@ -197,7 +198,13 @@ fn each_position_is_reported_once_and_credit_comes_back_for_what_is_written() {
     };
     assert_eq!(say(&mut follower, &own.log, false), [], "nothing is written");
     own.write();
-    let report = |durable: i64| StreamReport { written: Offset(3), durable: Offset(durable), probe: 0, is_whole: true };
+    let report = |durable: i64| StreamReport {
+        written: Offset(3),
+        durable: Offset(durable),
+        probe: 0,
+        log_start: Offset(0),
+        is_whole: true,
+    };
     assert_eq!(say(&mut follower, &own.log, true), [StreamBody::Report(report(0))], "no room for more");
     assert_eq!(say(&mut follower, &own.log, false), [StreamBody::Credit(bytes)]);
     own.sync();
