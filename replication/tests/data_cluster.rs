@@ -117,6 +117,27 @@ async fn a_deposed_leader_cuts_what_nobody_acknowledged_and_follows() {
 }
 
 #[tokio::test]
+async fn a_leader_whose_followers_are_out_of_the_set_knows_by_itself_that_it_leads() {
+    let mut cluster = Cluster::start().await;
+    // One replica is enough for either, also once the others are dead.
+    let two = cluster.create_topic_on("two", &[1, 3], 1).await;
+    let three = cluster.create_topic_on("three", &[1, 2, 3], 1).await;
+    assert_eq!(cluster.node(BrokerId(1)).confirms(two).await, Ok(()));
+    cluster.kill(3);
+    // Until the metadata says so nobody knows whether it leads by now.
+    let asked = [two, three].map(|of| cluster.node(BrokerId(1)).confirms(of));
+    cluster.fence(3).await;
+    for asked in asked {
+        assert_eq!(asked.await, Ok(()));
+    }
+    for of in [two, three] {
+        assert_eq!(cluster.node(BrokerId(1)).confirms(of).await, Ok(()));
+    }
+    assert_eq!(cluster.isr(two), ids(&[1]));
+    cluster.stop();
+}
+
+#[tokio::test]
 async fn records_are_deleted_when_whoever_may_lead_next_has_deleted_them() {
     let mut cluster = Cluster::start().await;
     let to = cluster.create_topic("t").await;

@@ -172,8 +172,8 @@ pub async fn read<R: Send + 'static>(
     read_at(context, owned, read).await
 }
 
-/// As [`read`], and resolves only once enough followers have said that this broker led when it was asked: a coordinator
-/// that has been replaced answers nothing old (rule 15).
+/// As [`read`], and resolves only once everybody who could have come to own the group has said that this broker did when
+/// it was asked: a coordinator that has been replaced answers nothing old (rule 15).
 ///
 /// # Errors
 /// [`decide`]'s; NOT_COORDINATOR also where nobody can tell.
@@ -186,15 +186,20 @@ pub async fn read_confirmed<R: Send + 'static>(
     let lanes = context.lane.lanes();
     let work = move |lane: Rc<Lane>| async move {
         let partition = partition(owned)?;
+    let within = context.broker.config.groups.commit_timeout;
         partition.loaded().await?;
-        let (answer, confirmed) = tokio::join!(partition.read(read), lane.confirm_leadership(owned));
+        let (answer, confirmed) = tokio::join!(partition.read(read), lane.confirm_leadership(owned, within));
         confirmed.map_err(|_| ErrorCode::NotCoordinator)?;
         answer
     };
-    lanes.call(lanes.owner(owned), work).await
+    lanes.call(lanes.owner(owned), work).await.map_err(|error| match error {
+        ErrorCode::CoordinatorNotAvailable => ErrorCode::NotCoordinator,
+        error => error,
+    })
 }
 
-/// Reads the state of every partition this broker leads. Errors as [`decide`]'s, the first one met.
+/// Reads the state of every partition this broker leads; one that is moving away meanwhile is left out, as in Kafka: its
+/// next owner lists it. Other errors as [`decide`]'s, the first one met.
 pub async fn read_every<R: Send + 'static>(
     context: &RequestContext,
     read: impl FnOnce(&mut Groups, Now) -> R + Clone + Send + 'static,

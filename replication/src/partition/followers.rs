@@ -9,7 +9,7 @@ use std::time::Instant;
 use stonelog_protocol::peer::stream::{Stamps, StreamId, StreamReport};
 use stonelog_protocol::{BrokerId, Offset};
 
-use super::leadership::{Leadership, Member};
+use super::leadership::Member;
 
 /// A replica's two positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -190,12 +190,6 @@ impl Followers {
         if let Some(session) = self.sessions.get_mut(&broker) {
             session.caught_up_at = session.caught_up_at.max(now);
         }
-    }
-
-    /// Followers whose reports since `probe` was sent have come back.
-    pub(super) fn confirmed(&self, leadership: &Leadership, probe: u64) -> usize {
-        let counts = |broker: &BrokerId| leadership.isr.contains(broker);
-        self.iter().filter(|(broker, session)| counts(broker) && session.is_open && session.probe >= probe).count()
     }
 }
 

@@ -271,9 +271,16 @@ impl Leader {
         self.proposed.maximal(&self.leadership.isr).collect()
     }
 
-    /// In-sync followers that have reported since they heard of `probe` (rule 15).
-    pub fn confirmed(&self, probe: u64) -> usize {
-        self.followers.confirmed(&self.leadership, probe)
+    /// Whether nobody else can have led, and committed anything, before followers were asked to repeat `probe` (rule 15).
+    ///
+    /// A later leader comes from the in-sync set or the ELR, and nobody joins those but by this leader's own proposals:
+    /// when each that may be in them has followed this epoch since, none of them had begun another. Counting some of
+    /// them, enough for min ISR, would rest on an image that may be old: on how many replicas there are by now, and how
+    /// many of them suffice.
+    pub fn is_confirmed(&self, probe: u64) -> bool {
+        let may_lead = self.proposed.maximal(&self.leadership.isr).chain(self.leadership.elr.iter().copied());
+        let has_followed = |broker: BrokerId| self.followers.get(broker).is_some_and(|session| session.probe >= probe);
+        may_lead.filter(|broker| *broker != self.me).all(has_followed)
     }
 
     /// Messages that failed a fence.

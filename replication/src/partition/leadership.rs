@@ -15,6 +15,8 @@ pub struct Leadership {
     pub partition_epoch: PartitionEpoch,
     /// The committed in-sync set, the leader included.
     pub isr: BTreeSet<BrokerId>,
+    /// Who has left it and has everything that is committed all the same: eligible, and elected after its members.
+    pub elr: BTreeSet<BrokerId>,
     /// `min(min.insync.replicas, replicas)`; replicas being added are not counted.
     pub min_isr: usize,
     /// Whether `flush.messages` is 1.
@@ -66,6 +68,7 @@ impl Leadership {
             leader_epoch: registration.leader_epoch,
             partition_epoch: registration.partition_epoch,
             isr: registration.isr.iter().copied().collect(),
+            elr: registration.elr.iter().copied().collect(),
             min_isr,
             strict,
             image_index: image.index(),

@@ -191,7 +191,10 @@ async fn append(started: &Started, what: &str) {
 async fn values(started: &Started, of: &str) {
     let (topic, partition) = of.split_once(' ').unwrap();
     let of = named(started, topic, partition);
-    let asked = started.lanes.call(started.lanes.owner(of), move |lane| lane.confirm_leadership(of)).await;
+    let asked = started
+        .lanes
+        .call(started.lanes.owner(of), move |lane| lane.confirm_leadership(of, Duration::from_secs(5)))
+        .await;
     if asked.is_err() {
         return say("values ");
     }

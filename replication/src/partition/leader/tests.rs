@@ -37,6 +37,7 @@ fn leadership(isr: &[i32], min_isr: usize, strict: bool) -> Leadership {
         leader_epoch: LeaderEpoch(5),
         partition_epoch: PartitionEpoch(9),
         isr: set(isr),
+        elr: BTreeSet::new(),
         min_isr,
         strict,
         image_index: 50,
@@ -71,7 +72,7 @@ fn stamps(follower: i32) -> Stamps {
 }
 
 fn report(written: i64, durable: i64) -> StreamReport {
-    StreamReport { written: Offset(written), durable: Offset(durable), probe: 0, is_whole: true }
+    StreamReport { written: Offset(written), durable: Offset(durable), probe: 0, log_start: Offset(0), is_whole: true }
 }
 
 /// A follower whose log is as ours up to `end`, and to whom everything up to 1,000 was pushed.
@@ -443,18 +444,70 @@ fn reports_of_an_ended_epoch_count_no_more() {
     assert_eq!(leader.high_watermark(), Offset(10));
 }
 
+fn echo(probe: u64) -> StreamReport {
+    StreamReport { probe, ..report(20, 20) }
+}
+
 #[test]
-fn a_probe_is_confirmed_by_members_that_reported_after_it() {
+fn a_question_is_settled_by_everybody_who_may_have_come_to_lead() {
+    let now = start();
+    let of = Leadership { elr: set(&[3]), ..leadership(&[1, 2], 2, true) };
+    let mut leader = begin(of, at(20, 20), 3, now);
+    follow(&mut leader, 2, 20, 20, now);
+    follow(&mut leader, 3, 20, 20, now);
+    assert!(leader.on_report(StreamId(21), &stamps(2), &echo(5), now).is_ok());
+    assert!(leader.on_report(StreamId(21), &stamps(3), &echo(4), now).is_ok());
+    assert!(!leader.is_confirmed(5), "3 is in the ELR");
+    assert!(leader.is_confirmed(4));
+    assert!(leader.on_report(StreamId(21), &stamps(3), &echo(5), now).is_ok());
+    assert!(leader.is_confirmed(5));
+}
+
+#[test]
+fn who_is_neither_in_sync_nor_eligible_need_not_be_asked() {
+    let leader = begin(leadership(&[1], 1, true), at(20, 20), 3, start());
+    assert!(leader.is_confirmed(1), "nobody else can lead without having joined first");
+}
+
+#[test]
+fn who_was_proposed_may_lead_before_the_image_says_so() {
+    let now = start();
+    let mut leader = begin(leadership(&[1], 1, true), at(20, 20), 3, now);
+    follow(&mut leader, 2, 20, 20, now);
+    assert_eq!(wished(&mut leader, now), Some(set(&[1, 2])));
+    leader.on_isr_answer(Some(51));
+    assert!(!leader.is_confirmed(1), "it may have been elected since");
+    assert!(leader.on_report(StreamId(21), &stamps(2), &echo(1), now).is_ok());
+    assert!(leader.is_confirmed(1));
+}
+
+#[test]
+fn a_stream_that_opens_again_brings_along_what_its_follower_has_repeated() {
     let now = start();
     let mut leader = begin(leadership(&[1, 2], 2, true), at(20, 20), 3, now);
     follow(&mut leader, 2, 20, 20, now);
+    leader.on_closed(StreamId(21), &stamps(2));
+    assert!(!leader.is_confirmed(1));
+    leader.on_opened(StreamId(22), stamps(2), echo(1), Offset(20), now);
+    assert!(leader.is_confirmed(1));
+}
+
+#[test]
+fn what_is_deleted_is_deleted_wherever_the_next_leader_may_be() {
+    let now = start();
+    let mut leader = begin(leadership(&[1, 2], 2, true), at(20, 20), 3, now);
+    let from = |log_start: i64| StreamReport { log_start: Offset(log_start), ..report(20, 20) };
+    assert_eq!(leader.low_watermark(Offset(9)), Offset(0), "nothing is known of the others");
+    follow(&mut leader, 2, 20, 20, now);
     follow(&mut leader, 3, 20, 20, now);
-    let echo = |probe| StreamReport { probe, ..report(20, 20) };
-    assert!(leader.on_report(StreamId(21), &stamps(2), &echo(4), now).is_ok());
-    assert!(leader.on_report(StreamId(21), &stamps(3), &echo(5), now).is_ok());
-    assert_eq!(leader.confirmed(5), 0, "3 is no member");
-    assert!(leader.on_report(StreamId(21), &stamps(2), &echo(5), now).is_ok());
-    assert_eq!(leader.confirmed(5), 1);
+    assert!(leader.on_report(StreamId(21), &stamps(2), &from(9), now).is_ok());
+    assert!(leader.on_report(StreamId(21), &stamps(3), &from(4), now).is_ok());
+    assert_eq!(leader.low_watermark(Offset(9)), Offset(4), "3 may join any time");
+    assert_eq!(leader.low_watermark(Offset(2)), Offset(2), "the own is not durable");
+    let mut fenced = Leadership { partition_epoch: PartitionEpoch(10), ..leadership(&[1, 2], 2, true) };
+    fenced.members.get_mut(&BrokerId(3)).expect("a replica").is_active = false;
+    leader.on_leadership(fenced, Offset(20), now);
+    assert_eq!(leader.low_watermark(Offset(9)), Offset(9));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The leader's end, plan by plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stonelog_protocol::peer::stream::{StreamGeneration, StreamReport};
 use stonelog_protocol::{BrokerEpoch, BrokerId, PartitionEpoch, Uuid};
@@ -28,6 +28,7 @@ fn leader(log: &Log, epoch: i32) -> Leader {
         leader_epoch: LeaderEpoch(epoch),
         partition_epoch: PartitionEpoch(1),
         isr: [BrokerId(1)].into(),
+        elr: BTreeSet::new(),
         min_isr: 1,
         strict: true,
         image_index: 1,
@@ -53,7 +54,7 @@ fn stamps(epoch: i32) -> Stamps {
 
 fn opens(fetch_offset: i64, last_epoch: i32, credit: u32) -> OpenStream {
     let at = Offset(fetch_offset);
-    let report = StreamReport { written: at, durable: at, probe: 0, is_whole: true };
+    let report = StreamReport { written: at, durable: at, probe: 0, log_start: Offset(0), is_whole: true };
     OpenStream {
         fetch_offset: at,
         last_fetched_epoch: LeaderEpoch(last_epoch),

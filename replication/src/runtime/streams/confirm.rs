@@ -1,8 +1,7 @@
-//! A leader makes sure that it still leads: enough followers say so after it was asked (rule 15).
+//! A leader makes sure that it still leads: everybody who could have come to lead says so after it was asked (rule 15).
 //!
-//! A leader that was deposed and has not heard of it answers what it knew. Another leader commits nothing without min ISR
-//! replicas that have begun its epoch; so once more than the others, replicas − min ISR of them, have followed this one
-//! after the question came, nobody else had committed anything when it came.
+//! A leader that was deposed and has not heard of it answers what it knew. Who may have deposed it is decided in
+//! [`crate::partition::Leader::is_confirmed`]; here the question goes out, and the answers are waited for.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,15 +12,14 @@ use crate::partition::Reject;
 use crate::runtime::lane::Lane;
 use crate::runtime::partition::{Partition, Replica};
 
-/// Followers that say nothing for so long cannot be asked: then nobody knows who leads.
-const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
-
 impl Lane {
     /// Resolves once this broker is known to have led the partition when this was called, or with why that cannot be
-    /// known. Questions that come before the last one went out are answered with it.
-    pub async fn confirm_leadership(self: Rc<Self>, id: TopicPartition) -> Result<(), Reject> {
+    /// known, at the latest after `within`. Questions that come before the last one went out are answered with it.
+    ///
+    /// # Errors
+    /// [`Reject::NotLeader`] also where nobody said anything in time.
+    pub async fn confirm_leadership(self: Rc<Self>, id: TopicPartition, within: Duration) -> Result<(), Reject> {
         let partition = self.leading(id, LeaderEpoch::NONE)?;
-        let replicas = self.image().partition(id).map_or(1, |registration| registration.settled_count());
         let (probe, leader_epoch) = {
             let mut replica = partition.replica_mut();
             if replica.probe == replica.probe_said {
@@ -29,35 +27,27 @@ impl Lane {
             }
             (replica.probe, replica.leader_epoch)
         };
-        let needed = replicas.saturating_sub(partition.progress().min_isr);
-        if needed == 0 {
-            return Ok(());
-        }
         partition.replica().mark_streams(id);
-        let confirming = confirmed(&partition, probe, needed, leader_epoch);
-        match tokio::time::timeout(CONFIRM_WITHIN, confirming).await {
-            Ok(confirmed) => confirmed,
-            Err(_) => Err(Reject::NotLeader(leader_epoch)),
-        }
+        let confirming = confirmed(&partition, probe, leader_epoch);
+        tokio::time::timeout(within, confirming).await.unwrap_or(Err(Reject::NotLeader(leader_epoch)))
     }
 }
 
-async fn confirmed(
-    partition: &Rc<Partition>,
-    probe: u64,
-    needed: usize,
-    leader_epoch: LeaderEpoch,
-) -> Result<(), Reject> {
+async fn confirmed(partition: &Rc<Partition>, probe: u64, leader_epoch: LeaderEpoch) -> Result<(), Reject> {
     loop {
-        let seen = partition.reported.version();
+        let (reported, changed) = (partition.reported.version(), partition.changed().version());
         {
             let Replica { leader, leader_epoch: now, .. } = &*partition.replica();
             match leader {
-                Some(leader) if *now == leader_epoch && leader.confirmed(probe) >= needed => return Ok(()),
+                Some(leader) if *now == leader_epoch && leader.is_confirmed(probe) => return Ok(()),
                 Some(_) if *now == leader_epoch => {}
                 _ => return Err(Reject::NotLeader(*now)),
             }
         }
-        partition.reported.after(seen).await;
+        // The set of those who may lead shrinks with the in-sync set, which is in the progress.
+        tokio::select! {
+            () = partition.reported.after(reported) => {}
+            () = partition.changed().after(changed) => {}
+        }
     }
 }
