@@ -138,6 +138,29 @@ async fn a_leader_whose_followers_are_out_of_the_set_knows_by_itself_that_it_lea
 }
 
 #[tokio::test]
+async fn a_leader_that_knows_less_than_its_log_holds_does_not_say_that_nothing_is_there() {
+    let mut cluster = Cluster::start().await;
+    let to = cluster.create_topic_on("t", &[1, 2], 2).await;
+    for number in 0..5 {
+        assert_eq!(produce(cluster.leader(to), to, value(0, number, 300)).await, Ok(Offset(number)));
+    }
+    // A record that nobody else has, and then an epoch that begins behind it, without the other.
+    cluster.node(BrokerId(1)).link.cut();
+    cluster.append(to, value(0, 5, 300)).await.unwrap();
+    cluster.node(BrokerId(1)).until(to, |log| log.durable() == Offset(6)).await;
+    cluster.fence(2).await;
+    cluster.kill(1);
+    cluster.restart(1).await;
+    cluster.until(|cluster| cluster.leader_id(to) == Some(BrokerId(1))).await;
+    let later = OffsetQuery::AtOrAfter(Timestamp(1_800_000_000_000));
+    for query in [OffsetQuery::Latest, OffsetQuery::MaxTimestamp, later] {
+        let found = cluster.node(BrokerId(1)).finds(to, query).await;
+        assert_eq!(found, Err(Reject::OffsetNotAvailable), "{query:?}");
+    }
+    cluster.stop();
+}
+
+#[tokio::test]
 async fn records_are_deleted_when_whoever_may_lead_next_has_deleted_them() {
     let mut cluster = Cluster::start().await;
     let to = cluster.create_topic("t").await;

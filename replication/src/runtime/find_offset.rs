@@ -60,14 +60,13 @@ impl Lane {
         let partition = self.leading(id, current_leader_epoch)?;
         let progress = partition.progress();
         let end = if committed_only { progress.last_stable_offset } else { progress.high_watermark };
+        // Until the new leader's watermark has reached its epoch's start, more may be committed than it knows, and told
+        // before (KIP-207; `UnifiedLog.fetchOffsetByTimestamp`, `Partition.fetchOffsetForTimestamp`).
+        let epoch_start = partition.replica().epoch_start();
+        let end_is_known = epoch_start.is_none_or(|start| progress.high_watermark >= start);
         match query {
-            OffsetQuery::Latest => {
-                // Until the new leader's watermark has reached its epoch's start, an older end might be told (KIP-207).
-                if partition.replica().epoch_start().is_some_and(|start| progress.high_watermark < start) {
-                    return Err(Reject::OffsetNotAvailable);
-                }
-                Ok((end, Timestamp::NONE, progress.leader_epoch))
-            }
+            OffsetQuery::Latest | OffsetQuery::MaxTimestamp if !end_is_known => Err(Reject::OffsetNotAvailable),
+            OffsetQuery::Latest => Ok((end, Timestamp::NONE, progress.leader_epoch)),
             OffsetQuery::Earliest => {
                 let start = progress.log_start_offset;
                 let epoch = partition.replica().log.epochs().epoch_at(start).unwrap_or(progress.leader_epoch);
@@ -80,7 +79,10 @@ impl Lane {
                     None => Ok((Offset::NONE, Timestamp::NONE, LeaderEpoch::NONE)),
                 }
             }
-            OffsetQuery::AtOrAfter(timestamp) => self.first_at_or_after(&partition, timestamp, end).await,
+            OffsetQuery::AtOrAfter(timestamp) => match self.first_at_or_after(&partition, timestamp, end).await? {
+                (Offset::NONE, ..) if !end_is_known => Err(Reject::OffsetNotAvailable),
+                found => Ok(found),
+            },
         }
     }
 
