@@ -46,6 +46,7 @@ pub mod offset_for_leader_epoch;
 mod per_partition;
 pub mod produce;
 pub mod sync_group;
+mod tightening;
 pub mod unregister_broker;
 pub mod update_features;
 

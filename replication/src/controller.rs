@@ -51,6 +51,7 @@ pub use request::{
     ConfigEdit, ConfigOperation, ControllerRequest, CreatePartitions, CreateTopics, DeleteTopics, ElectLeaders,
     ElectionType, FenceBroker, InSyncReplica, IncrementalAlterConfigs, NewPartitions, NewReplicas, NewTopic,
     PartitionIsr, RegisterBrokerRequest, ReplaceConfigs, ReportedDirectory, TopicReference, UnregisterBrokerRequest,
+    WhoIsBehind,
 };
 pub use response::{
     AssignedReplica, Balanced, ConfigResult, ControllerResponse, CreatedTopic, DeletedTopic, ElectionResult,
@@ -164,6 +165,8 @@ pub fn decide(image: &MetadataImage, request: &ControllerRequest, inputs: &Input
         ControllerRequest::AssignReplicas(request) => directories::decide_assign(image, request, inputs),
         ControllerRequest::ReadBarrier => Ok(Decision::new(Vec::new(), ControllerResponse::ReadBarrier)),
         ControllerRequest::RaiseInternalTopics => reassignments::decide_raise_internal(image, inputs),
+        // No image says it either: a lone controller's only broker is behind nothing.
+        ControllerRequest::WhoIsBehind(_) => Ok(Decision::new(Vec::new(), ControllerResponse::WhoIsBehind(Vec::new()))),
         ControllerRequest::DescribeQuorum => {
             Err(Reject::new(ErrorCode::InvalidRequest, "the quorum's member describes it, no image does"))
         }

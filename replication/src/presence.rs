@@ -24,6 +24,8 @@ const UNHEARD_MAX: Duration = Duration::from_secs(4);
 pub enum PresenceEvent<'a> {
     /// Every lane has applied this image.
     Applied(&'a MetadataImage),
+    /// That image, or one before it, changed settings: somebody may wait to hear that they are in force here.
+    SettingsChanged,
     /// These directories are online now.
     Directories(&'a [DirectoryId]),
     /// Somebody wants the broker to stop.
@@ -92,6 +94,7 @@ impl Presence {
                     return Some(PresenceEffect::Replaced(registered.epoch));
                 }
             }
+            PresenceEvent::SettingsChanged => self.next_at = now,
             PresenceEvent::Directories(online) => {
                 self.directories = Some(online.to_vec());
                 self.next_at = now;
@@ -222,6 +225,17 @@ mod tests {
         assert_eq!(presence.on_event(answer(false), at(4_600)), beat(12, false, None));
         assert_eq!(presence.on_event(answer(false), at(4_601)), None);
         assert_eq!(presence.wake_at(), Some(at(6_600)));
+    }
+
+    #[test]
+    fn changed_settings_are_told_to_be_in_force_at_once() {
+        let mut presence = presence();
+        assert_eq!(presence.on_event(PresenceEvent::Applied(&image(12, 10)), at(5)), None);
+        assert_eq!(presence.on_event(PresenceEvent::SettingsChanged, at(5)), beat(12, false, None));
+        // What is under way does not say it.
+        assert_eq!(presence.on_event(PresenceEvent::Applied(&image(13, 10)), at(6)), None);
+        assert_eq!(presence.on_event(PresenceEvent::SettingsChanged, at(6)), None);
+        assert_eq!(presence.on_event(answer(false), at(7)), beat(13, false, None));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! AlterConfigs (key 33): replaces all overrides of a resource; what old clients use.
 //!
-//! *Versions*: 0–2. *Differences from Kafka*: none known; broker loggers are refused.
+//! *Behaviour*: answered as IncrementalAlterConfigs. *Versions*: 0–2. *Differences from Kafka*: none known; broker loggers are refused.
 
 use stonelog_protocol::StrBytes;
 use stonelog_protocol::messages::alter_configs_request::AlterConfigsResource;
@@ -14,7 +14,9 @@ use crate::request::RequestContext;
 /// Answers an AlterConfigs request.
 pub async fn handle(context: &RequestContext, request: AlterConfigsRequest) -> AlterConfigsResponse {
     let asked = request.resources.iter().map(replacement).collect();
-    let decided = decide(context, asked, |resources| {
+    // What is not named goes back to its default.
+    let tightens = |replace: &ReplaceConfigs| (!request.validate_only).then(|| replace.resource.clone());
+    let decided = decide(context, asked, tightens, |resources| {
         ControllerRequest::AlterConfigs(AlterConfigs { resources, validate_only: request.validate_only })
     });
     let responses = request.resources.iter().zip(decided.await).map(|(asked, result)| {

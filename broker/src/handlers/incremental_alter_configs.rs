@@ -1,6 +1,8 @@
 //! IncrementalAlterConfigs (key 44): sets, deletes, appends to or subtracts from single settings (KIP-339).
 //!
-//! *Behaviour*: answered when every lane acts by the new settings. *Versions*: 0–1.
+//! *Behaviour*: answered when every lane acts by the new settings, and of those that make an acknowledgement mean more,
+//! every broker that may lead what they are about; where one does not in time, REQUEST_TIMED_OUT names it.
+//! *Versions*: 0–1.
 //! *Differences from Kafka*: broker loggers are refused (there is no log4j here).
 
 use stonelog_protocol::error_code::ErrorCode;
@@ -14,6 +16,7 @@ use stonelog_replication::controller::{
 use stonelog_replication::metadata::ConfigResource;
 
 use super::describe_configs::{BROKER, GROUP, TOPIC};
+use super::tightening::{applied_by, concerned, is_durability};
 use crate::request::RequestContext;
 
 /// Answers an IncrementalAlterConfigs request.
@@ -22,8 +25,12 @@ pub async fn handle(
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
     let asked = request.resources.iter().map(edits).collect();
-    let decided = decide(context, asked, |resources| {
-        let validate_only = request.validate_only;
+    let validate_only = request.validate_only;
+    let tightens = |(resource, edits): &(ConfigResource, Vec<ConfigEdit>)| {
+        let may = !validate_only && edits.iter().any(|edit| is_durability(&edit.key));
+        may.then(|| resource.clone())
+    };
+    let decided = decide(context, asked, tightens, |resources| {
         ControllerRequest::IncrementalAlterConfigs(IncrementalAlterConfigs { resources, validate_only })
     });
     let responses = request.resources.iter().zip(decided.await).map(|(asked, result)| {
@@ -53,24 +60,37 @@ fn edit(config: &AlterableConfig) -> Result<ConfigEdit, Reject> {
     Ok(ConfigEdit { key: config.name.to_string(), operation, value })
 }
 
-/// Has the controller decide what could be read; answers in the order asked, what could not be read included.
+/// Has the controller decide what could be read; answers in the order asked, what could not be read included. `tightens`
+/// says what a change makes mean more, if it may.
 pub async fn decide<T>(
     context: &RequestContext,
     asked: Vec<Result<T, Reject>>,
+    tightens: impl Fn(&T) -> Option<ConfigResource>,
     request: impl FnOnce(Vec<T>) -> ControllerRequest,
 ) -> Vec<Result<(), Reject>> {
     let mut readable = Vec::with_capacity(asked.len());
     let refused: Vec<Option<Reject>> =
         asked.into_iter().map(|asked| asked.map(|one| readable.push(one)).err()).collect();
     let count = readable.len();
+    let tightened: Vec<Option<ConfigResource>> = readable.iter().map(tightens).collect();
     let timeout = context.broker.config.network.request_timeout;
-    let decided: Vec<Result<(), Reject>> = match super::submit(context, request(readable), timeout).await {
+    let mut decided: Vec<Result<(), Reject>> = match super::submit(context, request(readable), timeout).await {
         Ok(ControllerResponse::AlterConfigs(results) | ControllerResponse::IncrementalAlterConfigs(results)) => {
             results.into_iter().map(|result| result.result.map(drop)).collect()
         }
         Ok(_) => unreachable!("the answer's variant is the request's"),
         Err(reject) => vec![Err(reject); count],
     };
+    let set = decided.iter_mut().zip(&tightened).filter(|(result, _)| result.is_ok());
+    let waiting: Vec<_> =
+        set.filter_map(|(result, resource)| Some((result, concerned(context, resource.as_ref()?)))).collect();
+    let brokers = waiting.iter().flat_map(|(_, brokers)| brokers).copied().collect();
+    if let Err(behind) = applied_by(context, brokers).await {
+        waiting
+            .into_iter()
+            .filter(|(_, brokers)| !brokers.is_empty())
+            .for_each(|(result, _)| *result = Err(behind.clone()));
+    }
     let mut decided = decided.into_iter();
     refused
         .into_iter()

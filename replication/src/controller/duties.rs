@@ -114,7 +114,7 @@ pub enum DutyEffect {
 }
 
 /// What a decision rests on besides the image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SoftFacts {
     /// See [`super::Inputs::moves_are_known`].
     pub moves_are_known: bool,
@@ -122,12 +122,15 @@ pub struct SoftFacts {
     pub previous_is_gone: bool,
     /// See [`super::Inputs::brokers_to_come`].
     pub brokers_to_come: usize,
+    /// The answer to a [`ControllerRequest::WhoIsBehind`].
+    pub behind: Vec<BrokerId>,
 }
 
 impl SoftFacts {
     /// Those of a lone node. Its broker hands over to nobody, and nobody else is to come; the locks of the directories
     /// are this process's, so the incarnation before is no more.
-    pub const ALONE: SoftFacts = SoftFacts { moves_are_known: true, previous_is_gone: true, brokers_to_come: 0 };
+    pub const ALONE: SoftFacts =
+        SoftFacts { moves_are_known: true, previous_is_gone: true, brokers_to_come: 0, behind: Vec::new() };
 }
 
 /// The duties of one node that may be the active controller.
@@ -230,6 +233,10 @@ impl Duties {
                 _ => false,
             },
             brokers_to_come: self.brokers_to_come(image, now),
+            behind: match request {
+                ControllerRequest::WhoIsBehind(asked) => self.liveness.behind(asked.index, &asked.brokers),
+                _ => Vec::new(),
+            },
         }
     }
 

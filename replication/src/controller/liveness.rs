@@ -244,6 +244,14 @@ impl Liveness {
         waiting.map(|session| self.due_at(session)).min()
     }
 
+    /// Those of some brokers that are not fenced and not known to have applied an image.
+    pub fn behind(&self, index: u64, brokers: &[BrokerId]) -> Vec<BrokerId> {
+        let is_behind = |id: &BrokerId| {
+            self.sessions.get(id).is_some_and(|session| session.is_unfenced && session.metadata_index < index)
+        };
+        brokers.iter().copied().filter(is_behind).collect()
+    }
+
     /// Whether every active broker has applied the entry in which a leaving broker handed over its last leadership: only
     /// then may it stop.
     pub fn moves_are_known(&self, leaving: BrokerId) -> bool {

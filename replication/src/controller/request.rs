@@ -54,6 +54,8 @@ pub enum ControllerRequest {
     DescribeQuorum,
     /// Nothing is asked. Whoever is answered has applied everything that was committed before it asked.
     ReadBarrier,
+    /// Which brokers have not applied an image yet.
+    WhoIsBehind(WhoIsBehind),
 }
 
 impl ControllerRequest {
@@ -114,6 +116,15 @@ pub struct BrokerHeartbeat {
     pub want_shutdown: bool,
     /// Its online directories, if they changed since it last said so.
     pub online_directories: Option<Vec<DirectoryId>>,
+}
+
+/// See [`ControllerRequest::WhoIsBehind`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WhoIsBehind {
+    /// The index of the image.
+    pub index: u64,
+    /// The brokers asked about; those that are fenced, or not registered, are behind nothing.
+    pub brokers: Vec<BrokerId>,
 }
 
 /// See [`ControllerRequest::UnregisterBroker`].

@@ -56,6 +56,8 @@ pub enum ControllerResponse {
     DescribeQuorum(QuorumFacts),
     /// The image is as new as the controller's was.
     ReadBarrier,
+    /// Those that are not known to have applied the image, in the order asked.
+    WhoIsBehind(Vec<BrokerId>),
 }
 
 impl ControllerResponse {

@@ -87,6 +87,7 @@ kinds! {
     17 RaiseInternalTopics
     18 DescribeQuorum
     19 ReadBarrier
+    20 WhoIsBehind
 }
 
 /// A request that was granted.
@@ -204,7 +205,8 @@ pub fn may_ask(from: BrokerId, request: &ControllerRequest) -> bool {
         | ControllerRequest::ReadBarrier
         | ControllerRequest::AcceptLoss(_)
         | ControllerRequest::AlterReassignments(_)
-        | ControllerRequest::DescribeQuorum => true,
+        | ControllerRequest::DescribeQuorum
+        | ControllerRequest::WhoIsBehind(_) => true,
         ControllerRequest::FenceBroker(_)
         | ControllerRequest::BalanceLeaders
         | ControllerRequest::RaiseInternalTopics => false,
@@ -226,7 +228,8 @@ pub fn may_repeat(request: &ControllerRequest) -> bool {
         | ControllerRequest::BalanceLeaders
         | ControllerRequest::RaiseInternalTopics
         | ControllerRequest::DescribeQuorum
-        | ControllerRequest::ReadBarrier => true,
+        | ControllerRequest::ReadBarrier
+        | ControllerRequest::WhoIsBehind(_) => true,
         ControllerRequest::CreateTopics(request) => request.validate_only,
         ControllerRequest::CreatePartitions(request) => request.validate_only,
         ControllerRequest::IncrementalAlterConfigs(request) => request.validate_only,

@@ -76,14 +76,19 @@ impl Beating {
         let mut failures = self.node.watch_failures();
         let mut wanted = self.leaving.wanted.subscribe();
         let mut newest: Option<Arc<MetadataImage>> = None;
+        let mut settings_changed = false;
         loop {
             // Those that came meanwhile are looked at together.
             while let Ok(published) = images.try_recv() {
+                settings_changed |= !published.delta.configs_changed.is_empty();
                 newest = Some(published.image);
             }
             if let Some(image) = newest.take() {
                 if self.lanes_have(image.index()).await {
                     self.on(PresenceEvent::Applied(&image));
+                    if std::mem::take(&mut settings_changed) {
+                        self.on(PresenceEvent::SettingsChanged);
+                    }
                 } else {
                     newest = Some(image);
                 }
@@ -92,7 +97,10 @@ impl Beating {
             let waiting = self.answer.is_some();
             tokio::select! {
                 published = images.recv() => match published {
-                    Some(published) => newest = Some(published.image),
+                    Some(published) => {
+                        settings_changed |= !published.delta.configs_changed.is_empty();
+                        newest = Some(published.image);
+                    }
                     None => return,
                 },
                 answer = heard(&mut self.answer), if waiting => {

@@ -296,6 +296,10 @@ pub(crate) fn request(kind: Kind, samples: &mut Samples) -> ControllerRequest {
             replicas: samples.list(|samples| (samples.partition(), samples.uuid())),
         }),
         Kind::ReadBarrier => ControllerRequest::ReadBarrier,
+        Kind::WhoIsBehind => ControllerRequest::WhoIsBehind(WhoIsBehind {
+            index: samples.number() as u64,
+            brokers: samples.list(Samples::broker),
+        }),
         Kind::RaiseInternalTopics => ControllerRequest::RaiseInternalTopics,
         Kind::DescribeQuorum => ControllerRequest::DescribeQuorum,
     }
@@ -400,6 +404,7 @@ pub(crate) fn response(kind: Kind, samples: &mut Samples) -> ControllerResponse 
             result: samples.result(|_| ()),
         })),
         Kind::ReadBarrier => ControllerResponse::ReadBarrier,
+        Kind::WhoIsBehind => ControllerResponse::WhoIsBehind(samples.list(Samples::broker)),
         Kind::RaiseInternalTopics => ControllerResponse::RaiseInternalTopics(samples.list(Samples::text)),
         Kind::DescribeQuorum => ControllerResponse::DescribeQuorum(QuorumFacts {
             leader: samples.broker(),

@@ -193,6 +193,9 @@ impl Active {
             let facts = facts.ok_or(Reject::new(ErrorCode::NotLeaderOrFollower, "this node does not lead"))?;
             return Ok(Decision::new(Vec::new(), ControllerResponse::DescribeQuorum(facts)));
         }
+        if let ControllerRequest::WhoIsBehind(_) = request {
+            return Ok(Decision::new(Vec::new(), ControllerResponse::WhoIsBehind(facts.behind)));
+        }
         let topic_ids: Vec<TopicId> = (0..request.topic_ids_needed()).map(|_| self.fresh_topic_id(image)).collect();
         let mut seed = [0; 8];
         (self.entropy)(&mut seed);

@@ -319,3 +319,18 @@ fn a_new_incarnation_has_a_session_of_its_own() {
     }
     assert_eq!(liveness.on_event(LivenessEvent::Tick, at(1050)), [], "a fenced broker has no session to lose");
 }
+
+#[test]
+fn who_is_behind_an_image_is_up_and_has_not_said_otherwise() {
+    let image = cluster();
+    let mut liveness = active(&image);
+    for (broker, metadata_index) in [(1, 101), (2, 100)] {
+        let beat = LivenessEvent::Heartbeat { id: id(broker), epoch: epoch(broker), metadata_index };
+        assert_eq!(liveness.on_event(beat, at(1001)), []);
+    }
+    let all = [id(1), id(2), id(3), id(9)];
+    assert_eq!(liveness.behind(101, &all), [id(2), id(3)]);
+    let fenced = applied(&image, &[broker_change(3, Some(true), None)]);
+    liveness.on_event(LivenessEvent::Applied(&fenced), at(1002));
+    assert_eq!(liveness.behind(101, &all), [id(2)]);
+}

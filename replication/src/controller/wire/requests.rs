@@ -13,6 +13,7 @@ use crate::controller::request::{
     ConfigEdit, ConfigOperation, ControllerRequest, CreatePartitions, CreateTopics, DeleteTopics, ElectLeaders,
     ElectionType, FenceBroker, InSyncReplica, IncrementalAlterConfigs, NewPartitions, NewReplicas, NewTopic,
     PartitionIsr, RegisterBrokerRequest, ReplaceConfigs, ReportedDirectory, TopicReference, UnregisterBrokerRequest,
+    WhoIsBehind,
 };
 use crate::metadata::broker::ReplicaReport;
 use crate::metadata::codec::{DecodeError, Reader, Writer};
@@ -90,6 +91,10 @@ pub(super) fn encode(request: &ControllerRequest, out: &mut Writer) {
         | ControllerRequest::RaiseInternalTopics
         | ControllerRequest::DescribeQuorum
         | ControllerRequest::ReadBarrier => {}
+        ControllerRequest::WhoIsBehind(WhoIsBehind { index, brokers }) => {
+            out.u64(*index);
+            out.list(brokers, |out, broker| out.i32(broker.0));
+        }
         ControllerRequest::AcceptLoss(AcceptLoss { topic, partition, replica }) => {
             out.text(topic);
             out.i32(partition.0);
@@ -199,6 +204,10 @@ pub(super) fn decode(kind: Kind, input: &mut Reader<'_>) -> Decoded<ControllerRe
         Kind::RaiseInternalTopics => ControllerRequest::RaiseInternalTopics,
         Kind::DescribeQuorum => ControllerRequest::DescribeQuorum,
         Kind::ReadBarrier => ControllerRequest::ReadBarrier,
+        Kind::WhoIsBehind => ControllerRequest::WhoIsBehind(WhoIsBehind {
+            index: input.u64()?,
+            brokers: read_list(input, 4, |input| input.i32().map(BrokerId))?,
+        }),
     })
 }
 

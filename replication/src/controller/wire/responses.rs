@@ -95,6 +95,7 @@ pub(super) fn encode(response: &ControllerResponse, words: usize, out: &mut Writ
             });
         }
         ControllerResponse::ReadBarrier => {}
+        ControllerResponse::WhoIsBehind(brokers) => out.list(brokers, |out, broker| out.i32(broker.0)),
         ControllerResponse::RaiseInternalTopics(topics) => out.list(topics, |out, topic| out.text(topic)),
         ControllerResponse::DescribeQuorum(QuorumFacts { leader, epoch, high_watermark, voters, observers }) => {
             out.i32(leader.0);
@@ -172,6 +173,7 @@ pub(super) fn decode(kind: Kind, input: &mut Reader<'_>) -> Decoded<ControllerRe
             })
         })?),
         Kind::ReadBarrier => ControllerResponse::ReadBarrier,
+        Kind::WhoIsBehind => ControllerResponse::WhoIsBehind(read_list(input, 4, |input| input.i32().map(BrokerId))?),
         Kind::RaiseInternalTopics => ControllerResponse::RaiseInternalTopics(read_list(input, 4, read_string)?),
         Kind::DescribeQuorum => ControllerResponse::DescribeQuorum(QuorumFacts {
             leader: BrokerId(input.i32()?),
