@@ -27,7 +27,8 @@ const RETENTION_UNSET: i64 = -1;
 /// Starts an OffsetCommit request: when this returns it has been decided or is in the inbox of its group's lane, in
 /// order, so that the commits of one connection wait for the disk together.
 pub fn start(context: RequestContext, mut request: OffsetCommitRequest) -> Started {
-    let image = context.image();
+    // The newest, whatever lane has applied it, as OffsetFetch asks: an offset is stored for the topic that has the name now.
+    let image = context.broker.metadata.image();
     let (judged, known): (Vec<_>, Vec<_>) =
         std::mem::take(&mut request.topics).into_iter().map(|topic| judge(&context, &image, topic)).unzip();
     let known: Vec<CommitTopic> = known.into_iter().flatten().collect();

@@ -1,7 +1,8 @@
 //! SyncGroup (key 14): a member asks for its part of the assignment; the leader brings it.
 //!
-//! *Behaviour*: answered when the leader's assignment is committed. *Versions*: 0–5. From 3 on a member may be static,
-//! from 5 on it says what it takes the group's protocol to be, and must (KIP-559).
+//! *Behaviour*: answered when the leader's assignment is committed. While the group is still read back its members are
+//! to join anew. *Versions*: 0–5. From 3 on a member may be static, from 5 on it says what it takes the group's protocol
+//! to be, and must (KIP-559).
 
 use std::sync::Arc;
 
@@ -19,7 +20,15 @@ pub async fn handle(context: &RequestContext, request: SyncGroupRequest) -> Sync
         Ok(request) => sync(context, request).await,
         Err(error) => Err(error),
     };
-    answer(synced.unwrap_or_else(SyncResponse::refused))
+    answer(synced.unwrap_or_else(|error| SyncResponse::refused(said_as(error))))
+}
+
+/// As in Kafka: clients know no COORDINATOR_LOAD_IN_PROGRESS here, Java's gives up the poll. Joining again waits.
+fn said_as(error: ErrorCode) -> ErrorCode {
+    match error {
+        ErrorCode::CoordinatorLoadInProgress => ErrorCode::RebalanceInProgress,
+        error => error,
+    }
 }
 
 async fn sync(context: &RequestContext, request: SyncRequest) -> Result<SyncResponse, ErrorCode> {
@@ -56,4 +65,15 @@ fn answer(response: SyncResponse) -> SyncGroupResponse {
         .with_protocol_type(response.protocol_type.map(|name| text(&name)))
         .with_protocol_name(response.protocol.map(|name| text(&name)))
         .with_assignment(response.assignment)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_of_a_group_that_is_read_back_join_again() {
+        assert_eq!(said_as(ErrorCode::CoordinatorLoadInProgress), ErrorCode::RebalanceInProgress);
+        assert_eq!(said_as(ErrorCode::NotCoordinator), ErrorCode::NotCoordinator);
+    }
 }

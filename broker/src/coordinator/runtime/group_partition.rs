@@ -12,6 +12,7 @@ use std::rc::Rc;
 use bytes::BytesMut;
 use stonelog_protocol::batch::{BatchHeader, Compression};
 use stonelog_protocol::{ErrorCode, LeaderEpoch, Offset};
+use stonelog_replication::controller::ControllerRequest;
 use stonelog_replication::partition::Acks;
 use stonelog_replication::progress::{Progress, Role};
 use stonelog_replication::runtime::changed::Changed;
@@ -145,8 +146,9 @@ impl GroupPartition {
         Ok(value)
     }
 
-    /// Writes tombstones for the offsets of topics that are gone. The newest metadata is asked: every offset here was
-    /// committed for a topic that some lane knew, so one that is not in it was deleted.
+    /// Writes tombstones for the offsets of topics that are gone. Metadata as new as the controller's are asked: every
+    /// offset here was committed for a topic that some broker knew, maybe before this one did, so one that is not in them
+    /// was deleted.
     pub(super) async fn forget_topics(self: Rc<Self>) {
         let forget = |groups: &Groups, _| {
             let image = self.registry.metadata.image();
@@ -155,6 +157,15 @@ impl GroupPartition {
                 false => image.topic_by_id(id).is_none(),
             })
         };
+        let seem_gone = self.with_serving(|serving, now| serving.read(now, |groups, now| forget(groups, now)).0);
+        if seem_gone.is_ok_and(|decision| decision.records.is_empty()) {
+            return;
+        }
+        if let Err(error) = self.registry.metadata.submit(ControllerRequest::ReadBarrier).await {
+            // The next round looks again.
+            tracing::info!(partition = %self.log.id().partition, "offsets of topics that may be gone stay for now: {error}");
+            return;
+        }
         self.bury("of deleted topics", forget).await;
     }
 
@@ -162,7 +173,7 @@ impl GroupPartition {
         if !self.load().await {
             return self.unload();
         }
-        Rc::clone(&self).forget_topics().await;
+        spawn_here(Rc::clone(&self).forget_topics());
         let expiry_every = self.registry.settings.expiry_every;
         let mut expiry = self.registry.now().mono.after(expiry_every);
         loop {
@@ -175,6 +186,8 @@ impl GroupPartition {
             };
             if self.registry.now().mono >= expiry {
                 self.bury("that expired", |groups: &Groups, now| groups.decide_expiry(now.wall)).await;
+                // What the log refused when a topic went, for want of replicas, it may take now.
+                spawn_here(Rc::clone(&self).forget_topics());
                 expiry = self.registry.now().mono.after(expiry_every);
                 continue;
             }
