@@ -14,6 +14,7 @@ use stonelog_replication::runtime::pool::Pool;
 use crate::config::BrokerConfig;
 use crate::coordinator;
 use crate::fetch::session::Sessions;
+use crate::on_demand::OnDemand;
 use crate::producer_ids::ProducerIds;
 
 /// Fetch sessions are kept in this many independent caches, so that lanes seldom wait for each other
@@ -35,6 +36,8 @@ pub struct Broker {
     pub metadata: MetadataHandle,
     /// Producer ids to hand out.
     pub producer_ids: ProducerIds,
+    /// Topics being made because somebody asked for them.
+    pub on_demand: OnDemand,
     /// Threads that open and validate compressed batches too large for a lane.
     pub validators: Arc<Pool>,
     sessions: [Mutex<Sessions>; SESSION_SHARDS],
@@ -59,6 +62,7 @@ impl Broker {
             lanes,
             metadata,
             producer_ids,
+            on_demand: OnDemand::default(),
             validators,
             sessions: std::array::from_fn(|_| Mutex::new(Sessions::new(slots, SESSION_PARTITIONS_MAX))),
             next_session: AtomicI32::new((session_seed & 0x7fff_ffff) as i32),

@@ -9,6 +9,7 @@ pub mod dispatch;
 pub mod fetch;
 pub mod handlers;
 pub mod network;
+pub mod on_demand;
 pub mod producer_ids;
 pub mod request;
 pub mod server;

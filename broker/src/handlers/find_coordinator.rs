@@ -3,19 +3,19 @@
 //! *Behaviour*: the leader of the partition of `__consumer_offsets` that the group's name hashes to. The topic is
 //! created when somebody first asks. *Versions*: 0–6. From 1 on the kind of key is said, from 4 on several keys are
 //! asked for at once.
-//! *Differences from Kafka*: the first request is answered once the topic is there, where Kafka answers
-//! COORDINATOR_NOT_AVAILABLE meanwhile. Until transactions exist, their coordinators are
+//! *Differences from Kafka*: the first request waits up to a second for the topic to be there, where Kafka answers
+//! COORDINATOR_NOT_AVAILABLE at once. Until transactions exist, their coordinators are
 //! TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which clients do not retry.
 
 use stonelog_protocol::messages::find_coordinator_response::Coordinator;
 use stonelog_protocol::messages::{BrokerId as WireBrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
 use stonelog_protocol::{BrokerId, ErrorCode, StrBytes};
-use stonelog_replication::controller::{ControllerRequest, ControllerResponse, CreateTopics};
 use stonelog_replication::metadata::Endpoint;
 
 use crate::coordinator::internal_topic::OFFSETS_TOPIC;
 use crate::coordinator::runtime::owner_of;
 use crate::handlers::group_names::{group_id, text};
+use crate::on_demand::OnDemand;
 use crate::request::RequestContext;
 
 const KEY_TYPE_GROUP: i8 = 0;
@@ -56,21 +56,12 @@ async fn create_offsets_topic(context: &RequestContext) -> Result<(), ErrorCode>
     if context.image().topic_by_name(OFFSETS_TOPIC).is_some() {
         return Ok(());
     }
-    let topics = vec![context.broker.new_topic(OFFSETS_TOPIC)];
-    let request = ControllerRequest::CreateTopics(CreateTopics { topics, validate_only: false });
-    let timeout = context.broker.config.network.request_timeout;
-    let refusal = match super::submit(context, request, timeout).await {
-        Ok(ControllerResponse::CreateTopics(results)) => results.into_iter().find_map(|topic| topic.result.err()),
-        Ok(_) => unreachable!("the answer's variant is the request's"),
-        Err(reject) => Some(reject),
-    };
-    match refusal {
-        // Somebody else asked at the same time.
-        Some(reject) if reject.code != ErrorCode::TopicAlreadyExists => {
-            tracing::warn!("cannot create {OFFSETS_TOPIC}: {}", reject.message);
+    match OnDemand::make(&context.broker, &[OFFSETS_TOPIC]).await.remove(OFFSETS_TOPIC) {
+        None => Ok(()),
+        Some(error) => {
+            tracing::warn!("{OFFSETS_TOPIC} is not there yet: {error}");
             Err(ErrorCode::CoordinatorNotAvailable)
         }
-        _ => Ok(()),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Metadata (key 3): brokers, topics and who leads what; makes topics on demand.
 //!
 //! *Behaviour*: answers from one image. A topic that does not exist is created when the broker
-//! (`auto.create.topics.enable`) and the request both allow it.
+//! (`auto.create.topics.enable`) and the request both allow it; one that takes longer than a second is
+//! LEADER_NOT_AVAILABLE until it is there, and the others are answered.
 //! *Versions*: 0–13. Version 0 asks for everything with an empty list, later ones with null; from 10 on topics carry
 //! ids, from 12 on they can be asked for by id. A leader that cannot be reached by the client's listener is
 //! LISTENER_NOT_FOUND from 6 on, before that LEADER_NOT_AVAILABLE.
@@ -18,11 +19,10 @@ use stonelog_protocol::messages::metadata_response::{
 };
 use stonelog_protocol::messages::{BrokerId as WireBrokerId, MetadataRequest, MetadataResponse, TopicName};
 use stonelog_protocol::{BrokerId, StrBytes, Uuid};
-use stonelog_replication::controller::ControllerResponse;
-use stonelog_replication::controller::{ControllerRequest, CreateTopics, NewTopic};
 use stonelog_replication::metadata::MetadataImage;
 use stonelog_replication::metadata::topic::{PartitionRegistration, TopicImage, is_internal};
 
+use crate::on_demand::OnDemand;
 use crate::request::RequestContext;
 
 /// Answers a Metadata request.
@@ -72,7 +72,7 @@ pub async fn handle(context: &RequestContext, request: MetadataRequest) -> Metad
     response
 }
 
-/// Creates the topics of `names` that do not exist. Returns those that could not be, each with its error.
+/// Creates the topics of `names` that do not exist. Returns those that are not there yet, each with its error.
 ///
 /// Afterwards `image` shows what was created.
 async fn create_missing(
@@ -87,25 +87,14 @@ async fn create_missing(
     if missing.is_empty() {
         return HashMap::new();
     }
-    let topics = missing.iter().map(|name| context.broker.new_topic(name)).collect::<Vec<NewTopic>>();
-    let request = ControllerRequest::CreateTopics(CreateTopics { topics, validate_only: false });
-    let results = match context.broker.metadata.submit(request).await {
-        Ok(ControllerResponse::CreateTopics(results)) => results,
-        Ok(_) => unreachable!("the answer's variant is the request's"),
-        Err(error) => {
-            tracing::warn!("cannot create topics on demand: {error}");
-            return missing.into_iter().map(|name| (name.clone(), ErrorCode::LeaderNotAvailable)).collect();
-        }
-    };
-    context.broker.applied_everywhere().await;
+    let missing: Vec<&str> = missing.into_iter().map(String::as_str).collect();
+    let mut refused = OnDemand::make(&context.broker, &missing).await;
     *image = context.image();
-    results
-        .into_iter()
-        .filter_map(|topic| match topic.result {
-            Err(reject) if reject.code != ErrorCode::TopicAlreadyExists => Some((topic.name, reject.code)),
-            _ => None,
-        })
-        .collect()
+    for error in refused.values_mut().filter(|error| **error == ErrorCode::RequestTimedOut) {
+        // It may be there the next time.
+        *error = ErrorCode::LeaderNotAvailable;
+    }
+    refused
 }
 
 fn by_name(

@@ -28,6 +28,8 @@ pub(crate) struct Cluster {
     pub(crate) ports: [u16; 3],
     /// For controllers.
     quorum: [u16; 3],
+    /// What is set besides who and where they are.
+    pub(crate) settings: Vec<String>,
 }
 
 impl Cluster {
@@ -39,12 +41,24 @@ impl Cluster {
         let (ports, quorum) = ([port(0), port(1), port(2)], [port(3), port(4), port(5)]);
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("secret"), "a secret that all three know\n").unwrap();
-        Cluster { running: [None, None, None], directory, ports, quorum }
+        let settings = ["broker.session.timeout.ms=3000", "broker.heartbeat.interval.ms=500"];
+        let settings = settings.map(str::to_owned).into();
+        Cluster { running: [None, None, None], directory, ports, quorum, settings }
     }
 
     /// Three nodes that are ready.
     pub(crate) fn started() -> Cluster {
+        Cluster::started_with(&[])
+    }
+
+    /// As [`Cluster::started`], with these settings besides.
+    pub(crate) fn started_with(settings: &[&str]) -> Cluster {
         let mut cluster = Cluster::begin();
+        for setting in settings {
+            let (key, _) = setting.split_once('=').unwrap();
+            cluster.settings.retain(|known| !known.starts_with(&format!("{key}=")));
+            cluster.settings.push((*setting).to_owned());
+        }
         for node in 0..3 {
             cluster.start(node);
         }
@@ -70,13 +84,11 @@ impl Cluster {
             "controller.listener.names=CONTROLLER".to_owned(),
             format!("controller.quorum.voters={}", voters.join(",")),
             format!("stonelog.cluster.secret.file={}", self.directory.path().join("secret").display()),
-            "broker.session.timeout.ms=3000".to_owned(),
-            "broker.heartbeat.interval.ms=500".to_owned(),
         ];
         let mut command = Command::new(BINARY);
         command.args(["serve", "--data-dir"]).arg(self.directory.path().join(node.to_string()));
-        for setting in settings {
-            command.args(["--set", &setting]);
+        for setting in settings.iter().chain(&self.settings) {
+            command.args(["--set", setting]);
         }
         command
     }
@@ -97,6 +109,13 @@ impl Cluster {
     /// Ends a node without a word.
     pub(crate) fn kill(&mut self, node: usize) {
         self.running[node] = None;
+    }
+
+    /// A node stands still, or goes on.
+    pub(crate) fn hold(&self, node: usize, is_held: bool) {
+        let pid = self.running[node].as_ref().unwrap().0.id().to_string();
+        let signal = if is_held { "-STOP" } else { "-CONT" };
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
     /// Runs a command against one node, with this input.

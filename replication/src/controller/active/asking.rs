@@ -191,8 +191,7 @@ impl Elsewhere {
             ControllerRequest::Heartbeat(_) => &self.heartbeats,
             ControllerRequest::RegisterBroker(_)
             | ControllerRequest::AlterPartition(_)
-            | ControllerRequest::AssignReplicas(_)
-            | ControllerRequest::AllocateProducerIds(_) => &self.brokers,
+            | ControllerRequest::AssignReplicas(_) => &self.brokers,
             ControllerRequest::CreateTopics(request) if request.leaves_the_factor_open() => &self.creating,
             _ => &self.clients,
         };
