@@ -119,8 +119,10 @@ impl PeerLink for TcpLink {
     ) -> impl Future<Output = Result<Frame, LinkError>> + Send {
         async move {
             let deadline = Instant::now() + within;
-            let mut socket = match self.connection.take() {
-                Some(connection) if connection.used.elapsed() < IDLE_MAX => connection.socket,
+            let kept = self.connection.take().filter(|connection| connection.used.elapsed() < IDLE_MAX);
+            let mut socket = match kept {
+                // What is sent to who has gone may have had its effect, as far as anybody can tell.
+                Some(Connection { socket, .. }) if socket.is_quiet().await => socket,
                 _ => self.connect(within.min(CONNECT_WITHIN)).await?,
             };
             self.exchange = self.exchange.wrapping_add(1);

@@ -34,6 +34,14 @@ impl PeerSocket {
         (self.socket, self.ahead)
     }
 
+    /// Whether the other end has neither closed it nor said anything, as far as this node has heard.
+    pub(super) async fn is_quiet(&self) -> bool {
+        // The runtime looks at its sockets before this goes on.
+        tokio::task::yield_now().await;
+        let unread = self.socket.try_read(&mut [0]);
+        self.ahead.is_empty() && unread.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Appends what there is, at most so many bytes; 0 when the other end has closed.
     async fn read(&mut self, into: &mut BytesMut, bytes_max: usize) -> io::Result<usize> {
         if self.ahead.is_empty() {

@@ -77,6 +77,21 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 #[test]
+fn a_link_whose_other_end_has_gone_sends_nothing() {
+    block_on(async {
+        let (port, mut serving) = echo(secret(1)).await;
+        let mut link = dialer(secret(1)).link(target(port), Purpose::Quorum);
+        link.exchange(Kind::Append, Bytes::from_static(b"a"), PATIENCE).await.unwrap();
+        serving.shutdown().await;
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let answer = link.exchange(Kind::Append, Bytes::from_static(b"b"), PATIENCE).await;
+        assert!(matches!(answer, Err(LinkError::Unreachable(_))), "{answer:?}");
+    });
+}
+
+#[test]
 fn proved_connection_carries_exchanges_and_survives_a_failed_one_only_if_it_was_answered() {
     block_on(async {
         let (port, _serving) = echo(secret(1)).await;
