@@ -27,7 +27,8 @@ impl QuorumNode {
         let copies = self.sample()?;
         let now = self.opened.elapsed();
         let ago = |passed: Duration| Timestamp(wall.0.saturating_sub(i64::try_from(passed.as_millis()).unwrap_or(0)));
-        let membership = self.raft.metrics().borrow_watched().membership_config.membership().clone();
+        // Half-way through a change those vote that did before: the quorum may still need them.
+        let membership = self.raft.metrics().borrow_watched().committed_membership_config.membership().clone();
         let standing = self.standing();
         let describe = |id: u64, voter: &super::type_config::Voter| {
             let is_own = id == self.node_id;
@@ -42,7 +43,7 @@ impl QuorumNode {
                 last_caught_up: if is_own { Some(wall) } else { caught_up },
             }
         };
-        let voter_ids: Vec<u64> = membership.voter_ids().collect();
+        let voter_ids = membership.get_joint_config().first().cloned().unwrap_or_default();
         let (voting, added): (Vec<_>, Vec<_>) = membership.nodes().partition(|(id, _)| voter_ids.contains(id));
         let voters = voting.into_iter().map(|(id, voter)| describe(*id, voter)).collect();
         let added = added.into_iter().map(|(id, voter)| (broker(*id), describe(*id, voter)));

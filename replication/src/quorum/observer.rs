@@ -13,6 +13,7 @@ use openraft::storage::RaftStateMachine as _;
 use stonelog_protocol::peer::feed::{Leading, Pulled};
 use stonelog_protocol::peer::frame::Kind;
 use stonelog_protocol::peer::proof::Purpose;
+use stonelog_protocol::peer::raft::LogId;
 use stonelog_protocol::{BrokerId, Uuid};
 use stonelog_storage::Fault;
 use tokio::sync::watch;
@@ -49,6 +50,8 @@ pub struct Observer<D: PeerDialer> {
     leader_failed: Option<Instant>,
     /// This node, as the membership would name it.
     own: (u64, [u8; 16]),
+    /// The leader's membership names it, as of everything that the leader has applied.
+    is_added: bool,
 }
 
 impl<D: PeerDialer> Observer<D> {
@@ -75,8 +78,18 @@ impl<D: PeerDialer> Observer<D> {
         let (applied, _) = machine.applied_state().await.map_err(refused)?;
         let (leading, heard) = watch::channel(None);
         let position = FeedPosition::at(applied.map(id_out));
-        let (leader_failed, own) = (None, (node(options.node_id), options.voter.directory));
-        Ok((Observer { dialer, machine, publisher, position, listed, leading, leader_failed, own }, heard))
+        let observer = Observer {
+            dialer,
+            machine,
+            publisher,
+            position,
+            listed,
+            leading,
+            leader_failed: None,
+            own: (node(options.node_id), options.voter.directory),
+            is_added: false,
+        };
+        Ok((observer, heard))
     }
 
     /// Follows until the membership names this node with its directory; what it has applied by then is durable as a
@@ -85,7 +98,7 @@ impl<D: PeerDialer> Observer<D> {
     pub async fn run(mut self) -> Result<(), StartError> {
         let (mut turn, mut fruitless) = (0, 0);
         loop {
-            if self.is_member().await? {
+            if self.is_added {
                 let mut builder = self.machine.get_snapshot_builder().await;
                 builder.build_snapshot().await.map_err(refused)?;
                 return Ok(());
@@ -109,6 +122,11 @@ impl<D: PeerDialer> Observer<D> {
             }
             tokio::time::sleep(ELSEWHERE_AFTER).await;
         }
+    }
+
+    async fn has_applied(&mut self, upto: Option<LogId>) -> Result<bool, StartError> {
+        let (applied, _) = self.machine.applied_state().await.map_err(refused)?;
+        Ok(applied.map(id_out).map(|id| id.index) >= upto.map(|id| id.index))
     }
 
     async fn is_member(&mut self) -> Result<bool, StartError> {
@@ -159,7 +177,7 @@ impl<D: PeerDialer> Observer<D> {
                 Ok(pulled) => pulled,
                 Err(error) => return Ok(error.to_string()),
             };
-            let leader = pulled.leader;
+            let (leader, applied) = (pulled.leader, pulled.applied);
             match self.position.on_pulled(pulled) {
                 Advance::Apply(entries) => {
                     for entry in entries {
@@ -186,7 +204,10 @@ impl<D: PeerDialer> Observer<D> {
             }
             *fruitless = 0;
             self.lead(leader);
-            if self.is_member().await? {
+            // Memberships of earlier times pass by on the way to the present one.
+            let is_of_leader = leader.is_some_and(|leading| leading.node == voter);
+            if is_of_leader && self.has_applied(applied).await? && self.is_member().await? {
+                self.is_added = true;
                 return Ok("this node is a member of the quorum".to_owned());
             }
             if self.wanted_leader().is_some_and(|wanted| wanted != voter) {
