@@ -174,10 +174,16 @@ impl QuorumNode {
 
     /// Whether this node knows who leads, and has applied everything that earlier terms committed.
     pub fn has_applied_term(&self) -> bool {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let applied_term = metrics.last_applied.map(|id| id.leader_id.term);
-        metrics.current_leader.is_some() && applied_term == Some(metrics.current_term)
+        has_applied_term(&self.raft.metrics().borrow_watched())
+    }
+
+    /// Returns when [`QuorumNode::has_applied_term`], or when this node has ended. The first entry of a term changes no
+    /// image, so nothing else tells of it where nobody asks the controller for anything.
+    pub async fn term_applied(&self) {
+        let wait = self.raft.wait(None);
+        let applied = wait.metrics(|metrics| has_applied_term(metrics) || metrics.running_state.is_err(), "a term");
+        // A node that has ended applies nothing more; whoever waits for its end hears of it.
+        drop(applied.await);
     }
 
     /// Whether everything in this node's log is applied: nothing that it proposed before is under way.
@@ -232,6 +238,11 @@ impl QuorumNode {
     pub(super) fn session(&self, peer: BrokerId) -> QuorumSession {
         QuorumSession::new(self.raft.clone(), broker(self.node_id), peer)
     }
+}
+
+fn has_applied_term(metrics: &Metrics) -> bool {
+    let applied_term = metrics.last_applied.map(|id| id.leader_id.term);
+    metrics.current_leader.is_some() && applied_term == Some(metrics.current_term)
 }
 
 impl From<&Member> for Voter {

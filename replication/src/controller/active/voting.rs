@@ -149,7 +149,8 @@ impl Member {
                 voting.activate(soft, active).await;
             }
             let image = publisher.image();
-            if image.cluster_id().is_some() && image.controller().is_some() && node.has_applied_term() {
+            let has_applied_term = node.has_applied_term();
+            if image.cluster_id().is_some() && image.controller().is_some() && has_applied_term {
                 entered.say();
             }
             soft.hear(news);
@@ -194,6 +195,7 @@ impl Member {
                     }
                     voting.tenure = now;
                 }
+                () = node.term_applied(), if !has_applied_term => {}
                 Some(said) = news.recv() => soft.hear_of(said),
                 Some(Published { image, .. }) = images.recv() => soft.on(DutyEvent::Applied(&image)),
                 submission = queue.recv() => match submission {

@@ -493,6 +493,23 @@ fn wiped_voter_is_refused_until_it_is_replaced() {
     });
 }
 
+/// The first entry of a term is all that comes, and it changes no image.
+#[test]
+fn voter_that_returns_to_a_quiet_cluster_hears_that_it_is_up_to_date() {
+    block_on(async {
+        let mut cluster = Cluster::form(3).await;
+        let leader = cluster.write_leader("a").await;
+        let late = others(leader)[0];
+        cluster.sees(late, &["a"]).await;
+        cluster.stop(late).await;
+        cluster.start(late).await.unwrap();
+        tokio::time::timeout(PATIENCE, cluster.node(late).term_applied()).await.unwrap();
+        assert!(cluster.node(late).has_applied_term());
+        cluster.sees(late, &["a"]).await;
+        cluster.end().await;
+    });
+}
+
 #[test]
 fn voter_with_anothers_log_does_not_start() {
     block_on(async {
