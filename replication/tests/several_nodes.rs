@@ -208,6 +208,72 @@ fn voter_is_replaced_although_the_leader_and_the_wiped_node_are_killed_on_the_wa
 }
 
 #[test]
+fn voter_whose_metadata_log_has_a_flipped_bit_is_refused_and_votes_again_once_it_is_emptied() {
+    let mut cluster = Cluster::formed();
+    let before = cluster.settled();
+    let described = cluster.node(before.controller).quorum();
+    let id = cluster.others(before.controller)[0];
+    cluster.node(id).makes("before");
+    cluster.kill(id);
+    // In the first commit: the membership, which everything behind it names as durable.
+    let journals =
+        std::fs::read_dir(cluster.directory(id).join("metadata")).unwrap().map(|entry| entry.unwrap().path());
+    let mut journals: Vec<_> = journals.filter(|path| path.extension().is_some_and(|end| end == "journal")).collect();
+    journals.sort();
+    let flip = |path: &std::path::PathBuf| {
+        let mut bytes = std::fs::read(path).unwrap();
+        let found = bytes.windows(4).position(|bytes| bytes == b"127.").filter(|found| *found > 0);
+        found.map(|found| {
+            bytes[found] ^= 1;
+            std::fs::write(path, bytes).unwrap();
+        })
+    };
+    journals.iter().find_map(flip).expect("the membership has an address");
+    for _ in 0..2 {
+        cluster.start(id);
+        let why = cluster.node(id).hear("refused");
+        assert!(why.contains("metadata"), "{why}");
+        cluster.kill(id);
+    }
+    wipe_and_start(&mut cluster, id);
+    cluster.node(id).hear("ready");
+    replaced(&mut cluster, before.controller, id, &described);
+    assert!(cluster.node(id).state().topics.contains_key("before"));
+}
+
+#[test]
+fn replaced_voter_that_comes_back_with_its_old_directory_votes_only_when_it_is_added_again() {
+    let mut cluster = Cluster::formed();
+    let before = cluster.settled();
+    let described = cluster.node(before.controller).quorum();
+    let id = cluster.others(before.controller)[0];
+    cluster.kill(id);
+    let old = cluster.directory(id).with_file_name("old");
+    std::fs::rename(cluster.directory(id), &old).unwrap();
+    cluster.start(id);
+    cluster.node(id).hear("ready");
+    let between = replaced(&mut cluster, before.controller, id, &described);
+    cluster.kill(id);
+    std::fs::rename(cluster.directory(id), cluster.directory(id).with_file_name("new")).unwrap();
+    std::fs::rename(&old, cluster.directory(id)).unwrap();
+    cluster.start(id);
+    // Its own log says that it votes, and the leader that it does not: it follows, as far as it knows for good.
+    cluster.node(id).hear("ready");
+    let now = cluster.node(id).quorum();
+    assert!(
+        now.leader == -1 || now.observers.contains_key(&id) || now.voters[&id].0 != between.voters[&id].0,
+        "{now:?}"
+    );
+    // The other directory is gone in its turn, so it takes its place, with a log that begins anew behind the old one.
+    let again = replaced(&mut cluster, before.controller, id, &between);
+    assert_eq!(again.voters[&id].0, described.voters[&id].0);
+    cluster.kill(before.controller);
+    let others = cluster.others(before.controller);
+    cluster.node(id).until(|state| others.contains(&state.controller));
+    cluster.node(id).makes("with-two");
+}
+
+#[test]
 fn lone_voter_becomes_one_of_three_when_its_configuration_lists_three() {
     let mut cluster = Cluster::begin();
     let listed = std::mem::take(&mut cluster.listed);

@@ -156,13 +156,15 @@ pub struct Bootstrap {
     listed: Vec<ListedVoter>,
     disk: OnDisk,
     heard: BTreeMap<BrokerId, ProbeAnswer>,
+    /// Those that have answered, or have not, at least once.
+    tried: BTreeSet<BrokerId>,
 }
 
 impl Bootstrap {
     /// A node with its configured list, and what it found on its disk. The directory's id is durable.
     pub fn new(node: BrokerId, directory: DirectoryId, mut listed: Vec<ListedVoter>, disk: OnDisk) -> Bootstrap {
         listed.sort();
-        Bootstrap { node, directory, listed, disk, heard: BTreeMap::new() }
+        Bootstrap { node, directory, listed, disk, heard: BTreeMap::new(), tried: BTreeSet::new() }
     }
 
     /// What this node answers to probes, until its log holds something; nothing when it must not start.
@@ -201,6 +203,8 @@ impl Bootstrap {
 
     /// What to do now.
     pub fn on_event(&mut self, event: Event) -> Result<Step, BootstrapError> {
+        let (Event::Answered(node, _) | Event::Silent(node)) = &event;
+        self.tried.insert(*node);
         match event {
             Event::Answered(node, answer) => drop(self.heard.insert(node, answer)),
             // What it said before may not be so any more.
@@ -212,7 +216,7 @@ impl Bootstrap {
     fn decide(&self) -> Result<Step, BootstrapError> {
         let formatted = match &self.disk {
             OnDisk::LogLost(directory) => return Err(BootstrapError::LogLost(directory.clone())),
-            OnDisk::Log { cluster, members } if !members.is_empty() => return Ok(self.enter(cluster, members)),
+            OnDisk::Log { cluster, members } if !members.is_empty() => return Ok(self.enter_again(cluster, members)),
             OnDisk::Formatted(cluster) | OnDisk::Joined(cluster) | OnDisk::Log { cluster, .. } => Some(cluster),
             OnDisk::Empty => None,
         };
@@ -226,6 +230,25 @@ impl Bootstrap {
             }
             _ => self.form(formatted),
         }
+    }
+
+    /// With a log that says who the members were when this node was last there. A leader that answers knows better: a
+    /// voter that was replaced while it was away does not vote. Where none answers the node votes by its log, for without
+    /// it there may be none.
+    fn enter_again(&self, cluster: &ClusterId, members: &[Member]) -> Step {
+        let of_leader = self.heard.iter().find_map(|(node, answer)| match answer {
+            ProbeAnswer::Member { cluster: found, members, leader } if found == cluster && *leader == Some(*node) => {
+                (!members.is_empty()).then_some(members)
+            }
+            _ => None,
+        });
+        let step = self.enter(cluster, of_leader.map_or(members, Vec::as_slice));
+        let untried: BTreeSet<_> =
+            self.asked().map(|voter| voter.node).filter(|node| !self.tried.contains(node)).collect();
+        if of_leader.is_none() && !untried.is_empty() && matches!(step, Step::Vote(_)) {
+            return Step::Ask(Waiting::For(untried));
+        }
+        step
     }
 
     /// As a voter if the membership names this node with this directory, else as an observer.
@@ -338,6 +361,10 @@ mod tests {
         Event::Answered(BrokerId(node), ProbeAnswer::Empty { voters, directory: Uuid([directory; 16]), formatted })
     }
 
+    fn silent(node: i32) -> Event {
+        Event::Silent(BrokerId(node))
+    }
+
     fn belongs(node: i32, id: &str, members: Vec<Member>) -> Event {
         Event::Answered(BrokerId(node), ProbeAnswer::Member { cluster: cluster(id), members, leader: None })
     }
@@ -443,9 +470,11 @@ mod tests {
         let cut_short = on(1, 1, OnDisk::Formatted(cluster("c")));
         let step = after(cut_short, vec![empty(2, 2), empty(3, 3)]);
         assert_eq!(step, Ok(Step::Initialize { cluster: Some(cluster("c")), members: founders() }));
-        // And after its log, it votes without asking anybody.
-        let disk = OnDisk::Log { cluster: cluster("c"), members: founders() };
-        assert_eq!(after(on(1, 1, disk), vec![]), Ok(Step::Vote(cluster("c"))));
+        // And after its log, it votes whoever answers.
+        let disk = || OnDisk::Log { cluster: cluster("c"), members: founders() };
+        for events in [vec![silent(2), silent(3)], vec![empty(2, 2), empty(3, 3)]] {
+            assert_eq!(after(on(1, 1, disk()), events), Ok(Step::Vote(cluster("c"))));
+        }
     }
 
     #[test]
@@ -472,7 +501,8 @@ mod tests {
     #[test]
     fn log_says_whether_its_node_votes() {
         let log = |members| OnDisk::Log { cluster: cluster("c"), members };
-        assert_eq!(after(on(2, 2, log(founders())), vec![]), Ok(Step::Vote(cluster("c"))));
+        assert_eq!(after(on(2, 2, log(founders())), vec![]), wait_for(&[1, 3]));
+        assert_eq!(after(on(2, 2, log(founders())), vec![silent(1), silent(3)]), Ok(Step::Vote(cluster("c"))));
         assert_eq!(after(on(2, 5, log(founders())), vec![]), Ok(Step::Observe(cluster("c"))));
         assert_eq!(after(on(2, 2, log(vec![member(1, 1)])), vec![]), Ok(Step::Observe(cluster("c"))));
     }
@@ -491,6 +521,23 @@ mod tests {
         assert_eq!(after(on(2, 9, log("c")), vec![belongs(1, "c", founders())]), observes);
         let other = after(on(2, 2, log("d")), vec![belongs(1, "c", founders())]);
         assert!(matches!(other, Err(BootstrapError::OtherCluster { .. })), "{other:?}");
+    }
+
+    #[test]
+    fn voter_that_was_replaced_while_it_was_away_votes_no_more() {
+        let log = || OnDisk::Log { cluster: cluster("c"), members: founders() };
+        let now = || vec![member(1, 1), member(2, 9), member(3, 3)];
+        let says = |node, leader, members| {
+            let leader = Some(BrokerId(leader));
+            Event::Answered(BrokerId(node), ProbeAnswer::Member { cluster: cluster("c"), members, leader })
+        };
+        assert_eq!(after(on(2, 2, log()), vec![says(1, 1, now())]), Ok(Step::Observe(cluster("c"))));
+        assert_eq!(after(on(2, 2, log()), vec![says(1, 1, founders())]), Ok(Step::Vote(cluster("c"))));
+        // Who does not lead may not have heard of it, and who is said to lead may have gone.
+        let others = vec![says(1, 3, now()), silent(3)];
+        assert_eq!(after(on(2, 2, log()), others), Ok(Step::Vote(cluster("c"))));
+        let leader = vec![says(1, 3, founders()), says(3, 3, now())];
+        assert_eq!(after(on(2, 2, log()), leader), Ok(Step::Observe(cluster("c"))));
     }
 
     #[test]
