@@ -42,7 +42,7 @@ class Consume(Work):
 
     contenders = ["strict", "kafka-default"]
     keeps_topic = True
-    writes = False
+    counts_flushes = False
     # Read from the device at least, or the page cache was not cold; what a broker keeps in its own memory is left out.
     COLD_SHARE_MIN = 0.5
 

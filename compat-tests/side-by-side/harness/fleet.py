@@ -1,9 +1,17 @@
 """The brokers of a run: every system by name, and those that have been started."""
 
 from rocketmq import RocketMqAsync, RocketMqSync
-from systems import Kafka, KafkaTuned, Stonelog
+from system import common_settings
+from systems import Kafka, KafkaTuned, Stonelog, kafka_heap
 
 SYSTEMS = {system.name: system for system in (Stonelog, Kafka, KafkaTuned, RocketMqSync, RocketMqAsync)}
+
+
+def settings(count):
+    """What `count` brokers of each system are started with, kept with the raw values."""
+    return {"common": common_settings(count), "kafka heap": kafka_heap(count)} | {
+        name: system.settings for name, system in SYSTEMS.items()
+    }
 
 
 class Fleet:
@@ -13,11 +21,12 @@ class Fleet:
         self.place = place
         self.systems = {}
 
-    def get(self, name):
-        if name not in self.systems:
-            self.systems[name] = system = SYSTEMS[name](self.place)
+    def get(self, name, count):
+        """`count` brokers of a system."""
+        if (name, count) not in self.systems:
+            self.systems[name, count] = system = SYSTEMS[name](self.place, count)
             system.start()
-        return self.systems[name]
+        return self.systems[name, count]
 
     def __enter__(self):
         return self

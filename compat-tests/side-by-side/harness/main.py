@@ -18,7 +18,6 @@ import time
 import unittest
 import uuid
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import machine
@@ -26,11 +25,12 @@ import results
 import selftest
 import table
 
-from fleet import SYSTEMS, Fleet
+from fleet import SYSTEMS, Fleet, settings
 from processes import Failed, stop_all
+from profiles import choose_profile, choose_works
 from rows import ROWS
 from session import Session
-from systems import COMMON, KAFKA_HEAP, Stonelog
+from systems import Stonelog
 from tools import Skipped
 from work import CONTENDERS
 from works import WORKS
@@ -40,80 +40,6 @@ CACHE = Path(os.environ.get("STONELOG_COMPAT_CACHE", Path.home() / ".cache" / "s
 SKIPPED = 77
 # Rounds beyond those asked for that noise may cost.
 SPARE_ROUNDS_FACTOR = 2
-
-
-@dataclass
-class Profile:
-    """How much is measured. Only `full` makes figures worth showing."""
-
-    name: str
-    pairs: int
-    seconds: float
-    warm_seconds: float
-    pilot_seconds: float
-    pilots_min: int
-    pilots_max: int
-    # Longest that a broker may go on working after a load before the next measurement starts anyway.
-    settle_seconds: float
-    # Records that a client sends at least, whatever its rate in the pilot before.
-    least_records: int
-    # How long a work goes on before it is left for the next run to finish.
-    work_seconds_max: float
-    # Proves that the instrument works: one round, nothing dropped, noise is no matter, brokers shared by all works.
-    trial: bool = False
-
-
-PROFILES = {
-    "full": Profile(
-        "full",
-        pairs=5,
-        seconds=10,
-        warm_seconds=10,
-        pilot_seconds=5,
-        pilots_min=2,
-        pilots_max=12,
-        settle_seconds=30,
-        least_records=20_000,
-        work_seconds_max=1500,
-    ),
-    "short": Profile(
-        "short",
-        pairs=2,
-        seconds=4,
-        warm_seconds=3,
-        pilot_seconds=3,
-        pilots_min=2,
-        pilots_max=5,
-        settle_seconds=15,
-        least_records=20_000,
-        work_seconds_max=240,
-    ),
-    "tiny": Profile(
-        "tiny",
-        pairs=1,
-        seconds=1,
-        warm_seconds=0.5,
-        pilot_seconds=1,
-        pilots_min=1,
-        pilots_max=1,
-        settle_seconds=2,
-        least_records=2_000,
-        work_seconds_max=300,
-        trial=True,
-    ),
-}
-# The works of the smaller profiles, and their contenders.
-CHOSEN = {
-    "short": {
-        "one-in-flight-256": ["strict", "kafka-flush1", "kafka-default", "relaxed"],
-        "batches-librdkafka-p100": ["strict", "kafka-flush1", "kafka-default", "relaxed"],
-    },
-    "tiny": {
-        "one-in-flight-256": ["strict", "kafka-flush1", "kafka-default"],
-        "batches-librdkafka-p1": ["strict", "kafka-flush1"],
-        "batches-java-p1": ["strict", "kafka-flush1"],
-    },
-}
 
 
 def arguments():
@@ -126,35 +52,15 @@ def arguments():
     parser.add_argument("--list", action="store_true", help="print the rows and works, and leave")
     parser.add_argument("--pairs", type=int, metavar="N", help="pairs that count; the first is measured and dropped")
     parser.add_argument("--seconds", type=float, metavar="S", help="seconds that count in each measurement")
-    parser.add_argument("--brokers", type=int, default=1, metavar="N", help="brokers of each system; 1 for now")
+    parser.add_argument("--brokers", type=int, choices=[1, 3], help="only works with so many (default: both; 1 for --short)")
     parser.add_argument("--stonelog", metavar="PATH", help="the stonelog binary (default: build the release binary)")
+    parser.add_argument("--commit", metavar="ID", help="with --stonelog: what the binary was built from (default: this tree)")
     parser.add_argument("--results", metavar="FILE", help="where raw values are appended")
     parser.add_argument("--directory", metavar="DIR", help="where brokers keep their data: on the disk to be measured")
-    return parser.parse_args()
-
-
-def choose_profile(options):
-    profile = PROFILES["tiny" if options.tiny else "short" if options.short else "full"]
-    profile.pairs = options.pairs or profile.pairs
-    profile.seconds = options.seconds or profile.seconds
-    return profile
-
-
-def choose_works(options, profile):
-    """The works to run, each with the names of its contenders."""
-    chosen = CHOSEN.get(profile.name, {})
-    if options.works:
-        names = options.works.split(",")
-        unknown = [name for name in names if name not in WORKS]
-    elif options.rows:
-        wanted = options.rows.split(",")
-        unknown = [number for number in wanted if number not in {row.number for row in ROWS}]
-        names = list(dict.fromkeys(row.work for row in ROWS if row.number in wanted))
-    else:
-        unknown, names = [], list(chosen or WORKS)
-    if unknown:
-        raise SystemExit(f"no {', '.join(unknown)}; --list shows what there is")
-    return [(WORKS[name], chosen.get(name, WORKS[name].contenders)) for name in names]
+    options = parser.parse_args()
+    if options.commit and not options.stonelog:
+        parser.error("--commit is for a binary given with --stonelog")
+    return options
 
 
 def find_stonelog(given):
@@ -215,11 +121,13 @@ def measure(work, names, profile, facts, fleet, path, say):
         dropped = number == 0 and not profile.trial
         measured = session.round(dropped)
         line = {
-            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "date": now(),
             "work": work.name,
+            "brokers": work.brokers,
             "round": number,
             "dropped": dropped,
             **facts,
+            "settings": settings(work.brokers),
             "warm_seconds": profile.warm_seconds,
             "pilots": session.pilots,
             "contenders": measured,
@@ -232,17 +140,57 @@ def measure(work, names, profile, facts, fleet, path, say):
     return False
 
 
+def collect_facts(options, profile, place, versions):
+    """What every line of raw values says of its run."""
+    head = git("rev-parse", "--short=10", "HEAD")
+    return {
+        "run": uuid.uuid4().hex[:8],
+        "profile": profile.name,
+        "seconds": profile.seconds,
+        "machine": machine.describe(place),
+        # Of the binary, and of what measures it.
+        "commit": options.commit or head,
+        "clean": bool(options.commit) or not git("status", "--porcelain", "--untracked-files=no"),
+        "harness": head,
+        "binary": hashlib.sha256(Stonelog.binary.read_bytes()).hexdigest()[:12],
+        "open_files": machine.raise_open_files(),
+        "versions": versions,
+        "sizes_mb": {name: round(SYSTEMS[name].size() / 1e6, 1) for name in versions},
+    }
+
+
+def now():
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def compare(works, profile, facts, place, path, say):
+    """Measures the works one after the other; what became of each."""
+    outcomes = {}
+    shared = Fleet(place)
+    for work, names in works:
+        names = [name for name in names if CONTENDERS[name].system in facts["versions"]]
+        if not any(row.work == work.name and {row.ours, row.theirs} <= set(names) for row in ROWS):
+            outcomes[work.name] = "SKIPPED: nothing to compare with"
+            continue
+        try:
+            with contextlib.ExitStack() as own:
+                fleet = shared if profile.trial else own.enter_context(Fleet(place))
+                done = measure(work, names, profile, facts, fleet, path, say)
+            outcomes[work.name] = "done" if done else "not enough quiet pairs yet: run again"
+        except Skipped as reason:
+            outcomes[work.name] = str(reason)
+        except Failed as reason:
+            outcomes[work.name] = f"FAILED: {reason}"
+        say(f"  {outcomes[work.name]}")
+    return outcomes
+
+
 def main():
     options = arguments()
     if options.list:
         for row in ROWS:
-            print(f"row {row.number:3} {row.work:28} {row.figure:20} {row.ours} ÷ {row.theirs}")
+            print(f"row {row.number:3} {row.work:28} {WORKS[row.work].brokers} {row.figure:20} {row.ours} ÷ {row.theirs}")
         return 0
-    if options.brokers != 1:
-        raise SystemExit(
-            f"--brokers {options.brokers}: Stonelog does not form clusters of several nodes yet, so there is nothing to put "
-            "beside three Kafka brokers; only --brokers 1 runs."
-        )
     profile = choose_profile(options)
     if profile.trial and not unittest.TextTestRunner().run(unittest.TestLoader().loadTestsFromModule(selftest)).wasSuccessful():
         return 1
@@ -259,38 +207,9 @@ def main():
     outcomes = {}
     begin = time.monotonic()
     try:
-        wanted = {CONTENDERS[name].system for _, names in works for name in names}
-        versions = find_versions(wanted, say)
-        facts = {
-            "run": uuid.uuid4().hex[:8],
-            "profile": profile.name,
-            "seconds": profile.seconds,
-            "brokers": options.brokers,
-            "machine": machine.describe(place),
-            "commit": git("rev-parse", "--short=10", "HEAD"),
-            "clean": not git("status", "--porcelain", "--untracked-files=no"),
-            "binary": hashlib.sha256(Stonelog.binary.read_bytes()).hexdigest()[:12],
-            "open_files": machine.raise_open_files(),
-            "versions": versions,
-            "sizes_mb": {name: round(SYSTEMS[name].size() / 1e6, 1) for name in versions},
-            "settings": {"common": COMMON, "kafka heap": KAFKA_HEAP, **{n: s.settings for n, s in SYSTEMS.items()}},
-        }
-        shared = Fleet(place)
-        for work, names in works:
-            names = [name for name in names if CONTENDERS[name].system in versions]
-            if not any(row.work == work.name and {row.ours, row.theirs} <= set(names) for row in ROWS):
-                outcomes[work.name] = "SKIPPED: nothing to compare with"
-                continue
-            try:
-                with contextlib.ExitStack() as own:
-                    fleet = shared if profile.trial else own.enter_context(Fleet(place))
-                    done = measure(work, names, profile, facts, fleet, path, say)
-                outcomes[work.name] = "done" if done else "not enough quiet pairs yet: run again"
-            except Skipped as reason:
-                outcomes[work.name] = str(reason)
-            except Failed as reason:
-                outcomes[work.name] = f"FAILED: {reason}"
-            say(f"  {outcomes[work.name]}")
+        versions = find_versions({CONTENDERS[name].system for _, names in works for name in names}, say)
+        facts = collect_facts(options, profile, place, versions)
+        outcomes = compare(works, profile, facts, place, path, say)
     finally:
         stop_all()
         shutil.rmtree(place, ignore_errors=True)

@@ -4,6 +4,7 @@ A child that outlives the harness would hold a port, a disk and a core that the 
 told as well: it kills the child when the harness dies without a chance to clean up.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -86,6 +87,15 @@ def run(command, limit_seconds):
     """Runs a program to its end and returns a `Finished`; raises `Failed` when it fails or takes too long."""
     with tempfile.TemporaryFile() as output:
         return finish(start(command, output), output, " ".join(map(str, command)), limit_seconds)
+
+
+def run_all(commands, limit_seconds):
+    """Runs programs beside each other and returns the `Finished` of each, as `run` does."""
+    with contextlib.ExitStack() as files:
+        outputs = [files.enter_context(tempfile.TemporaryFile()) for _ in commands]
+        children = [start(command, output) for command, output in zip(commands, outputs)]
+        names = [" ".join(map(str, command)) for command in commands]
+        return [finish(*each, limit_seconds) for each in zip(children, outputs, names)]
 
 
 def finish(process, output, name, limit_seconds):

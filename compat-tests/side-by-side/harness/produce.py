@@ -4,7 +4,7 @@ import re
 import tempfile
 
 from processes import Failed, finish, run, start
-from systems import RELAXED
+from system import RELAXED
 from tools import java_tool, path_of, report_of, workload
 from work import BATCH_BYTES, BOTH, CLIENT_SECONDS_MAX, LINGER_MS, RECORD_BYTES, TUNED
 from work import Load, Work, appends_of, milliseconds, produced
@@ -32,7 +32,9 @@ class OneInFlight(Work):
             topic, self.producers, self.partitions, RECORD_BYTES, seconds, warm_seconds, self.acks
         )
         values = {"records_per_s": round(report["rate"], 1), **milliseconds(report)}
-        return Load(values, report["rate"], report["sent"], report["sent"], done)
+        # Followers fetch what several producers sent at once; a lone record is appended by itself on each of them.
+        appends = report["sent"] * (system.count if self.producers == 1 else 1)
+        return Load(values, report["rate"], report["sent"], appends, done)
 
 
 class JavaBatches(Work):

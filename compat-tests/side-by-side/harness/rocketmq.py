@@ -6,8 +6,10 @@ A name server and a broker make one system. Flushing is a setting of the whole b
 import json
 import os
 
-from processes import run, start, stop
-from systems import KAFKA_FLAGS, System, free_ports
+from node import Node
+from processes import run
+from system import System, free_ports
+from systems import KAFKA_FLAGS
 from tools import CLIENT_HEAP, path_of
 
 HEAP = ["-Xms1g", "-Xmx1g"]
@@ -15,22 +17,22 @@ SENDER_SECONDS_MAX = 120
 
 
 class RocketMq(System):
-    def __init__(self, place):
-        super().__init__(place)
+    """Always one broker."""
+
+    def __init__(self, place, count=1):
+        super().__init__(place, count)
         self.home = path_of("rocketmq")
         # The broker takes the port two below its own as well, and one for its replicas.
-        names, self.port, replicas = free_ports(3)
+        names, port, replicas = free_ports(3)
         self.brokers = f"127.0.0.1:{names}"
-        self.names_properties = self.directory / "namesrv.properties"
-        self.names_properties.write_text(f"listenPort={names}\nbindAddress=127.0.0.1\n")
-        properties = {
+        broker = {
             "brokerClusterName": "side-by-side",
             "brokerName": "a",
             "brokerId": "0",
             "brokerRole": "ASYNC_MASTER",
             "brokerIP1": "127.0.0.1",
             "bindAddress": "127.0.0.1",
-            "listenPort": self.port,
+            "listenPort": port,
             "haListenPort": replicas,
             "namesrvAddr": self.brokers,
             "storePathRootDir": self.directory / "data",
@@ -40,27 +42,19 @@ class RocketMq(System):
             "diskMaxUsedSpaceRatio": "95",
             **self.settings,
         }
-        self.properties = self.directory / "broker.properties"
-        self.properties.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
-        self.names = None
+        self.nodes = [
+            self._node("namesrv.NamesrvStartup", ["-Xmx256m"], {"listenPort": names, "bindAddress": "127.0.0.1"}),
+            self._node("broker.BrokerStartup", HEAP, broker),
+        ]
 
-    def launch(self):
-        jars = f"{self.home}/jars/*"
+    def _node(self, main, heap, properties):
+        directory = self.directory / main.split(".")[0]
+        path = directory.with_suffix(".properties")
+        path.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
         # Both write their logs below the user's home.
-        java = ["java", f"-Duser.home={self.directory}", *KAFKA_FLAGS]
+        command = ["java", f"-Duser.home={self.directory}", *KAFKA_FLAGS, *heap, "-cp", f"{self.home}/jars/*"]
         environment = dict(os.environ, ROCKETMQ_HOME=str(self.directory))
-        main = "org.apache.rocketmq.namesrv.NamesrvStartup"
-        self.names = start([*java, "-Xmx256m", "-cp", jars, main, "-c", self.names_properties], self.log, env=environment)
-        main = "org.apache.rocketmq.broker.BrokerStartup"
-        self.process = start([*java, *HEAP, "-cp", jars, main, "-c", self.properties], self.log, env=environment)
-
-    def pids(self):
-        return [self.process.pid, self.names.pid]
-
-    def close(self):
-        if self.names:
-            stop(self.names)
-        super().close()
+        return Node(directory, command + [f"org.apache.rocketmq.{main}", "-c", path], environment)
 
     def _sender(self, *arguments):
         command = ["java", CLIENT_HEAP, f"-Duser.home={self.directory}", "-cp", f"{self.home}/classes:{self.home}/jars/*"]

@@ -1,9 +1,20 @@
 """Tests of what the harness makes of its values; `run --tiny` runs them first. They need no broker."""
 
+import argparse
+import signal
+import sys
+import tempfile
+import time
 import unittest
 
+from pathlib import Path
+
+import node
 import produce
+import profiles
 import results
+import system
+import systems
 import table
 
 from rows import ROWS, Row
@@ -97,6 +108,46 @@ class Rows(unittest.TestCase):
             self.assertLessEqual({row.ours, row.theirs}, set(table.WORKS[row.work].contenders), row)
 
 
+class Choosing(unittest.TestCase):
+    def names(self, profile, **given):
+        options = argparse.Namespace(**{"short": False, "works": None, "rows": None, "brokers": None, **given})
+        return [work.name for work, _ in profiles.choose_works(options, profiles.PROFILES[profile])]
+
+    def test_a_row_is_measured_with_every_number_of_brokers_unless_one_is_named(self):
+        self.assertEqual(self.names("full", rows="4"), ["one-in-flight-1", "one-in-flight-1-rf3"])
+        self.assertEqual(self.names("full", rows="4", brokers=3), ["one-in-flight-1-rf3"])
+
+    def test_the_short_profile_takes_one_broker_unless_three_are_asked_for(self):
+        self.assertEqual({table.WORKS[name].brokers for name in self.names("short", short=True)}, {1})
+        self.assertEqual({table.WORKS[name].brokers for name in self.names("short", short=True, brokers=3)}, {3})
+
+    def test_what_is_not_measured_is_said(self):
+        with self.assertRaises(SystemExit):
+            self.names("full", rows="1", brokers=3)
+
+
+class Brokers(unittest.TestCase):
+    def test_every_member_has_ports_of_its_own_and_a_vote(self):
+        members = system.free_members(3)
+        addresses = [address for member in members for address in (member.client, member.controller)]
+        self.assertEqual(len(set(addresses)), 6)
+        expected = ",".join(f"{number}@{members[number - 1].controller}" for number in (1, 2, 3))
+        self.assertEqual(system.voters(members), expected)
+
+    def test_what_a_killed_process_used_still_counts(self):
+        with tempfile.TemporaryDirectory() as place:
+            busy = node.Node(Path(place) / "1", [sys.executable, "-c", "while True: pass"])
+            busy.launch()
+            while busy.cpu_seconds() < 0.05:
+                time.sleep(0.01)
+            before = busy.cpu_seconds()
+            busy.stop(signal.SIGKILL)
+            self.assertFalse(busy.alive())
+            busy.launch()
+            self.assertGreaterEqual(busy.cpu_seconds(), before)
+            busy.close()
+
+
 class WhatToolsSay(unittest.TestCase):
     """Lines as the pinned tools print them."""
 
@@ -108,6 +159,10 @@ class WhatToolsSay(unittest.TestCase):
             "2093.00 ms max latency, 815 ms 50th, 2027 ms 95th, 2068 ms 99th, 2086 ms 99.9th.\n"
         )
         self.assertEqual(produce.STEADY.findall(said), [("17531.556802", "815", "2068", "2086")])
+
+    def test_jmx_tool(self):
+        said = "kafka.log:name=LogFlushRateAndTimeMs,type=LogFlushStats:Count=417\n"
+        self.assertEqual(systems.flush_count("Trying to connect\n" + said), 417)
 
     def test_rdkafka_performance(self):
         said = (

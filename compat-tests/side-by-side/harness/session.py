@@ -6,7 +6,7 @@ import time
 import machine
 from fleet import SYSTEMS
 from processes import Failed
-from systems import RELAXED
+from system import RELAXED
 from work import CONTENDERS
 
 # A broker counts as warm when a pilot gains less than this over the best one before it.
@@ -33,7 +33,7 @@ class Session:
         self.kept = {}
         if work.fresh:
             return
-        self.systems = {contender.system: fleet.get(contender.system) for contender in self.contenders}
+        self.systems = {contender.system: fleet.get(contender.system, work.brokers) for contender in self.contenders}
         for contender in self.contenders:
             self._warm_up(contender)
 
@@ -79,7 +79,7 @@ class Session:
         """A work that starts brokers of its own."""
         os.sync()
         before = machine.probe(self.place)
-        system = SYSTEMS[contender.system](self.place)
+        system = SYSTEMS[contender.system](self.place, self.work.brokers)
         try:
             values = self.work.observe(system, contender, self.profile)
         finally:
@@ -105,7 +105,8 @@ class Session:
             each.settle(self.profile.settle_seconds)
         os.sync()
         self.work.before(system)
-        counted, counted_at = system.flush_count() if check and self.work.writes else None, time.monotonic()
+        check = check and self.work.counts_flushes
+        counted, counted_at = system.flush_counts() if check else None, time.monotonic()
         before = machine.probe(self.place)
         flushes = machine.device_flushes(self.device)
         read = system.device_read_bytes()
@@ -147,27 +148,22 @@ class Session:
             after=after,
         )
         self.work.check(load, values)
-        if check and self.work.writes:
+        if check:
             values["log_flushes"] = self._check_flushes(contender, system, counted, counted_at, flushes, load)
         self._forget(system, topic)
         return values
 
     def _check_flushes(self, contender, system, counted, counted_at, device_flushes, load):
         """The row must do what it says: every append of a flushed topic is flushed, those of a relaxed one are not."""
+        partitions = contender.partitions or self.work.partitions
+        done = counted and [after - before for after, before in zip(system.flush_counts(), counted)]
+        seconds = time.monotonic() - counted_at
         if contender.config == RELAXED:
-            if counted is None:
-                return None
-            done = system.flush_count() - counted
-            unrelated = (time.monotonic() - counted_at) * FLUSHES_OF_METADATA_PER_SECOND
-            if done > unrelated + (contender.partitions or self.work.partitions) + load.appends * FLUSHES_OF_RELAXED_SHARE_MAX:
+            unrelated = (seconds * FLUSHES_OF_METADATA_PER_SECOND + partitions) * system.count
+            if done and sum(done) > unrelated + load.appends * FLUSHES_OF_RELAXED_SHARE_MAX:
                 raise Failed(f"{contender.name}: {done} flushes of logs for about {load.appends} appends of a relaxed topic")
-            return done
-        if device_flushes == 0:
+        elif device_flushes == 0:
             raise Failed(f"{contender.name}: the device has seen no flush")
-        if counted is None:
-            return None
-        done = system.flush_count() - counted
-        if done < load.appends:
+        elif done and sum(done) < load.appends:
             raise Failed(f"{contender.name}: {done} flushes of logs for at least {load.appends} appends")
         return done
-

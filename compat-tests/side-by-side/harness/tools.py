@@ -42,8 +42,11 @@ def workload(work, brokers, limit_seconds, **flags):
 
 
 def report_of(done):
-    """The line of JSON that our franz-go program ends with."""
-    return json.loads(done.text.strip().split("\n")[-1])
+    """The line of JSON that our own programs end with."""
+    try:
+        return json.loads(done.text.strip().split("\n")[-1])
+    except ValueError:
+        raise Failed(f"no report in what a client says:\n{done.text[-1500:]}") from None
 
 
 def java_tool(main, *arguments):

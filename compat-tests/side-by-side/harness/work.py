@@ -6,7 +6,7 @@ against each of them in turn.
 
 from dataclasses import dataclass, field
 
-from systems import RELAXED, STRICT
+from system import RELAXED, STRICT
 
 RECORD_BYTES = 1024
 BATCH_BYTES = 16384
@@ -42,6 +42,7 @@ CONTENDERS = {
     )
 }
 BOTH = ["strict", "kafka-flush1", "kafka-default", "relaxed"]
+SYNC = ["strict", "kafka-flush1"]
 ROCKETMQ = ["rocketmq-sync", "rocketmq-async"]
 TUNED = ["kafka-tuned-flush1", "kafka-tuned-default"]
 
@@ -50,8 +51,8 @@ TUNED = ["kafka-tuned-flush1", "kafka-tuned-default"]
 class Load:
     """What one run of a client saw.
 
-    `pace` is what pilots compare, in records per second; `sent` counts the records of warm-up too; `appends` are the
-    requests that they need at least.
+    `pace` is what pilots compare, in records per second; `sent` counts the records of warm-up too; `appends` are those
+    that they need at least, on all brokers together.
     """
 
     values: dict
@@ -65,12 +66,15 @@ class Work:
     name = ""
     title = ""
     contenders = BOTH
+    # Of each system; every partition has as many replicas.
+    brokers = 1
     partitions = 1
     # True: `observe` is called with a broker that has not been started yet, instead of `load` with a warm one.
     fresh = False
     # True: one topic for all rounds, made and filled by `fill`.
     keeps_topic = False
-    writes = True
+    # False: it writes nothing, or the brokers' own count of flushes does not outlive it.
+    counts_flushes = True
     # Programs that are compiled need less of the profile's warm-up than Java.
     warm_seconds_max = 30
     # The contender whose pilots give everybody's rate; each contender's own when empty.

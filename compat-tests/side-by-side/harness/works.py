@@ -1,9 +1,18 @@
 """Every work by name."""
 
 from consume import Consume, EndToEnd
+from failover import Failover
 from fresh import Partitions, Start
 from produce import BesideReader, FixedRateJava, JavaBatches, LibrdkafkaBatches, ManyPartitions, OneInFlight, OpenLoop
-from work import BOTH, ROCKETMQ, TUNED
+from work import BOTH, ROCKETMQ, SYNC, TUNED
+
+
+def on_three(work, contenders):
+    """A work on three brokers of each system, with three replicas of each partition."""
+    work.brokers, work.contenders = 3, contenders
+    work.name, work.title = f"{work.name}-rf3", f"{work.title}, three brokers, three replicas"
+    return work
+
 
 WORKS = {
     work.name: work
@@ -31,5 +40,12 @@ WORKS = {
         Partitions(1),
         Partitions(1000),
         Partitions(10_000),
+        on_three(OneInFlight(32), SYNC + ["kafka-default"] + TUNED),
+        on_three(OneInFlight(1), SYNC),
+        on_three(LibrdkafkaBatches(1), SYNC),
+        on_three(LibrdkafkaBatches(100), BOTH + TUNED),
+        on_three(JavaBatches(100), BOTH),
+        on_three(EndToEnd(), SYNC),
+        Failover(),
     )
 }

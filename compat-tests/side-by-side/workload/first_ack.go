@@ -78,7 +78,7 @@ func firstAck() (map[string]any, error) {
 func retriable(err error) bool {
 	var code *kerr.Error
 	if errors.As(err, &code) {
-		// A lone broker that is not registered yet has nowhere to put a replica.
+		// While brokers are not registered yet there is nowhere to put a replica.
 		return code.Retriable || errors.Is(err, kerr.InvalidReplicationFactor)
 	}
 	return true

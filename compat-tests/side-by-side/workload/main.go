@@ -60,6 +60,8 @@ func main() {
 		report, err = read()
 	case "first-ack":
 		report, err = firstAck()
+	case "whole":
+		report, err = whole()
 	default:
 		err = fmt.Errorf("no work %q", work)
 	}
