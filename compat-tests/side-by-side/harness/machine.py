@@ -163,6 +163,10 @@ def memory(pid):
     return {"rss_mb": round(values["VmRSS"], 1), "anon_mb": round(values["RssAnon"], 1), "peak_mb": round(values["VmHWM"], 1)}
 
 
+def descriptors_and_threads(pid):
+    return len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task"))
+
+
 def busy_seconds():
     """Processor time of all programs on the machine: without interrupts and the kernel's own threads (which write the
     page cache back), because nobody's processes are charged for those."""

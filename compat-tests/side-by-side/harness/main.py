@@ -30,6 +30,7 @@ from processes import Failed, stop_all
 from profiles import choose_profile, choose_works
 from rows import ROWS
 from session import Session
+from soak import soak
 from systems import Stonelog
 from tools import Skipped
 from work import CONTENDERS
@@ -47,6 +48,7 @@ def arguments():
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--short", action="store_true", help="chosen works, at most ten minutes: for a change of the hot path")
     size.add_argument("--tiny", action="store_true", help="one pair of a second: proves that the instrument works")
+    size.add_argument("--soak", type=float, metavar="MINUTES", help="no comparison: whether Stonelog grows under a long load")
     parser.add_argument("--rows", metavar="1,5,…", help="rows of the table (default: all of the profile)")
     parser.add_argument("--works", metavar="NAME,…", help="works by name instead of rows; --list names them")
     parser.add_argument("--list", action="store_true", help="print the rows and works, and leave")
@@ -185,6 +187,20 @@ def compare(works, profile, facts, place, path, say):
     return outcomes
 
 
+def soak_alone(options, facts, place, path, say):
+    """The soak of one system, whose raw values the table passes over."""
+    count = options.brokers or 1
+    try:
+        with Fleet(place) as fleet:
+            found = soak(fleet.get(Stonelog.name, count), options.soak, say)
+    except Skipped as reason:
+        return {"soak": str(reason)}
+    except Failed as reason:
+        return {"soak": f"FAILED: {reason}"}
+    results.append(path, {"date": now(), **facts, "profile": "soak", "brokers": count, "settings": settings(count), **found})
+    return {"soak": "done"}
+
+
 def main():
     options = arguments()
     if options.list:
@@ -194,12 +210,12 @@ def main():
     profile = choose_profile(options)
     if profile.trial and not unittest.TextTestRunner().run(unittest.TestLoader().loadTestsFromModule(selftest)).wasSuccessful():
         return 1
-    works = choose_works(options, profile)
+    works = [] if options.soak else choose_works(options, profile)
     Stonelog.binary = find_stonelog(options.stonelog)
     place = place_of_data(options.directory)
     path = Path(options.results) if options.results else results.DEFAULT
-    if profile.name != "full" and not options.results:
-        path = CACHE / f"side-by-side-{profile.name}.jsonl"
+    if (profile.name != "full" or options.soak) and not options.results:
+        path = CACHE / f"side-by-side-{'soak' if options.soak else profile.name}.jsonl"
 
     def say(text):
         print(text, flush=True)
@@ -207,15 +223,19 @@ def main():
     outcomes = {}
     begin = time.monotonic()
     try:
-        versions = find_versions({CONTENDERS[name].system for _, names in works for name in names}, say)
+        versions = find_versions({CONTENDERS[name].system for _, names in works for name in names} | {Stonelog.name}, say)
         facts = collect_facts(options, profile, place, versions)
-        outcomes = compare(works, profile, facts, place, path, say)
+        if options.soak:
+            outcomes = soak_alone(options, facts, place, path, say)
+        else:
+            outcomes = compare(works, profile, facts, place, path, say)
     finally:
         stop_all()
         shutil.rmtree(place, ignore_errors=True)
 
     say(f"\n== {time.monotonic() - begin:.0f} s, raw values in {path}")
-    say(table.text(results.load(path), profile.name))
+    if not options.soak:
+        say(table.text(results.load(path), profile.name))
     for name, outcome in outcomes.items():
         say(f"{name}: {outcome.splitlines()[0]}")
     skipped = [name for name, outcome in outcomes.items() if outcome.startswith("SKIPPED")]

@@ -13,6 +13,7 @@ import node
 import produce
 import profiles
 import results
+import soak
 import system
 import systems
 import table
@@ -148,6 +149,15 @@ class Brokers(unittest.TestCase):
             busy.close()
 
 
+class Growth(unittest.TestCase):
+    def test_what_grows_while_it_warms_up_is_left_out(self):
+        self.assertEqual(soak.growth([1, 5, 9] + [10] * 6)["percent"], 0)
+
+    def test_growth_compares_the_end_with_the_first_samples_after_the_warm_up(self):
+        found = soak.growth([0, 0, 0, 0, 10, 10, 11, 50, 12, 11, 11, 11])
+        self.assertEqual(found, {"early": 10, "late": 11, "most": 50, "percent": 10})
+
+
 class WhatToolsSay(unittest.TestCase):
     """Lines as the pinned tools print them."""
 
@@ -161,8 +171,8 @@ class WhatToolsSay(unittest.TestCase):
         self.assertEqual(produce.STEADY.findall(said), [("17531.556802", "815", "2068", "2086")])
 
     def test_jmx_tool(self):
-        said = "kafka.log:name=LogFlushRateAndTimeMs,type=LogFlushStats:Count=417\n"
-        self.assertEqual(systems.flush_count("Trying to connect\n" + said), 417)
+        said = "kafka.log:type=LogFlushStats,name=LogFlushRateAndTimeMs:Count=417\n"
+        self.assertEqual(systems.flush_count("time=1795308532723\n" + said), 417)
 
     def test_rdkafka_performance(self):
         said = (

@@ -118,10 +118,10 @@ class System:
             node.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def create_topic(self, config, partitions):
+    def create_topic(self, config, partitions, topic=None):
         """A fresh topic; returns its name and the seconds it took, the client's start included."""
         self._topics += 1
-        topic = f"{self.name}-{self._topics}"
+        topic = topic or f"{self.name}-{self._topics}"
         settings = {**config, **(REPLICATED if self.count > 1 else {}), "retention.ms": "-1"}
         begin = time.monotonic()
         try:

@@ -1,6 +1,6 @@
 // The side-by-side benchmark's own client work, on an unmodified franz-go: topics, many producers with one record in
 // flight each, a load at a fixed rate without coordinated omission, a reader that catches up over and over, and the time
-// to the first acknowledgement.
+// to the first acknowledgement, and many clients for a long time.
 //
 // It prints one line of JSON and judges nothing. The same binary with the same flags runs against every broker.
 package main
@@ -27,9 +27,11 @@ var (
 	configs    = flag.String("configs", "", "create: key=value,key=value")
 	acks       = flag.String("acks", "all", "all or 1")
 	bytes      = flag.Int("bytes", 1024, "bytes of a record's value")
-	producers  = flag.Int("producers", 1, "one-in-flight: producers, each with its own connection")
+	producers  = flag.Int("producers", 1, "one-in-flight, soak: producers, each with its own connection")
+	readers    = flag.Int("readers", 1, "soak: readers, each with its own connection")
+	topics     = flag.Int("topics", 1, "soak: topics the clients are spread over")
 	connection = flag.Int("connections", 8, "open-loop: clients the records are spread over")
-	rate       = flag.Float64("rate", 1000, "open-loop: records per second")
+	rate       = flag.Float64("rate", 1000, "open-loop, soak: records per second")
 	warm       = flag.Duration("warm", 2*time.Second, "time that is not counted")
 	counted    = flag.Duration("counted", 4*time.Second, "time that is counted")
 	limit      = flag.Duration("limit", time.Minute, "longest time to wait for an answer")
@@ -62,6 +64,8 @@ func main() {
 		report, err = firstAck()
 	case "whole":
 		report, err = whole()
+	case "soak":
+		report, err = soak()
 	default:
 		err = fmt.Errorf("no work %q", work)
 	}
