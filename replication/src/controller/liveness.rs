@@ -9,7 +9,10 @@
 //! which the carrier says everything that has arrived.
 //!
 //! A closed connection is no proof. The controller connects back: refused means the process is gone, and fences at once;
-//! anything else waits for the session. Not here: sockets and clocks. `now` is the time since any fixed moment.
+//! anything else waits for the session, and is looked at again meanwhile: the kernel closes what a killed process had open
+//! one after the other, newest first, and while its listener is still to come it takes connections for nobody.
+//!
+//! Not here: sockets and clocks. `now` is the time since any fixed moment.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,6 +27,10 @@ pub const SESSION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(9);
 pub const HEARTBEAT_INTERVAL_DEFAULT: Duration = Duration::from_secs(2);
 /// How often preferred leaders are put back (`leader.imbalance.check.interval.seconds`).
 pub const BALANCE_INTERVAL: Duration = Duration::from_secs(300);
+/// Before a broker that has not refused is connected to again; twice as long each time.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
+/// The longest pause between two such looks.
+const LOOK_AGAIN_AFTER_MAX: Duration = Duration::from_secs(1);
 
 /// What happened.
 #[derive(Clone, Copy, Debug)]
@@ -142,10 +149,20 @@ struct Session {
 /// What is known of a broker whose connection was closed.
 #[derive(Clone, Copy, Debug)]
 struct Closed {
-    /// The number that connecting back was asked for with.
+    /// The number that connecting back was asked for with, the last time.
     attempt: u64,
-    /// What came of it.
+    /// What came of it, or of the time before.
     outcome: Option<ConnectBack>,
+    /// When it is connected to again; `None` while that is under way, and once it has refused.
+    again_at: Option<Duration>,
+    /// How long after the next answer that is.
+    pause: Duration,
+}
+
+impl Closed {
+    fn asked(attempt: u64) -> Closed {
+        Closed { attempt, outcome: None, again_at: None, pause: LOOK_AGAIN_AFTER }
+    }
 }
 
 impl Session {
@@ -215,7 +232,7 @@ impl Liveness {
                 let attempt = self.attempts + 1;
                 let speaks_over = |session: &&mut Session| connection >= session.connection;
                 if let Some(session) = self.session(id, epoch).filter(speaks_over) {
-                    session.closed = Some(Closed { attempt, outcome: None });
+                    session.closed = Some(Closed::asked(attempt));
                     if session.may_be_fenced() {
                         effects.push(LivenessEffect::ConnectBack { id, attempt });
                     }
@@ -228,20 +245,26 @@ impl Liveness {
                     && closed.attempt == attempt
                 {
                     closed.outcome = Some(outcome);
+                    closed.again_at = (outcome != ConnectBack::Refused).then(|| now + closed.pause);
+                    closed.pause = LOOK_AGAIN_AFTER_MAX.min(closed.pause * 2);
                 }
             }
-            LivenessEvent::Tick => effects.extend(self.next_fencing(now)),
+            LivenessEvent::Tick => {
+                effects.extend(self.next_fencing(now));
+                self.look_again(now, &mut effects);
+            }
         }
         effects
     }
 
     /// When the next [`LivenessEvent::Tick`] may have something to do; `None` while only another event can.
     pub fn wake_at(&self) -> Option<Duration> {
+        let waiting = || self.sessions.values().filter(|session| session.may_be_fenced());
+        let again = waiting().filter_map(|session| session.closed?.again_at).min();
         if self.sessions.values().any(|session| session.is_being_fenced) {
-            return None;
+            return again;
         }
-        let waiting = self.sessions.values().filter(|session| session.may_be_fenced());
-        waiting.map(|session| self.due_at(session)).min()
+        waiting().map(|session| self.due_at(session)).chain(again).min()
     }
 
     /// Those of some brokers that are not fenced and not known to have applied an image.
@@ -298,6 +321,17 @@ impl Liveness {
         let is_refused = session.is_closed_with(ConnectBack::Refused);
         let reason = if is_refused { FenceReason::Refused } else { FenceReason::SessionExpired };
         Some(LivenessEffect::Fence { id, epoch: session.epoch, reason })
+    }
+
+    /// Connects again to those that had not refused.
+    fn look_again(&mut self, now: Duration, effects: &mut Vec<LivenessEffect>) {
+        for (id, session) in self.sessions.iter_mut().filter(|(_, session)| session.may_be_fenced()) {
+            if let Some(closed) = session.closed.as_mut().filter(|closed| closed.again_at.is_some_and(|at| now >= at)) {
+                self.attempts += 1;
+                (closed.attempt, closed.again_at) = (self.attempts, None);
+                effects.push(LivenessEffect::ConnectBack { id: *id, attempt: self.attempts });
+            }
+        }
     }
 
     fn on_image(&mut self, image: &MetadataImage, now: Duration) {

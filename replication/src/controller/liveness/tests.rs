@@ -216,6 +216,47 @@ fn a_closed_connection_is_asked_about_and_only_a_refusal_fences_at_once() {
 }
 
 #[test]
+fn broker_whose_listener_is_closed_after_its_connections_is_looked_at_again() {
+    let back = |attempt, outcome| LivenessEvent::ConnectedBack { id: id(2), attempt, outcome };
+    let look = |attempt| [LivenessEffect::ConnectBack { id: id(2), attempt }];
+    let ms = |after: u64| at(1002) + Duration::from_millis(after);
+    let mut liveness = active(&cluster());
+    assert_eq!(liveness.on_event(closed(2, 1), ms(0)), look(1));
+    // The kernel still takes connections for the process it ends.
+    assert_eq!(liveness.on_event(back(1, ConnectBack::Connected), ms(0)), []);
+    assert_eq!(liveness.wake_at(), Some(ms(20)));
+    assert_eq!(liveness.on_event(LivenessEvent::Tick, ms(19)), []);
+    assert_eq!(liveness.on_event(LivenessEvent::Tick, ms(20)), look(2));
+    assert_eq!(liveness.on_event(LivenessEvent::Tick, ms(21)), [], "that is under way");
+    assert_eq!(liveness.on_event(back(1, ConnectBack::Refused), ms(21)), [], "an answer to the first question");
+    assert_eq!(liveness.on_event(LivenessEvent::Tick, ms(21)), []);
+    let mut lives = liveness.clone();
+    assert_eq!(liveness.on_event(back(2, ConnectBack::Refused), ms(22)), []);
+    assert_eq!(liveness.on_event(LivenessEvent::Tick, ms(22)), [fence(2, FenceReason::Refused)]);
+    assert_eq!(liveness.on_event(LivenessEvent::Tick, ms(9_000)), [], "it is being fenced");
+
+    // One that lives is looked at ever less often, and no more once it is heard.
+    let mut times = Vec::new();
+    let (mut attempt, mut now) = (2, ms(22));
+    while now < ms(4_000) {
+        assert_eq!(lives.on_event(back(attempt, ConnectBack::Unknown), now), []);
+        now = lives.wake_at().unwrap();
+        attempt += 1;
+        assert_eq!(lives.on_event(LivenessEvent::Tick, now), look(attempt));
+        times.push(now - ms(22));
+    }
+    let expected = [40, 120, 280, 600, 1_240, 2_240, 3_240, 4_240].map(Duration::from_millis);
+    assert_eq!(times, expected);
+    assert_eq!(lives.on_event(back(attempt, ConnectBack::Connected), now), []);
+    lives.on_event(heard_over(2, 2, 1007), at(1007));
+    assert_eq!(lives.wake_at(), Some(at(1009)), "the others were not heard");
+    for broker in [1, 3] {
+        lives.on_event(heard(broker, 1008), at(1008));
+    }
+    assert_eq!(lives.on_event(LivenessEvent::Tick, at(1015)), [], "its session goes on");
+}
+
+#[test]
 fn late_end_of_an_older_connection_says_nothing() {
     let mut liveness = active(&cluster());
     liveness.on_event(heard_over(1, 2, 1001), at(1001));
