@@ -3,7 +3,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -27,7 +30,8 @@ func main() {
 			kgo.RecordPartitioner(kgo.ManualPartitioner()),
 			kgo.ProducerBatchMaxBytes(1_048_588),
 			kgo.ProducerLinger(20 * time.Millisecond),
-			kgo.RecordRetries(8),
+			// As many tries as the time allows, which is what the client does unless it is told otherwise.
+			kgo.RecordDeliveryTimeout(compat.StepTime),
 			kgo.MetadataMinAge(100 * time.Millisecond),
 			kgo.FetchMaxWait(200 * time.Millisecond),
 			kgo.SessionTimeout(10 * time.Second),
@@ -173,11 +177,11 @@ func main() {
 			)
 		}
 		compat.Must(second.client.CommitRecords(ctx, rest...))
-		offsets := compat.Get(admin.FetchOffsets(ctx, group))
+		offsets := asked(func() (kadm.OffsetResponses, error) { return admin.FetchOffsets(ctx, group) })
 		committed, _ := offsets.Lookup(resumeTopic, 0)
 		compat.Check(committed.At == 100, "committed %d", committed.At)
 		suite.Step("describe.group", func(ctx context.Context) {
-			described := compat.Get(admin.DescribeGroups(ctx, group))[group]
+			described := asked(func() (kadm.DescribedGroups, error) { return admin.DescribeGroups(ctx, group) })[group]
 			compat.Must(described.Err)
 			compat.Check(
 				described.State == "Stable" && len(described.Members) == 1,
@@ -185,10 +189,10 @@ func main() {
 				described.State,
 				len(described.Members),
 			)
-			listed := compat.Get(admin.ListGroups(ctx, "Stable"))
+			listed := asked(func() (kadm.ListedGroups, error) { return admin.ListGroups(ctx, "Stable") })
 			_, there := listed[group]
 			compat.Check(there, "not listed as Stable")
-			lag := compat.Get(admin.Lag(ctx, group))
+			lag := asked(func() (kadm.DescribedGroupLags, error) { return admin.Lag(ctx, group) })
 			compat.Check(lag[group].Lag.Total() == 0, "lag %d", lag[group].Lag.Total())
 		})
 	})
@@ -198,13 +202,13 @@ func main() {
 		offsets.AddOffset(resumeTopic, 0, 7, -1)
 		answers := compat.Get(admin.CommitOffsets(ctx, group, offsets))
 		compat.Must(answers.Error())
-		fetched := compat.Get(admin.FetchOffsets(ctx, group))
+		fetched := asked(func() (kadm.OffsetResponses, error) { return admin.FetchOffsets(ctx, group) })
 		committed, _ := fetched.Lookup(resumeTopic, 0)
 		compat.Check(committed.At == 7, "committed %d", committed.At)
 		set := kadm.TopicsSet{}
 		set.Add(resumeTopic, 0)
 		compat.Must(compat.Get(admin.DeleteOffsets(ctx, group, set)).Error())
-		left := compat.Get(admin.FetchOffsets(ctx, group))
+		left := asked(func() (kadm.OffsetResponses, error) { return admin.FetchOffsets(ctx, group) })
 		_, still := left.Lookup(resumeTopic, 0)
 		compat.Check(!still, "the offset is still there after OffsetDelete")
 		answer, problem := admin.DeleteGroup(ctx, group)
@@ -217,8 +221,10 @@ func main() {
 		detail := topics[suite.Name("none")]
 		compat.Must(detail.Err)
 		compat.Check(len(detail.Partitions) == compat.Partitions && detail.ID != kadm.TopicID{}, "%+v", detail)
-		metadata := compat.Get(admin.BrokerMetadata(ctx))
-		compat.Check(len(metadata.Brokers) == suite.Nodes && metadata.Cluster != "", "%+v", metadata)
+		compat.Until("every broker is there", func() bool {
+			metadata := compat.Get(admin.BrokerMetadata(ctx))
+			return len(metadata.Brokers) == suite.Nodes && metadata.Cluster != ""
+		})
 		for _, directories := range compat.Get(admin.DescribeAllLogDirs(ctx, nil)) {
 			compat.Must(directories.Error())
 		}
@@ -294,6 +300,26 @@ func main() {
 		})
 	})
 	suite.Finish()
+}
+
+// asked is Get for what any broker may be asked. That a broker is gone is seen by the client when it uses the connection
+// it has to it, and it does not look for a group's coordinator, or ask every broker, a second time then.
+func asked[T any](ask func() (T, error)) (answer T) {
+	compat.Until("a broker that answers", func() bool {
+		var problem error
+		answer, problem = ask()
+		var shards *kadm.ShardErrors
+		if errors.As(problem, &shards) {
+			problem = shards.Errs[0].Err
+		}
+		var lost *net.OpError
+		if errors.Is(problem, io.EOF) || errors.As(problem, &lost) {
+			return false
+		}
+		compat.Must(problem)
+		return true
+	})
+	return answer
 }
 
 func produce(ctx context.Context, producer *kgo.Client, topic string, records []compat.Record) {
