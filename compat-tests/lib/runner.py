@@ -41,8 +41,8 @@ CORE = [
     "java-cluster",
     "kcat",
 ]
-# With several nodes; the rest with --all. kafka-python 3 comes back when it is known why its group once waited.
-CORE_OF_SEVERAL = ["confluent-kafka-python", "franz-go", "java-4"]
+# With several nodes; the rest with --all.
+CORE_OF_SEVERAL = ["confluent-kafka-python", "kafka-python-3", "franz-go", "java-4"]
 EXTRA = ["java-2.8", "platformatic-kafka", "rdkafka", "rskafka"]
 
 SKIPPED = 77
