@@ -68,6 +68,7 @@ def rows():
         yield Row("12", start, "start_s", "strict", "kafka-flush1", 1 / 20, 1 / 60, lower=True)
     # Who waits for a dead leader does not wait for a disk: Kafka as it comes.
     yield Row("13", "leader-killed", "wait_s", "strict", "kafka-default", 1 / 10, 1 / 30, lower=True)
+    yield Row("13", "leader-killed", "worst_s", "strict", "kafka-default", lower=True)
     for partitions in (1, 1000, 10_000):
         yield Row("14", f"idle-p{partitions}", "rss_mb", "strict", "kafka-flush1", 1 / 12, 1 / 20, lower=True)
     # The brokers have had every contender's load by then, and the JVM its warm-up.

@@ -13,7 +13,8 @@ from works import WORKS
 DOCUMENT = Path(__file__).resolve().parent.parent.parent.parent / "docs" / "benchmarks.md"
 MARK_BEGIN, MARK_END = "<!-- side-by-side:begin -->", "<!-- side-by-side:end -->"
 UNITS = {"records_per_s": "records/s", "mb_per_s": "MB/s", "broker_cpu_s_per_gb": "broker CPU s/GB"}
-UNITS.update({"start_s": "s", "wait_s": "s", "create_s": "s to create", "rss_mb": "MB resident", "idle_cores": "cores at rest"})
+UNITS.update({"start_s": "s", "create_s": "s to create", "rss_mb": "MB resident", "idle_cores": "cores at rest"})
+UNITS.update({"wait_s": "s, median death", "worst_s": "s, worst death"})
 LABELS = {"strict": "Stonelog strict", "relaxed": "Stonelog relaxed", "kafka-flush1": "Kafka flush.messages=1"}
 LABELS.update({"rocketmq-sync": "RocketMQ SYNC_FLUSH", "rocketmq-async": "RocketMQ ASYNC_FLUSH"})
 LABELS["strict-p10000"] = "Stonelog strict, 10,000 partitions"
