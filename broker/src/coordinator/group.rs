@@ -50,6 +50,7 @@ pub mod sync;
 #[cfg(test)]
 mod testing;
 mod timers;
+mod tombstones;
 
 pub use config::Config;
 pub use hard::HardState;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use stonelog_protocol::batch::{BatchBuilder, Compression, CompressionError, NewRecord};
-use stonelog_protocol::{PartitionIndex, Timestamp};
+use stonelog_protocol::{ErrorCode, PartitionIndex, Timestamp};
 use thiserror::Error;
 
 use crate::coordinator::group::names::GroupId;
@@ -170,19 +170,51 @@ impl Record {
     }
 }
 
+/// Records cannot be one batch.
+#[derive(Debug, Error)]
+pub enum EncodeError {
+    /// They are more than one batch may be.
+    #[error("records of groups of {bytes} bytes and more, where a batch may have {bytes_max}")]
+    TooLarge {
+        /// The bytes so far.
+        bytes: usize,
+        /// The bytes a batch may have.
+        bytes_max: usize,
+    },
+    /// The codec refuses.
+    #[error(transparent)]
+    Compression(#[from] CompressionError),
+}
+
+impl EncodeError {
+    /// What the log would say.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            EncodeError::TooLarge { .. } => ErrorCode::MessageTooLarge,
+            EncodeError::Compression(_) => ErrorCode::UnknownServerError,
+        }
+    }
+}
+
 /// One batch of these records, in their order, stamped `now`; base offset and leader epoch are the log's to set.
-/// `compression` is `offsets.topic.compression.codec`.
+/// `compression` is `offsets.topic.compression.codec`. Nothing more is encoded once they are above `bytes_max`: what
+/// somebody asked for decides how many there are.
 pub fn encode_batch<'a>(
     records: impl IntoIterator<Item = &'a Record>,
     compression: Compression,
     now: Timestamp,
-) -> Result<Vec<u8>, CompressionError> {
+    bytes_max: usize,
+) -> Result<Vec<u8>, EncodeError> {
     let mut batch = BatchBuilder::new().compressed(compression, None);
     for record in records {
+        let bytes = batch.bytes() + record.bytes_about();
+        if bytes > bytes_max {
+            return Err(EncodeError::TooLarge { bytes, bytes_max });
+        }
         let (key, value) = (record.encode_key(), record.encode_value());
         batch.push(NewRecord::new(now, Some(&key), value.as_deref()));
     }
-    batch.build()
+    Ok(batch.build()?)
 }
 
 #[cfg(test)]
@@ -225,6 +257,18 @@ mod tests {
         assert_eq!(newer, Ok(Decoded::UnknownVersion { key_type: 2, version: 5 }));
         let newer = Record::decode(b"\x00\x01\x00\x01g\x00\x01t\x00\x00\x00\x00", Some(b"\x00\x05rest"));
         assert_eq!(newer, Ok(Decoded::UnknownVersion { key_type: 1, version: 5 }));
+    }
+
+    #[test]
+    fn records_above_what_a_batch_may_have_are_refused_before_they_are_encoded() {
+        let topic: Arc<str> = Arc::from("t".repeat(TEXT_BYTES_MAX));
+        let one = Record::Offset { group: group("g"), topic, partition: PartitionIndex(0), value: None };
+        // Encoded, they were more than a batch's length can say.
+        let records = std::iter::repeat_n(&one, 66_000);
+        let refused = encode_batch(records, Compression::None, Timestamp(1), 1 << 20).unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::MessageTooLarge);
+        let fitting = encode_batch(std::iter::repeat_n(&one, 30), Compression::None, Timestamp(1), 1 << 20).unwrap();
+        assert!(fitting.len() <= 1 << 20);
     }
 
     #[test]

@@ -14,10 +14,12 @@
 //!
 //! *Versions.* 2 to 4 may name a retention time, which is kept as an expiry of these offsets alone. 7: instance ids.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use stonelog_protocol::ErrorCode;
 
+use super::config::COMMIT_BYTES_MAX;
 use super::live::State;
 use super::message::{CommitPartition, CommitRequest, CommitTopic, PerPartition, Response};
 use super::{Decision, Groups, Now, Ticket};
@@ -44,6 +46,13 @@ impl Groups {
                 (partition.partition, error)
             });
             topics.push((topic.name.clone(), partitions.collect()));
+        }
+        let records = keep_last(records);
+        if records.iter().map(Record::bytes_about).sum::<usize>() > COMMIT_BYTES_MAX {
+            return Decision::answer(
+                ticket,
+                Response::Commit(PerPartition::refused(ErrorCode::InvalidCommitOffsetSize)),
+            );
         }
         let response = Response::Commit(PerPartition { error: ErrorCode::None, topics });
         Decision { records, ..Decision::answer(ticket, response) }
@@ -108,14 +117,62 @@ impl Groups {
     }
 }
 
+/// Of the offsets for one partition the last: the request that named it twice says nothing of the earlier one.
+fn keep_last(mut records: Vec<Record>) -> Vec<Record> {
+    if records.len() < 2 {
+        return records;
+    }
+    let mut seen = HashSet::with_capacity(records.len());
+    let is_last: Vec<bool> = (records.iter().rev())
+        .map(|record| match record {
+            Record::Offset { topic, partition, .. } => seen.insert((topic.clone(), *partition)),
+            Record::Group { .. } => true,
+        })
+        .collect();
+    let mut is_last = is_last.into_iter().rev();
+    records.retain(|_| is_last.next().unwrap_or(true));
+    records
+}
+
 #[cfg(test)]
 mod tests {
-    use stonelog_protocol::{LeaderEpoch, Offset, Timestamp, TopicId};
+    use stonelog_protocol::{LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicId};
 
-    use super::super::message::JoinRequest;
+    use super::super::message::{FetchRequest, JoinRequest};
     use super::super::names::MemberId;
     use super::super::testing::{TOPIC_ID, World, commit_request, group, instance, join_request, member};
     use super::*;
+
+    #[test]
+    fn of_a_partition_named_twice_the_last_offset_is_committed_and_both_are_answered() {
+        let mut world = World::new();
+        let mut request = commit_request(-1, &MemberId::unknown(), 3);
+        let later = CommitPartition { offset: Offset(4), ..request.topics[0].partitions[0].clone() };
+        request.topics[0].partitions.push(later.clone());
+        request.topics.push(CommitTopic {
+            partitions: vec![CommitPartition { offset: Offset(5), ..later }],
+            ..request.topics[0].clone()
+        });
+        let decision = world.groups.decide_commit(request, Ticket(1), world.now);
+        assert_eq!(decision.records.len(), 1);
+        let Response::Commit(answer) = &decision.answers[0].response else { panic!("a commit's answer") };
+        assert_eq!(answer.topics.iter().map(|(_, partitions)| partitions.len()).collect::<Vec<_>>(), [2, 1]);
+        world.groups.on_appended(decision, world.now);
+        let request = FetchRequest { group: group("g"), topics: Some(vec![(Arc::from("t"), vec![PartitionIndex(0)])]) };
+        assert_eq!(world.groups.fetch_offsets(&request, |_| Some(TOPIC_ID))[0].partitions[0].offset, Offset(5));
+    }
+
+    #[test]
+    fn a_commit_larger_than_a_batch_should_be_is_refused_as_a_whole() {
+        let mut world = World::new();
+        let mut request =
+            CommitRequest { group: group(&"g".repeat(TEXT_BYTES_MAX)), ..commit_request(-1, &MemberId::unknown(), 3) };
+        let one = request.topics[0].partitions[0].clone();
+        let all = (0..300).map(|index| CommitPartition { partition: PartitionIndex(index), ..one.clone() });
+        request.topics[0].partitions = all.collect();
+        assert_eq!(world.commit(request), ErrorCode::InvalidCommitOffsetSize);
+        assert!(world.log.is_empty());
+    }
 
     #[test]
     fn a_member_commits_while_stable_and_while_a_rebalance_is_prepared() {

@@ -22,8 +22,17 @@ pub const PROTOCOLS_PER_MEMBER_MAX: usize = 64;
 /// about 1 MiB, and the log takes records of about that size.
 pub const MEMBER_METADATA_BYTES_MAX: usize = 4 << 20;
 
-/// Tombstones written by one pass of expiry or of forgetting deleted topics; the caller repeats until fewer come back.
+/// Tombstones of one decision to expire offsets, to forget deleted topics or to delete groups; the caller repeats until
+/// none come back.
 pub const TOMBSTONES_PER_DECISION_MAX: usize = 1_000;
+
+/// About how many bytes of tombstones one decision has, before one more is too many: a group's name alone may have
+/// 32,767 bytes, and each tombstone repeats it. What is decided together is one batch of the log.
+pub const TOMBSTONE_BYTES_PER_DECISION_MAX: usize = 512 << 10;
+
+/// About how many bytes of records one OffsetCommit may become; a larger one is INVALID_COMMIT_OFFSET_SIZE. It is room
+/// for some 80,000 partitions; Kafka's limit is `max.message.bytes` of its topic, 1 MiB by default.
+pub const COMMIT_BYTES_MAX: usize = 8 << 20;
 
 /// The group coordinator's settings (`GroupCoordinatorConfig`).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,55 +4,69 @@
 //! group of consumers may be deleted while it has members, except those of topics it reads
 //! (GROUP_SUBSCRIBED_TO_TOPIC); a group of another kind must have no members.
 
+use std::collections::HashSet;
+
 use stonelog_protocol::ErrorCode;
 
 use super::live::State;
-use super::message::{OffsetDeleteRequest, PerPartition, Response};
+use super::message::{DeleteGroupsResponse, OffsetDeleteRequest, PerPartition, Response};
 use super::names::GroupId;
+use super::tombstones::Tombstones;
 use super::{Alarm, Decision, Groups, Ticket};
 use crate::coordinator::record::Record;
 
 impl Groups {
-    /// Decides a DeleteGroups.
+    /// Decides a DeleteGroups of different groups. Only those that have room in one decision are answered: whoever asks
+    /// names the others again. A group is split only if it has no room alone; should it get a member between two
+    /// decisions, the rest of it stays.
     pub fn decide_delete_groups(&mut self, groups: Vec<GroupId>, ticket: Ticket) -> Decision {
-        let mut decision = Decision::default();
-        let mut answers = Vec::with_capacity(groups.len());
+        let mut tombstones = Tombstones::default();
+        let mut response = DeleteGroupsResponse::default();
         for group in groups {
             let error = match self.state(&group) {
                 None => ErrorCode::GroupIdNotFound,
                 Some(State::Empty) => {
-                    self.delete_group(&group, &mut decision);
+                    if !tombstones.push_all(self.tombstones_of(&group)) {
+                        if response.groups.is_empty() {
+                            response.unfinished = Some(group);
+                        }
+                        break;
+                    }
+                    self.forget_given_ids(&group);
                     ErrorCode::None
                 }
                 Some(_) => ErrorCode::NonEmptyGroup,
             };
-            answers.push((group, error));
+            response.groups.push((group, error));
         }
-        decision.push_answer(ticket, Response::DeleteGroups(answers));
+        let mut decision = tombstones.decision;
+        decision.push_answer(ticket, Response::DeleteGroups(response));
         decision
     }
 
-    fn delete_group(&mut self, group: &GroupId, decision: &mut Decision) {
+    /// Clients that were given an id and have not joined with it will be given another.
+    fn forget_given_ids(&mut self, group: &GroupId) {
         if let Some(live) = self.live.get_mut(group) {
-            // Clients that were given an id and have not joined with it will be given another.
             for member_id in std::mem::take(&mut live.pending_joins) {
                 self.timers.cancel(&Alarm::Session(group.clone(), member_id));
             }
             self.settle(group);
         }
-        let Some(hard) = self.hard.get(group) else { return };
-        for (topic, partitions) in &hard.offsets {
-            let tombstones = partitions.keys().map(|partition| Record::Offset {
+    }
+
+    /// Everything of a group, its own record last.
+    fn tombstones_of<'a>(&'a self, group: &'a GroupId) -> impl Iterator<Item = Record> + Clone + 'a {
+        let hard = self.hard.get(group);
+        let offsets = hard.into_iter().flat_map(|hard| &hard.offsets).flat_map(move |(topic, partitions)| {
+            partitions.keys().map(move |partition| Record::Offset {
                 group: group.clone(),
                 topic: topic.clone(),
                 partition: *partition,
                 value: None,
-            });
-            decision.records.extend(tombstones);
-        }
-        if hard.metadata.is_some() {
-            decision.records.push(Record::Group { group: group.clone(), value: None });
-        }
+            })
+        });
+        let metadata = hard.filter(|hard| hard.metadata.is_some());
+        offsets.chain(metadata.map(|_| Record::Group { group: group.clone(), value: None }))
     }
 
     /// Decides an OffsetDelete.
@@ -70,13 +84,15 @@ impl Groups {
         }
         let offsets = self.hard.offsets(&request.group);
         let mut records = Vec::new();
+        let mut seen = HashSet::new();
         let mut topics = Vec::with_capacity(request.topics.len());
         for (topic, partitions) in request.topics {
             let is_subscribed = live.is_some_and(|live| live.state != State::Empty && live.is_subscribed_to(&topic));
             let error = if is_subscribed { ErrorCode::GroupSubscribedToTopic } else { ErrorCode::None };
             let stored = offsets.and_then(|offsets| offsets.get(&topic)).filter(|_| !is_subscribed);
             for partition in &partitions {
-                if stored.is_some_and(|stored| stored.contains_key(partition)) {
+                let is_first = seen.insert((topic.clone(), *partition));
+                if is_first && stored.is_some_and(|stored| stored.contains_key(partition)) {
                     records.push(Record::Offset {
                         group: request.group.clone(),
                         topic: topic.clone(),
@@ -98,9 +114,10 @@ mod tests {
 
     use stonelog_protocol::{Offset, PartitionIndex};
 
-    use super::super::message::{JoinRequest, Protocol};
+    use super::super::config::TOMBSTONES_PER_DECISION_MAX;
+    use super::super::message::{CommitPartition, CommitRequest, JoinRequest, Protocol};
     use super::super::names::MemberId;
-    use super::super::testing::{World, commit_request, join_request, subscription};
+    use super::super::testing::{World, commit_request, group, join_request, subscription};
     use super::*;
 
     #[test]
@@ -127,6 +144,55 @@ mod tests {
         assert_eq!(world.groups.next_deadline(), None);
         let late = JoinRequest { member_id: given, ..join_request() };
         assert_eq!(world.join_error(late), ErrorCode::UnknownMemberId);
+    }
+
+    /// Offsets of group `g` for so many partitions of topic `t`.
+    fn commit_many(world: &mut World, partitions: i32) {
+        let mut request = commit_request(-1, &MemberId::unknown(), 3);
+        let one = request.topics[0].partitions[0].clone();
+        let all = (0..partitions).map(|index| CommitPartition { partition: PartitionIndex(index), ..one.clone() });
+        request.topics[0].partitions = all.collect();
+        world.commit(request);
+    }
+
+    #[test]
+    fn a_group_of_more_offsets_than_a_decision_takes_is_deleted_by_several() {
+        let mut world = World::new();
+        commit_many(&mut world, 2_500);
+        let decision = world.groups.decide_delete_groups(vec![group("g"), group("h")], Ticket(1));
+        assert_eq!(decision.records.len(), TOMBSTONES_PER_DECISION_MAX);
+        let expected = DeleteGroupsResponse { groups: Vec::new(), unfinished: Some(group("g")) };
+        assert_eq!(decision.answers[0].response, Response::DeleteGroups(expected));
+        let refused = world.groups.on_refused(decision, ErrorCode::NotEnoughReplicas, world.now);
+        let told = vec![(group("g"), ErrorCode::CoordinatorNotAvailable)];
+        let expected = DeleteGroupsResponse { groups: told, unfinished: None };
+        assert_eq!(refused[0].response, Response::DeleteGroups(expected));
+        assert_eq!(world.delete_groups(&["g", "h"]), [ErrorCode::None, ErrorCode::GroupIdNotFound]);
+        assert_eq!(world.state(), None);
+    }
+
+    #[test]
+    fn a_group_is_not_split_when_it_has_room_in_the_next_decision() {
+        let mut world = World::new();
+        commit_many(&mut world, 600);
+        world.commit(CommitRequest { group: group("a"), ..commit_request(-1, &MemberId::unknown(), 3) });
+        let decision = world.groups.decide_delete_groups(vec![group("a"), group("g")], Ticket(1));
+        assert_eq!(decision.records.len(), 601);
+        commit_many(&mut world, 1_000);
+        let decision = world.groups.decide_delete_groups(vec![group("a"), group("g")], Ticket(1));
+        let expected = DeleteGroupsResponse { groups: vec![(group("a"), ErrorCode::None)], unfinished: None };
+        assert_eq!((decision.records.len(), &decision.answers[0].response), (1, &Response::DeleteGroups(expected)));
+        assert_eq!(world.delete_groups(&["a", "g"]), [ErrorCode::None; 2]);
+    }
+
+    #[test]
+    fn an_offset_that_is_named_twice_is_deleted_once_and_answered_twice() {
+        let mut world = World::new();
+        world.commit(commit_request(-1, &MemberId::unknown(), 3));
+        let before = world.log.len();
+        let answer = world.offset_delete(&[("t", &[0, 0]), ("t", &[0])]);
+        assert_eq!(answer.topics.iter().map(|(_, partitions)| partitions.len()).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(world.log.len(), before + 1);
     }
 
     #[test]

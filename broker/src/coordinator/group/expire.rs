@@ -16,11 +16,11 @@
 
 use stonelog_protocol::{Timestamp, TopicId};
 
-use super::config::TOMBSTONES_PER_DECISION_MAX;
 use super::hard::HardGroup;
 use super::live::{LiveGroup, State};
-use super::names::{GroupId, MemberId};
+use super::names::MemberId;
 use super::rebalance::Turn;
+use super::tombstones::Tombstones;
 use super::{Alarm, Decision, Groups, Now};
 use crate::coordinator::record::{CommittedOffset, Record};
 
@@ -40,8 +40,7 @@ impl Groups {
         Some(decision)
     }
 
-    /// Tombstones for what has expired, at most [`TOMBSTONES_PER_DECISION_MAX`]: to be settled and called again while
-    /// it returns that many. Kafka looks every `offsets.retention.check.interval.ms`.
+    /// Tombstones for what has expired, as many as have room: to be settled and called again until none come back. Kafka looks every `offsets.retention.check.interval.ms`.
     pub fn decide_expiry(&self, now: Timestamp) -> Decision {
         let retention_ms = i64::try_from(self.config.offsets_retention.as_millis()).unwrap_or(i64::MAX);
         let mut tombstones = Tombstones::default();
@@ -131,32 +130,6 @@ impl Clock {
     }
 }
 
-/// Tombstones up to the limit.
-#[derive(Default)]
-struct Tombstones {
-    decision: Decision,
-}
-
-impl Tombstones {
-    /// Adds one; false when there is no room for it.
-    fn push(&mut self, record: Record) -> bool {
-        let has_room = self.decision.records.len() < TOMBSTONES_PER_DECISION_MAX;
-        if has_room {
-            self.decision.records.push(record);
-        }
-        has_room
-    }
-
-    fn push_offset(
-        &mut self,
-        group: &GroupId,
-        topic: &std::sync::Arc<str>,
-        partition: stonelog_protocol::PartitionIndex,
-    ) -> bool {
-        self.push(Record::Offset { group: group.clone(), topic: topic.clone(), partition, value: None })
-    }
-}
-
 impl Turn<'_> {
     /// A member, or one who was only given an id, has been silent for too long. One that waits for us is not silent,
     /// unless it is new: nothing else shows that a client has gone before it had an id.
@@ -184,6 +157,7 @@ mod tests {
 
     use stonelog_protocol::{Offset, PartitionIndex, Uuid};
 
+    use super::super::config::TOMBSTONES_PER_DECISION_MAX;
     use super::super::message::{CommitRequest, JoinRequest, Protocol};
     use super::super::testing::{TOPIC_ID, World, commit_request, group, join_request, subscription};
     use super::*;

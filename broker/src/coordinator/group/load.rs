@@ -205,7 +205,7 @@ mod tests {
         for codec in [Compression::None, Compression::Zstd, Compression::Lz4] {
             let mut bytes = Vec::new();
             for (at, half) in world.log.chunks(2).enumerate() {
-                let mut batch = encode_batch(half, codec, now).unwrap();
+                let mut batch = encode_batch(half, codec, now, usize::MAX).unwrap();
                 patch_offset_and_epoch(&mut batch, Offset(at as i64 * 2), LeaderEpoch(1));
                 bytes.extend(batch);
             }

@@ -332,7 +332,16 @@ pub enum Response {
     /// To OffsetDelete.
     OffsetDelete(PerPartition),
     /// To DeleteGroups.
-    DeleteGroups(Vec<(GroupId, ErrorCode)>),
+    DeleteGroups(DeleteGroupsResponse),
+}
+
+/// What became of groups that were to be deleted: of those named first; whoever asks is to name the others again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeleteGroupsResponse {
+    /// Groups, in the order they were named.
+    pub groups: Vec<(GroupId, ErrorCode)>,
+    /// The next one, if it is deleted in part: it has committed more than one decision takes.
+    pub unfinished: Option<GroupId>,
 }
 
 impl Response {
@@ -360,9 +369,11 @@ impl Response {
                 delete.fail_successes(fail);
                 Response::OffsetDelete(delete)
             }
-            Response::DeleteGroups(mut groups) => {
-                groups.iter_mut().for_each(|(_, one)| fail(one));
-                Response::DeleteGroups(groups)
+            Response::DeleteGroups(mut delete) => {
+                let unfinished = delete.unfinished.take().map(|group| (group, ErrorCode::None));
+                delete.groups.extend(unfinished);
+                delete.groups.iter_mut().for_each(|(_, one)| fail(one));
+                Response::DeleteGroups(delete)
             }
         }
     }

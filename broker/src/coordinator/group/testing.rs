@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use stonelog_protocol::{ErrorCode, LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicId, Uuid};
 
-use super::config::TOMBSTONES_PER_DECISION_MAX;
 use super::live::{LiveGroup, State};
 use super::message::*;
 use super::names::{GroupId, InstanceId, MemberId};
@@ -226,12 +225,16 @@ impl World {
     }
 
     pub(super) fn delete_groups(&mut self, groups: &[&str]) -> Vec<ErrorCode> {
-        let ticket = self.ticket();
-        let groups = groups.iter().map(|name| group(name)).collect();
-        let decision = self.groups.decide_delete_groups(groups, ticket);
-        self.settle(decision);
-        let Response::DeleteGroups(answers) = self.answers.remove(&ticket).unwrap() else { panic!("an answer") };
-        answers.into_iter().map(|(_, error)| error).collect()
+        let mut answered = Vec::new();
+        while answered.len() < groups.len() {
+            let ticket = self.ticket();
+            let left = groups[answered.len()..].iter().map(|name| group(name)).collect();
+            let decision = self.groups.decide_delete_groups(left, ticket);
+            self.settle(decision);
+            let Response::DeleteGroups(answer) = self.answers.remove(&ticket).unwrap() else { panic!("an answer") };
+            answered.extend(answer.groups.into_iter().map(|(_, error)| error));
+        }
+        answered
     }
 
     pub(super) fn offset_delete(&mut self, topics: &[(&str, &[i32])]) -> PerPartition {
@@ -254,7 +257,7 @@ impl World {
             let count = decision.records.len();
             self.settle(decision);
             records += count;
-            if count < TOMBSTONES_PER_DECISION_MAX {
+            if count == 0 {
                 return records;
             }
         }

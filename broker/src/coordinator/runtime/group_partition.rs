@@ -26,7 +26,6 @@ use tokio::time::{sleep_until, timeout};
 use super::load::load;
 use super::registry::Registry;
 use super::serving::{Answered, Serving};
-use crate::coordinator::group::config::TOMBSTONES_PER_DECISION_MAX;
 use crate::coordinator::group::{Decision, Groups, MonoMillis, Now, Ticket};
 use crate::coordinator::record::{Record, encode_batch};
 
@@ -228,7 +227,7 @@ impl GroupPartition {
         true
     }
 
-    /// Writes what `decide` returns, as often as it returns as much as it may.
+    /// Writes what `decide` returns, until it returns nothing.
     async fn bury(&self, what: &str, decide: impl Fn(&Groups, Now) -> Decision) {
         loop {
             let tend = |serving: &mut Serving, now| serving.tend(now, &decide, |records| self.append(records));
@@ -238,9 +237,6 @@ impl GroupPartition {
                 Ok(0) => return,
                 Ok(count) => {
                     tracing::info!(partition = %self.log.id().partition, count, "removed offsets {what}");
-                    if count < TOMBSTONES_PER_DECISION_MAX {
-                        return;
-                    }
                 }
                 Err(error) => {
                     tracing::warn!(partition = %self.log.id().partition, "cannot remove offsets {what}: {error}");
@@ -277,10 +273,11 @@ impl GroupPartition {
 
     /// One batch of these records, to the log; returns its end.
     fn append(&self, records: &[Record]) -> Result<Offset, ErrorCode> {
-        let now = self.registry.lane.node().clock.wall();
-        let encoded = encode_batch(records, Compression::None, now).map_err(|error| {
-            tracing::error!("cannot encode records of groups: {error}");
-            ErrorCode::UnknownServerError
+        let node = self.registry.lane.node();
+        let bytes_max = usize::try_from(node.settings.entry_bytes_max).unwrap_or(usize::MAX);
+        let encoded = encode_batch(records, Compression::None, node.clock.wall(), bytes_max).map_err(|error| {
+            tracing::error!(partition = %self.log.id().partition, "cannot encode records of groups: {error}");
+            error.code()
         })?;
         let batch = BytesMut::from(&encoded[..]);
         let header = BatchHeader::read(&batch).map_err(|_| ErrorCode::UnknownServerError)?;

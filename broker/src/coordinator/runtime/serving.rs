@@ -334,7 +334,7 @@ mod tests {
         let mut deleted = serving.decide(at(0), delete, append);
         serving.on_high_watermark(Offset(20));
         match deleted.try_recv().unwrap() {
-            Ok(Response::DeleteGroups(deleted)) => assert_eq!(deleted[0].1, ErrorCode::None),
+            Ok(Response::DeleteGroups(deleted)) => assert_eq!(deleted.groups[0].1, ErrorCode::None),
             other => panic!("a deletion's answer, not {other:?}"),
         }
         let (_second, _) = serving.gather(at(1), decide, append);
