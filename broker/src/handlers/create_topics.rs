@@ -16,9 +16,13 @@ use stonelog_replication::controller::{
     ControllerRequest, ControllerResponse, CreateTopics, CreatedTopic, NewTopic, Reject, TopicResult,
 };
 use stonelog_replication::metadata::topic::is_internal;
+use stonelog_replication::settings::BrokerLayers;
 
 use crate::handlers::describe_configs;
 use crate::request::RequestContext;
+
+/// Topics that are described in one turn of the lane; others have theirs in between.
+const AT_ONCE: usize = 64;
 
 /// Answers a CreateTopics request.
 pub async fn handle(context: &RequestContext, request: CreateTopicsRequest) -> CreateTopicsResponse {
@@ -53,7 +57,14 @@ pub async fn handle(context: &RequestContext, request: CreateTopicsRequest) -> C
             results.extend(names.into_iter().map(|name| TopicResult { name, result: Err(reject.clone()) }));
         }
     }
-    let topics = results.into_iter().map(|result| answer(context, result)).collect();
+    let layers = describe_configs::layers_of(context, &context.image());
+    let mut topics = Vec::with_capacity(results.len());
+    for result in results {
+        if topics.len() % AT_ONCE == AT_ONCE - 1 {
+            tokio::task::yield_now().await;
+        }
+        topics.push(answer(context.version(), &layers, result));
+    }
     CreateTopicsResponse::default().with_topics(topics)
 }
 
@@ -78,8 +89,7 @@ fn new_topic(topic: CreatableTopic) -> NewTopic {
     }
 }
 
-fn answer(context: &RequestContext, result: TopicResult) -> CreatableTopicResult {
-    let version = context.version();
+fn answer(version: i16, layers: &BrokerLayers, result: TopicResult) -> CreatableTopicResult {
     let name = StrBytes::from_string(result.name).into();
     let response = CreatableTopicResult::default().with_name(name);
     match result.result {
@@ -87,7 +97,7 @@ fn answer(context: &RequestContext, result: TopicResult) -> CreatableTopicResult
             for warning in &created.warnings {
                 tracing::warn!(topic = %&**response.name, "{warning}");
             }
-            described(context, version, response, &created)
+            described(version, layers, response, &created)
         }
         Err(reject) => {
             let response = response.with_error_code(reject.code.code());
@@ -102,13 +112,13 @@ fn answer(context: &RequestContext, result: TopicResult) -> CreatableTopicResult
 }
 
 fn described(
-    context: &RequestContext,
     version: i16,
+    layers: &BrokerLayers,
     mut response: CreatableTopicResult,
     created: &CreatedTopic,
 ) -> CreatableTopicResult {
     if version >= 5 {
-        let configs = describe_configs::topic_entries(context, &response.name, &created.configs)
+        let configs = describe_configs::topic_entries(layers, &response.name, &created.configs)
             .into_iter()
             .map(|entry| {
                 CreatableTopicConfigs::default()

@@ -4,7 +4,7 @@
 //! it there. Any other partition is UNKNOWN_TOPIC_OR_PARTITION. *Versions*: 0–2. Times from 1 on; directories, messages
 //! and the voters' addresses from 2 on (KIP-853).
 //! *Differences from Kafka*: `__cluster_metadata` is not a topic here, its records are our own; the offsets are positions
-//! of entries in the quorum's log.
+//! of entries in the quorum's log. The partition is answered once, however often it is named; Kafka refuses such requests.
 
 use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::messages::describe_quorum_request::TopicData as AskedTopic;
@@ -38,10 +38,16 @@ pub async fn handle(context: &RequestContext, request: DescribeQuorumRequest) ->
 }
 
 fn respond(version: i16, asked: &[AskedTopic], facts: &QuorumFacts, listener: Option<&str>) -> DescribeQuorumResponse {
+    // It is described once: all its replicas are hundreds of times as long as its name.
+    let mut is_described = false;
     let topics = asked.iter().map(|topic| {
-        let partitions = topic.partitions.iter().map(|partition| {
+        let partitions = topic.partitions.iter().filter_map(|partition| {
             let is_it = *topic.topic_name == *METADATA_TOPIC && partition.partition_index == METADATA_PARTITION;
-            if is_it { described(version, facts) } else { unknown(partition.partition_index) }
+            match is_it {
+                true if std::mem::replace(&mut is_described, true) => None,
+                true => Some(described(version, facts)),
+                false => Some(unknown(partition.partition_index)),
+            }
         });
         TopicData::default().with_topic_name(topic.topic_name.clone()).with_partitions(partitions.collect())
     });
@@ -145,6 +151,14 @@ mod tests {
         assert_eq!(ends, [(1, -1), (2, 91)]);
         assert_eq!(partition.observers[0].last_fetch_timestamp, 5);
         assert_eq!(partition.observers[0].last_caught_up_timestamp, -1);
+    }
+
+    #[test]
+    fn the_metadata_log_is_described_once_however_often_it_is_named() {
+        let mut twice = asked(METADATA_TOPIC, 0);
+        twice.partitions.push(twice.partitions[0].clone());
+        let response = respond(2, &[twice, asked(METADATA_TOPIC, 0)], &facts(), None);
+        assert_eq!(response.topics.iter().map(|topic| topic.partitions.len()).collect::<Vec<_>>(), [1, 0]);
     }
 
     #[test]

@@ -4,10 +4,12 @@
 //! name does not count. *Versions*: 1–9. Version 1 has an error for each partition only; from 2 on one for the response
 //! and null for all topics, from 7 on `require_stable`, from 8 on several groups, from 9 on the member's id and epoch,
 //! which mean nothing to a classic group.
+//! *Differences from Kafka*: groups and partitions that are named twice are answered once.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use stonelog_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use stonelog_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
     OffsetFetchResponseTopics,
@@ -35,23 +37,32 @@ pub async fn handle(context: &RequestContext, request: OffsetFetchRequest) -> Of
         return one_group(context, &request.group_id, topics).await;
     }
     let mut groups = Vec::with_capacity(request.groups.len());
-    // Everything of a group is answered once: it may be thousands of times as long as the group's name.
-    let mut seen = HashSet::new();
-    for group in request.groups {
-        if group.topics.is_none() && !seen.insert(group.group_id.clone()) {
-            continue;
-        }
-        let topics = group
-            .topics
-            .map(|topics| topics.iter().map(|topic| asked(&topic.name, &topic.partition_indexes)).collect());
-        groups.push(match fetch(context, &group.group_id, topics).await {
-            Ok(fetched) => group_answer(group.group_id, fetched),
-            Err(error) => {
-                OffsetFetchResponseGroup::default().with_group_id(group.group_id).with_error_code(error.code())
-            }
+    for (group, topics) in by_group(request.groups) {
+        groups.push(match fetch(context, &group, topics).await {
+            Ok(fetched) => group_answer(group, fetched),
+            Err(error) => OffsetFetchResponseGroup::default().with_group_id(group).with_error_code(error.code()),
         });
     }
     OffsetFetchResponse::default().with_groups(groups)
+}
+
+/// Each group once, where it was named first, with all that is asked of it: what it has committed may be thousands of
+/// times as long as its name.
+fn by_group(named: Vec<OffsetFetchRequestGroup>) -> Vec<(WireGroupId, Topics)> {
+    let mut places = HashMap::with_capacity(named.len());
+    let mut groups: Vec<(WireGroupId, Topics)> = Vec::with_capacity(named.len());
+    for group in named {
+        let topics: Topics = group
+            .topics
+            .map(|topics| topics.iter().map(|topic| asked(&topic.name, &topic.partition_indexes)).collect());
+        let place = *places.entry(group.group_id.clone()).or_insert(groups.len());
+        match (groups.get_mut(place), topics) {
+            (None, topics) => groups.push((group.group_id, topics)),
+            (Some((_, Some(all))), Some(more)) => all.extend(more),
+            (Some((_, all)), _) => *all = None,
+        }
+    }
+    groups
 }
 
 fn asked(topic: &TopicName, partitions: &[i32]) -> (Arc<str>, Vec<PartitionIndex>) {
@@ -119,4 +130,31 @@ fn group_answer(group: WireGroupId, fetched: Vec<FetchedTopic>) -> OffsetFetchRe
             .with_partitions(partitions.collect())
     });
     OffsetFetchResponseGroup::default().with_group_id(group).with_topics(topics.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use stonelog_protocol::StrBytes;
+    use stonelog_protocol::messages::offset_fetch_request::OffsetFetchRequestTopics;
+
+    use super::*;
+
+    fn named(group: &'static str, topic: Option<&'static str>) -> OffsetFetchRequestGroup {
+        let one = |name| {
+            let name = TopicName(StrBytes::from_static_str(name));
+            OffsetFetchRequestTopics::default().with_name(name).with_partition_indexes(vec![0])
+        };
+        OffsetFetchRequestGroup::default()
+            .with_group_id(WireGroupId(StrBytes::from_static_str(group)))
+            .with_topics(topic.map(|name| vec![one(name)]))
+    }
+
+    #[test]
+    fn a_group_that_is_named_twice_is_asked_for_once_with_all_its_topics() {
+        let asked = [named("a", Some("t")), named("b", Some("t")), named("a", Some("u")), named("c", Some("t"))];
+        let all = [named("c", None), named("b", Some("t"))];
+        let groups = by_group(asked.into_iter().chain(all).collect());
+        let counts: Vec<_> = groups.iter().map(|(_, topics)| topics.as_ref().map(Vec::len)).collect();
+        assert_eq!(counts, [Some(2), Some(2), None]);
+    }
 }

@@ -2,11 +2,13 @@
 //!
 //! *Behaviour.* A partition without a committed offset is answered -1, and so is every partition of a group that does
 //! not exist. An offset that was committed for another incarnation of the topic is ignored, even before its tombstone
-//! is written: an offset of a deleted topic would make consumers of the new one skip records.
+//! is written: an offset of a deleted topic would make consumers of the new one skip records. A partition that is named
+//! twice is answered once; Kafka repeats it.
 //!
 //! *Versions.* 2: all topics of the group. 7: `require_stable`, always satisfied while no transaction can commit
 //! offsets. 8: several groups, which the handler asks for one by one.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use stonelog_protocol::{LeaderEpoch, Offset, PartitionIndex, TopicId};
@@ -38,6 +40,8 @@ impl Groups {
             });
             return every.filter(|topic| !topic.partitions.is_empty()).collect();
         };
+        // Each partition is answered once: what was committed may be a thousand times as long as its number.
+        let mut seen = HashSet::new();
         let asked = topics.iter().map(|(name, partitions)| {
             let stored = offsets.and_then(|offsets| offsets.get(name));
             let topic_id = topic_id_of(name);
@@ -45,7 +49,8 @@ impl Groups {
                 let stored = stored.and_then(|partitions| partitions.get(partition));
                 fetched(*partition, stored.filter(|stored| is_current(stored, topic_id)))
             };
-            FetchedTopic { name: name.clone(), partitions: partitions.iter().map(one).collect() }
+            let first = partitions.iter().filter(|partition| seen.insert((name, **partition)));
+            FetchedTopic { name: name.clone(), partitions: first.map(one).collect() }
         });
         asked.collect()
     }
@@ -68,6 +73,18 @@ mod tests {
     use super::super::names::MemberId;
     use super::super::testing::{TOPIC_ID, World, commit_request, group};
     use super::*;
+
+    #[test]
+    fn a_partition_that_is_named_twice_is_answered_once() {
+        let world = committed();
+        let asked: Vec<(Arc<str>, Vec<PartitionIndex>)> = vec![
+            (Arc::from("t"), vec![PartitionIndex(0), PartitionIndex(1), PartitionIndex(0)]),
+            (Arc::from("t"), vec![PartitionIndex(0)]),
+        ];
+        let request = FetchRequest { group: group("g"), topics: Some(asked) };
+        let fetched = world.groups.fetch_offsets(&request, |_| Some(TOPIC_ID));
+        assert_eq!(fetched.iter().map(|topic| topic.partitions.len()).collect::<Vec<_>>(), [2, 0]);
+    }
 
     fn committed() -> World {
         let mut world = World::new();
