@@ -32,9 +32,25 @@ impl Survey {
 
     /// How many replicas a partition has but for those that a reassignment is adding.
     pub fn settled_replicas(&self, partition: &PartitionState) -> usize {
-        let is_it = |moving: &&Reassignment| moving.topic == partition.topic && moving.partition == partition.partition;
-        let adding = self.reassignments.iter().find(is_it).map(|moving| moving.adding.as_slice()).unwrap_or_default();
+        let adding = self.adding(partition);
         partition.replicas.iter().filter(|replica| !adding.contains(replica)).count()
+    }
+
+    /// The replicas in sync that count for an acknowledgement: all but those that a reassignment is adding.
+    pub fn settled_isr<'a>(&'a self, partition: &'a PartitionState) -> impl Iterator<Item = i32> + 'a {
+        let adding = self.adding(partition);
+        partition.isr.iter().copied().filter(move |replica| !adding.contains(replica))
+    }
+
+    fn adding(&self, partition: &PartitionState) -> &[i32] {
+        let is_it = |moving: &&Reassignment| moving.topic == partition.topic && moving.partition == partition.partition;
+        self.reassignments.iter().find(is_it).map(|moving| moving.adding.as_slice()).unwrap_or_default()
+    }
+
+    /// Whether it is known how many in-sync replicas an acknowledgement needs. It is not where the broker that was asked
+    /// did not have the topic.
+    pub fn knows_min_isr(&self, partition: &PartitionState) -> bool {
+        self.setting(&partition.topic, "min.insync.replicas").is_some()
     }
 
     /// How many in-sync replicas an acknowledgement needs: `min.insync.replicas`, but never more than there are replicas.
@@ -115,5 +131,7 @@ pub(crate) mod tests {
             removing: Vec::new(),
         }];
         assert_eq!(survey.min_isr(&survey.partitions[0]), 1);
+        survey.partitions[0].isr = vec![1, 3];
+        assert_eq!(survey.settled_isr(&survey.partitions[0]).collect::<Vec<_>>(), [1]);
     }
 }

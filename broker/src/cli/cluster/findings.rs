@@ -142,7 +142,7 @@ fn of_quorum(survey: &Survey, found: &mut Vec<Finding>) {
 
 fn of_partition(survey: &Survey, partition: &PartitionState, found: &mut Vec<Finding>) {
     let subject = format!("{}:{}", partition.topic, partition.partition);
-    let (isr, min_isr) = (partition.isr.len(), survey.min_isr(partition));
+    let (isr, min_isr) = (survey.settled_isr(partition).count(), survey.min_isr(partition));
     if partition.leader < 0 {
         found.push(problem(Kind::NoLeader, subject, why_nobody_leads(partition)));
         return;
@@ -215,7 +215,7 @@ fn of_settings(survey: &Survey, found: &mut Vec<Finding>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::cluster_admin::{Quorum, QuorumReplica};
+    use crate::client::cluster_admin::{Quorum, QuorumReplica, Reassignment};
     use crate::client::survey::tests::{partition, survey};
     use stonelog_protocol::Uuid;
 
@@ -261,6 +261,21 @@ mod tests {
             (Kind::AtMinIsr, "t:0"),
         ];
         assert_eq!(kinds(&judge(&survey, &[])), expected);
+    }
+
+    #[test]
+    fn replicas_being_added_do_not_make_up_for_those_that_are_missing() {
+        let mut survey = survey(&[], "2", vec![partition(0, &[1, 2, 3], &[1, 3])]);
+        survey.quorum = Ok(quorum([1, 1, 1]));
+        survey.partitions[0].replicas = vec![1, 2, 3, 4];
+        survey.reassignments = vec![Reassignment {
+            topic: "t".to_owned(),
+            partition: 0,
+            replicas: vec![1, 2, 3, 4],
+            adding: vec![3, 4],
+            removing: vec![2],
+        }];
+        assert_eq!(kinds(&judge(&survey, &[]))[0], (Kind::BelowMinIsr, "t:0"));
     }
 
     #[test]
