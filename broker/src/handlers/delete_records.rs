@@ -5,6 +5,7 @@
 //! say so within the request's time it is REQUEST_TIMED_OUT. *Versions*: 0–2.
 //! *Differences from Kafka*: on compacted topics without `delete` it is refused with POLICY_VIOLATION, as Kafka does.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use stonelog_protocol::error_code::ErrorCode;
@@ -17,10 +18,13 @@ use stonelog_replication::partition::Reject;
 
 use crate::request::RequestContext;
 
+/// The longest that a request waits for other replicas, whatever it says.
+const TIMEOUT_MAX: Duration = Duration::from_secs(5 * 60);
+
 /// Answers a DeleteRecords request.
 pub async fn handle(context: &RequestContext, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
     let image = context.image();
-    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)).min(TIMEOUT_MAX);
     let deadline = context.broker.node.clock.mono() + timeout;
     // All are begun before any is waited for.
     let begin = |topic: DeleteRecordsTopic| {
@@ -30,7 +34,7 @@ pub async fn handle(context: &RequestContext, request: DeleteRecordsRequest) -> 
         };
         (topic.name, topic.partitions.into_iter().map(one).collect::<Vec<_>>())
     };
-    let begun: Vec<_> = request.topics.into_iter().map(begin).collect();
+    let begun: Vec<_> = distinct(request.topics).into_iter().map(begin).collect();
     let mut topics = Vec::with_capacity(begun.len());
     for (name, deletes) in begun {
         let mut partitions = Vec::with_capacity(deletes.len());
@@ -53,6 +57,26 @@ pub async fn handle(context: &RequestContext, request: DeleteRecordsRequest) -> 
     DeleteRecordsResponse::default().with_topics(topics)
 }
 
+/// Each partition once, where it was named first, with the offset that was named last (`KafkaApis` makes it a map).
+fn distinct(mut topics: Vec<DeleteRecordsTopic>) -> Vec<DeleteRecordsTopic> {
+    let mut last = HashMap::new();
+    for topic in &topics {
+        for asked in &topic.partitions {
+            last.insert((topic.name.clone(), asked.partition_index), asked.offset);
+        }
+    }
+    for topic in &mut topics {
+        topic.partitions.retain_mut(|asked| match last.remove(&(topic.name.clone(), asked.partition_index)) {
+            None => false,
+            Some(offset) => {
+                asked.offset = offset;
+                true
+            }
+        });
+    }
+    topics
+}
+
 /// Begins to delete, or says why it is not done.
 fn delete(
     context: &RequestContext,
@@ -71,4 +95,24 @@ fn delete(
     let partition = TopicPartition { topic_id: topic.id, partition: index };
     let lanes = context.lane.lanes();
     Ok(lanes.call(lanes.owner(partition), move |lane| lane.delete_records(partition, before)))
+}
+
+#[cfg(test)]
+mod tests {
+    use stonelog_protocol::StrBytes;
+
+    use super::*;
+
+    #[test]
+    fn a_partition_that_is_named_twice_is_deleted_from_once_to_the_last_offset() {
+        let one = |index, offset| DeleteRecordsPartition::default().with_partition_index(index).with_offset(offset);
+        let topic = |name, partitions: &[(i32, i64)]| {
+            DeleteRecordsTopic::default()
+                .with_name(StrBytes::from_static_str(name).into())
+                .with_partitions(partitions.iter().map(|(index, offset)| one(*index, *offset)).collect())
+        };
+        let asked = vec![topic("t", &[(0, 1), (1, 2), (0, 3)]), topic("u", &[(0, 5)]), topic("t", &[(0, 4)])];
+        let expected = vec![topic("t", &[(0, 4), (1, 2)]), topic("u", &[(0, 5)]), topic("t", &[])];
+        assert_eq!(distinct(asked), expected);
+    }
 }

@@ -6,7 +6,7 @@
 //! *Versions*: 4–17. From 13 on topics are named by id; from 12 on a reader's last epoch is checked against ours.
 //! *Differences from Kafka*: a request with a replica id is refused: clients cannot replicate (DESIGN §4).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, hash_map};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +31,9 @@ use crate::request::RequestContext;
 
 /// First version that names topics by id.
 const BY_ID: i16 = 13;
+
+/// The longest that a request waits for records, whatever it says: what waits looks again at each progress.
+const WAIT_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// One wanted partition and what became of it.
 struct Entry {
@@ -94,7 +97,7 @@ impl Limits {
         Limits {
             bytes_max,
             bytes_min: usize::try_from(request.min_bytes).unwrap_or(0).min(bytes_max),
-            until: now + Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
+            until: now + Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(WAIT_MAX),
         }
     }
 }
@@ -109,20 +112,27 @@ fn read_wanted(version: i16, request: &FetchRequest) -> (Vec<(PartitionKey, Want
         BY_ID.. => TopicKey::Id(stonelog_protocol::Uuid(*id)),
         _ => TopicKey::Name(name.into()),
     };
-    let mut named = Vec::new();
+    // Each partition once, where it was named first, as it is wanted last (`FetchRequest.fetchData` is a map).
+    let mut places: HashMap<PartitionKey, usize> = HashMap::new();
+    let mut named: Vec<(PartitionKey, Wanted)> = Vec::new();
     for topic in &request.topics {
         let key = topic_key(&topic.topic, topic.topic_id.as_bytes());
         for partition in &topic.partitions {
-            named.push((
-                PartitionKey { topic: key.clone(), partition: PartitionIndex(partition.partition) },
-                Wanted {
-                    fetch_offset: Offset(partition.fetch_offset),
-                    log_start_offset: Offset(partition.log_start_offset),
-                    max_bytes: partition.partition_max_bytes,
-                    current_leader_epoch: LeaderEpoch(partition.current_leader_epoch),
-                    last_fetched_epoch: LeaderEpoch(partition.last_fetched_epoch),
-                },
-            ));
+            let key = PartitionKey { topic: key.clone(), partition: PartitionIndex(partition.partition) };
+            let wanted = Wanted {
+                fetch_offset: Offset(partition.fetch_offset),
+                log_start_offset: Offset(partition.log_start_offset),
+                max_bytes: partition.partition_max_bytes,
+                current_leader_epoch: LeaderEpoch(partition.current_leader_epoch),
+                last_fetched_epoch: LeaderEpoch(partition.last_fetched_epoch),
+            };
+            match places.entry(key.clone()) {
+                hash_map::Entry::Occupied(place) => named[*place.get()].1 = wanted,
+                hash_map::Entry::Vacant(place) => {
+                    place.insert(named.len());
+                    named.push((key, wanted));
+                }
+            }
         }
     }
     let mut forgotten = Vec::new();
@@ -371,6 +381,9 @@ fn endpoints(context: &RequestContext, image: &MetadataImage, mut brokers: Vec<B
 
 #[cfg(test)]
 mod tests {
+    use stonelog_protocol::StrBytes;
+    use stonelog_protocol::messages::fetch_request::{FetchPartition as WirePartition, FetchTopic};
+
     use super::*;
 
     #[test]
@@ -383,5 +396,24 @@ mod tests {
         assert_eq!(limits.until, now + Duration::from_millis(500));
         let limits = Limits::of(&request.with_max_bytes(i32::MAX), 55 << 20, now);
         assert_eq!((limits.bytes_min, limits.bytes_max), (55 << 20, 55 << 20));
+    }
+    #[test]
+    fn nobody_waits_for_days() {
+        #[allow(clippy::disallowed_methods, reason = "a test needs some instant")]
+        let now = Instant::now();
+        let limits = Limits::of(&FetchRequest::default().with_max_wait_ms(i32::MAX), 55 << 20, now);
+        assert_eq!(limits.until, now + WAIT_MAX);
+    }
+
+    #[test]
+    fn a_partition_that_is_named_twice_is_read_once_as_it_is_wanted_last() {
+        let one = |index, offset| WirePartition::default().with_partition(index).with_fetch_offset(offset);
+        let topic = |partitions: Vec<WirePartition>| {
+            FetchTopic::default().with_topic(StrBytes::from_static_str("t").into()).with_partitions(partitions)
+        };
+        let topics = vec![topic(vec![one(0, 1), one(1, 2), one(0, 3)]), topic(vec![one(0, 4)])];
+        let (named, _) = read_wanted(12, &FetchRequest::default().with_topics(topics));
+        let offsets: Vec<_> = named.iter().map(|(key, wanted)| (key.partition.0, wanted.fetch_offset.0)).collect();
+        assert_eq!(offsets, [(0, 4), (1, 2)]);
     }
 }
