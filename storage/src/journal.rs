@@ -36,6 +36,7 @@ pub use options::JournalOptions;
 pub use reader::JournalReader;
 pub use recover::{
     Hurt, HurtRange, JournalDamage, Recovered, RecoveryEnd, ReplayFrom, ReplayedEntry, TornTail, recover,
+    recover_undamaged,
 };
 pub use recycle::{JournalMaintenance, JournalUsage};
 pub use writer::{CommitReceipt, JournalWriter};
