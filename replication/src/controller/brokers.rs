@@ -202,7 +202,9 @@ fn settle_replicas(
                 let home = partition.directory_of(broker);
                 let report = image.broker(broker).and_then(|registered| registered.report(key, home?));
                 let was_strict = report.and_then(|report| report.was_strict).filter(|_| !off!(RecordedMode));
-                let is_strict = was_strict.unwrap_or_else(|| rules.is_strict(image, &topic.name));
+                // Before that, what the partition was when its last leader left it: an old copy's journal says nothing.
+                let left = partition.left_strict.filter(|_| partition.leader.is_none() && !off!(LeftStrict));
+                let is_strict = left.or(was_strict).unwrap_or_else(|| rules.is_strict(image, &topic.name));
                 let lost = || plan().was_strict(is_strict).lost(broker).finish();
                 on_lost(key, partition, is_strict, broker, answer).then(lost).flatten()
             }

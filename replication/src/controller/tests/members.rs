@@ -359,6 +359,25 @@ fn what_was_promised_is_not_given_up_because_its_owner_relaxes_the_topic_while_n
 }
 
 #[test]
+fn a_last_member_that_returns_lost_leads_no_strict_partition_because_it_was_relaxed_meanwhile() {
+    let alone = |configs: &[(&str, &str)]| fence(&with_topic(1, &[1], configs), 1);
+    let led_by = |image: &MetadataImage| (p0(image).leader, p0(image).left_strict);
+    let left = alone(&[]);
+    assert_eq!((led_by(&left), &p0(&left).elr), ((None, Some(true)), &ids(&[1])));
+    // Its log was not found, or a change of the mode had not reached it: its journal says nothing.
+    assert_eq!(led_by(&restart_lost(&relaxed(&left), 1, None)), (None, Some(true)));
+    // A copy of its directory from before it was last unfenced: what that says is not heard at all.
+    let old_copy = RegisterBrokerRequest {
+        directories: vec![reported(directory(1), Verdict::Proved, None)],
+        ..registration(1, 9, Verdict::Proved)
+    };
+    let image = run(&relaxed(&left), ControllerRequest::RegisterBroker(old_copy)).0;
+    assert_eq!(led_by(&unfence(&image, 1)), (None, Some(true)));
+    // What was relaxed when it was left goes on.
+    assert_eq!(p0(&restart_lost(&alone(&[("flush.messages", "100")]), 1, None)).leader, Some(BrokerId(1)));
+}
+
+#[test]
 fn lost_replica_of_a_lone_broker_is_judged_by_the_mode_its_journal_recorded() {
     let alone = |configs: &[(&str, &str)], was_strict| restart_lost(&with_topic(1, &[1], configs), 1, was_strict);
     let strict = &[][..];
