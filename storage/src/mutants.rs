@@ -102,6 +102,10 @@ pub enum Guard {
     StreamNumber,
     /// `credit-bound`: a follower keeps no push beyond the credit it gave.
     CreditBound,
+    /// `repair-number`: what answers an earlier request for damaged offsets does not mend a later one's (rule 9).
+    RepairNumber,
+    /// `repair-gapless`: a hole in a log that was never compacted is mended without a gap (rule 9).
+    RepairGapless,
     /// `divergence`: a stream opens only where the histories agree (KIP-595).
     Divergence,
     /// `truncate-above-watermark`: a strict follower is never cut below its high watermark (rule 9).
@@ -158,6 +162,8 @@ impl Guard {
             Guard::IsrCompareAndSet => "isr-compare-and-set",
             Guard::StreamNumber => "stream-number",
             Guard::CreditBound => "credit-bound",
+            Guard::RepairNumber => "repair-number",
+            Guard::RepairGapless => "repair-gapless",
             Guard::Divergence => "divergence",
             Guard::TruncateAboveWatermark => "truncate-above-watermark",
             Guard::TruncateDurable => "truncate-durable",

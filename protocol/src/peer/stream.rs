@@ -17,7 +17,7 @@ use bytes::{Bytes, BytesMut};
 use crate::{BrokerEpoch, BrokerId, DirectoryId, LeaderEpoch, Offset, PartitionIndex, TopicPartition, Uuid};
 
 /// The version of these messages.
-pub const STREAM_VERSION: u8 = 2;
+pub const STREAM_VERSION: u8 = 3;
 /// Bytes in front of a message's fields.
 pub const STREAM_HEAD_BYTES: usize = 2 + 8 + STAMPS_BYTES;
 
@@ -194,6 +194,8 @@ pub struct Push {
 /// See [`StreamBody::Repair`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Repair {
+    /// Counts what this follower has asked for, rising: only the answer to the newest is taken.
+    pub number: u64,
     /// The first offset.
     pub from: Offset,
     /// The first that is not wanted.
@@ -203,6 +205,8 @@ pub struct Repair {
 /// See [`StreamBody::Filled`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filled {
+    /// The [`Repair::number`] that this answers.
+    pub number: u64,
     /// The first offset that was asked for.
     pub from: Offset,
     /// Up to where this answers; `from`, when the leader has it no more or has damage there itself.
@@ -281,7 +285,9 @@ impl StreamMessage {
                 put.offset(push.base);
                 put.news(&push.news);
             }
-            StreamBody::Repair(Repair { from, to }) | StreamBody::Filled(Filled { from, upto: to, .. }) => {
+            StreamBody::Repair(Repair { number, from, to })
+            | StreamBody::Filled(Filled { number, from, upto: to, .. }) => {
+                put.u64(*number);
                 put.offset(*from);
                 put.offset(*to);
             }
@@ -341,12 +347,12 @@ impl StreamMessage {
             NEWS => StreamBody::News(take.news()?),
             WANTS => StreamBody::Wants(take.u32()?),
             REPAIR => {
-                let (from, to) = take.range()?;
-                StreamBody::Repair(Repair { from, to })
+                let (number, (from, to)) = (take.u64()?, take.range()?);
+                StreamBody::Repair(Repair { number, from, to })
             }
             _ => {
-                let (from, upto) = take.range()?;
-                let filled = Filled { from, upto, batches: vec![bytes.slice(take.at..)] };
+                let (number, (from, upto)) = (take.u64()?, take.range()?);
+                let filled = Filled { number, from, upto, batches: vec![bytes.slice(take.at..)] };
                 return Ok(StreamMessage { stream, stamps, body: StreamBody::Filled(filled) });
             }
         };

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use stonelog_protocol::peer::stream::{
-    self, Filled, OpenStream, Push, Refusal, Stamps, StreamBody, StreamGeneration, StreamId, StreamMessage, StreamNews,
+    Filled, OpenStream, Push, Refusal, Stamps, StreamBody, StreamGeneration, StreamId, StreamMessage, StreamNews,
     StreamReport,
 };
 use stonelog_protocol::{BrokerEpoch, BrokerId, DirectoryId, LeaderEpoch, Offset, TopicPartition};
@@ -193,25 +193,25 @@ impl Follower {
             && (self.repair.is_given_up() || super::repair::plan(log).is_none())
     }
 
-    /// Whether a segment is being mended.
-    pub fn is_repairing(&self) -> bool {
-        self.repair.is_under_way()
-    }
-
     /// Bytes that leaders have sent once more for what is damaged here.
     pub fn repaired_bytes(&self) -> u64 {
         self.repair.fetched_bytes()
     }
 
     /// Begins to mend what is damaged, if it can be mended; [`Follower::say`] asks the leader for it. Whether it did.
-    pub fn begin_repair(&mut self, log: &Log) -> bool {
-        self.is_streaming() && self.repair.begin(log)
+    pub fn begin_repair(&mut self, log: &Log, now: Instant) -> bool {
+        self.is_streaming() && self.repair.begin(log, now)
     }
 
-    /// What became of an [`Effect::Mend`], or of a repair that took too long.
+    /// Whether another partition may have its turn to be mended: this one's is over, or takes too long.
+    pub fn may_pass_repair_on(&mut self, now: Instant) -> bool {
+        self.repair.may_pass_on(now)
+    }
+
+    /// What became of an [`Effect::Mend`].
     pub fn on_mended(&mut self, is_mended: bool, now: Instant) {
         if self.repair.is_under_way() {
-            self.repair.on_written(is_mended);
+            self.repair.on_written(is_mended, now);
         }
         self.on_repair_over(now);
     }
@@ -224,7 +224,7 @@ impl Follower {
     }
 
     fn on_filled(&mut self, filled: &Filled, now: Instant) -> Vec<Effect> {
-        match self.repair.on_filled(filled) {
+        match self.repair.on_filled(filled, now) {
             Step::Ask => Vec::new(),
             Step::Write(plan, fetched) => vec![Effect::Mend(plan, fetched)],
             Step::Failed => {
@@ -418,8 +418,8 @@ impl Follower {
             self.said = Some(report);
             messages.push(StreamMessage { stream, stamps, body: StreamBody::Report(report) });
         }
-        if let Some((from, to)) = self.repair.ask() {
-            messages.push(StreamMessage { stream, stamps, body: StreamBody::Repair(stream::Repair { from, to }) });
+        if let Some(asked) = self.repair.ask() {
+            messages.push(StreamMessage { stream, stamps, body: StreamBody::Repair(asked) });
         }
         let credit = self.give(withhold_credit);
         if credit > 0 {

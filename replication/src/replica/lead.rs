@@ -233,7 +233,7 @@ impl LeadStream {
         }
     }
 
-    /// The follower lacks a range, in place of any it asked for before.
+    /// The follower lacks a range, in place of any it asked for before: what is being read for that is not for this.
     pub fn on_lacking(&mut self, wanted: Repair) {
         self.lacks = Some(Lacks { wanted, from: wanted.from, reading: false, moves_count: 0 });
     }
@@ -256,9 +256,16 @@ impl LeadStream {
         }
     }
 
-    /// What a job of [`LeadStream::plan_filling`] read.
-    pub fn on_filling_read(&mut self, done: ReadDone) -> PushPlan {
-        let Some(lacks) = self.lacks.as_mut().filter(|lacks| lacks.reading) else { return PushPlan::Nothing };
+    /// The [`Repair::number`] for which a job of [`LeadStream::plan_filling`] reads.
+    pub fn is_read_for(&self) -> Option<u64> {
+        self.lacks.filter(|lacks| lacks.reading).map(|lacks| lacks.wanted.number)
+    }
+
+    /// What a job of [`LeadStream::plan_filling`] read for that number. One that was made for an earlier request says
+    /// nothing of this one: it may begin behind it, and what lies between would be lost.
+    pub fn on_filling_read(&mut self, number: u64, done: ReadDone) -> PushPlan {
+        let is_wanted = |lacks: &&mut Lacks| lacks.reading && (lacks.wanted.number == number || off!(RepairNumber));
+        let Some(lacks) = self.lacks.as_mut().filter(is_wanted) else { return PushPlan::Nothing };
         lacks.reading = false;
         match done {
             ReadDone::Batches { batches, .. } if batches.iter().any(|piece| !piece.is_empty()) => self.fill(batches),
@@ -292,7 +299,8 @@ impl LeadStream {
 
     fn filled(&mut self, upto: Offset, batches: Vec<Bytes>) -> PushPlan {
         let Some(lacks) = self.lacks.take() else { return PushPlan::Nothing };
-        PushPlan::Push(self.message(StreamBody::Filled(Filled { from: lacks.wanted.from, upto, batches })))
+        let Repair { number, from, .. } = lacks.wanted;
+        PushPlan::Push(self.message(StreamBody::Filled(Filled { number, from, upto, batches })))
     }
 
     /// What the follower should hear although there is nothing to push.

@@ -4,9 +4,11 @@
 //! segment is written anew, so that what a segment may lack has a limit. Beyond it, and where offsets are missing of which
 //! no segment has the place, the whole log is fetched again once others suffice ([`super::Follower::set_spare`]).
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use stonelog_protocol::Offset;
-use stonelog_protocol::peer::stream::Filled;
+use stonelog_protocol::peer::stream::{self, Filled};
 use stonelog_storage::compaction::repair::RepairPlan;
 use stonelog_storage::log::Log;
 
@@ -14,12 +16,19 @@ use stonelog_storage::log::Log;
 pub const REPAIR_BYTES_MAX: u64 = 16 << 20;
 /// Repairs that came to nothing under one leader, before it is left.
 const FAILURES_MAX: u32 = 3;
+/// How long after that it is tried again, where the log cannot be fetched whole.
+const TRIED_AGAIN_AFTER: Duration = Duration::from_secs(300);
+/// How long one piece may take, or the writing of a segment, before the next partition has its turn.
+pub const PIECE_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// What one follower has of a repair.
 #[derive(Debug, Default)]
 pub(super) struct Repair {
     under_way: Option<UnderWay>,
+    /// What was asked for last; rising, so that no answer to an earlier question is taken.
+    number: u64,
     failures: u32,
+    failed_at: Option<Instant>,
     /// All that was ever fetched.
     fetched_bytes: u64,
 }
@@ -33,12 +42,23 @@ struct UnderWay {
     /// What to ask for next.
     at: Offset,
     is_asked: bool,
+    /// When it began, or the last piece came.
+    moved_at: Instant,
 }
 
 impl UnderWay {
+    fn begin(plan: RepairPlan, now: Instant) -> UnderWay {
+        let at = plan.ranges[0].0;
+        UnderWay { plan, fetched: vec![Vec::new()], bytes: 0, at, is_asked: false, moved_at: now }
+    }
+
     /// Whether the next piece begins there. While the segment is written nothing is awaited.
     fn is_awaiting(&self, from: Offset) -> bool {
-        self.is_asked && self.at == from && !self.fetched.is_empty()
+        self.is_asked && self.at == from && !self.is_being_written()
+    }
+
+    fn is_being_written(&self) -> bool {
+        self.fetched.is_empty()
     }
 }
 
@@ -72,7 +92,7 @@ impl Repair {
 
     /// Another leader may have what this one had not.
     pub(super) fn on_another_leader(&mut self) {
-        *self = Repair { fetched_bytes: self.fetched_bytes, ..Repair::default() };
+        *self = Repair { fetched_bytes: self.fetched_bytes, number: self.number, ..Repair::default() };
     }
 
     pub(super) fn fetched_bytes(&self) -> u64 {
@@ -80,29 +100,50 @@ impl Repair {
     }
 
     /// Begins with what is damaged first. Whether there is anything.
-    pub(super) fn begin(&mut self, log: &Log) -> bool {
-        if self.is_under_way() || self.is_given_up() {
+    pub(super) fn begin(&mut self, log: &Log, now: Instant) -> bool {
+        if self.is_under_way() {
             return false;
         }
+        if self.is_given_up() {
+            if self.failed_at.is_some_and(|failed| now.saturating_duration_since(failed) < TRIED_AGAIN_AFTER) {
+                return false;
+            }
+            self.failures = 0;
+        }
         let Some(plan) = plan(log) else { return false };
-        let at = plan.ranges[0].0;
-        self.under_way = Some(UnderWay { plan, fetched: vec![Vec::new()], bytes: 0, at, is_asked: false });
+        self.under_way = Some(UnderWay::begin(plan, now));
+        true
+    }
+
+    /// Whether another partition may have its turn. What its leader has not sent for so long is not awaited any longer,
+    /// and asked for again another time; that it is slow says nothing against it. What is being written goes on.
+    pub(super) fn may_pass_on(&mut self, now: Instant) -> bool {
+        let Some(under_way) = &self.under_way else { return true };
+        if now.saturating_duration_since(under_way.moved_at) < PIECE_TIME_MAX {
+            return false;
+        }
+        if !under_way.is_being_written() {
+            self.under_way = None;
+        }
         true
     }
 
     /// The range to ask for now, once.
-    pub(super) fn ask(&mut self) -> Option<(Offset, Offset)> {
-        let under_way = self.under_way.as_mut().filter(|under_way| !under_way.is_asked)?;
+    pub(super) fn ask(&mut self) -> Option<stream::Repair> {
+        let under_way = self.under_way.as_mut().filter(|one| !one.is_asked && !one.is_being_written())?;
         under_way.is_asked = true;
-        let (_, end) = under_way.plan.ranges[under_way.fetched.len() - 1];
-        Some((under_way.at, end))
+        self.number += 1;
+        let (_, to) = under_way.plan.ranges[under_way.fetched.len() - 1];
+        Some(stream::Repair { number: self.number, from: under_way.at, to })
     }
 
     /// A piece has arrived.
-    pub(super) fn on_filled(&mut self, filled: &Filled) -> Step {
-        let Some(under_way) = self.under_way.as_mut().filter(|one| one.is_awaiting(filled.from)) else {
+    pub(super) fn on_filled(&mut self, filled: &Filled, now: Instant) -> Step {
+        let is_newest = filled.number == self.number || off!(RepairNumber);
+        let Some(under_way) = self.under_way.as_mut().filter(|one| one.is_awaiting(filled.from) && is_newest) else {
             return Step::Stale;
         };
+        under_way.moved_at = now;
         let (_, end) = under_way.plan.ranges[under_way.fetched.len() - 1];
         let bytes = filled.batches.iter().map(|piece| piece.len() as u64).sum::<u64>();
         under_way.bytes += bytes;
@@ -110,7 +151,7 @@ impl Repair {
         // The leader's batches of these offsets may be a little longer, where it has not compacted them.
         let is_too_much = under_way.bytes > 2 * REPAIR_BYTES_MAX;
         if filled.upto <= under_way.at || filled.upto > end || is_too_much {
-            self.fail();
+            self.fail(now);
             return Step::Failed;
         }
         let pieces = filled.batches.iter().filter(|piece| !piece.is_empty()).cloned();
@@ -131,23 +172,24 @@ impl Repair {
     }
 
     /// What became of it.
-    pub(super) fn on_written(&mut self, is_mended: bool) {
+    pub(super) fn on_written(&mut self, is_mended: bool, now: Instant) {
         match is_mended {
             true => self.under_way = None,
-            false => self.fail(),
+            false => self.fail(now),
         }
     }
 
     /// The stream is over: what was fetched on it is forgotten, and asked for again on the next.
     pub(super) fn on_stream_over(&mut self) {
-        if self.under_way.as_ref().is_some_and(|under_way| !under_way.fetched.is_empty()) {
+        if self.under_way.as_ref().is_some_and(|under_way| !under_way.is_being_written()) {
             self.under_way = None;
         }
     }
 
-    fn fail(&mut self) {
+    fn fail(&mut self, now: Instant) {
         self.under_way = None;
         self.failures += 1;
+        self.failed_at = Some(now);
     }
 }
 
@@ -155,51 +197,65 @@ impl Repair {
 mod tests {
     use stonelog_storage::segment::SegmentName;
 
+    use super::super::test_log::TestLog;
     use super::*;
+
+    fn start() -> Instant {
+        crate::runtime::clock::Clock.mono()
+    }
 
     fn begun(ranges: &[(i64, i64)]) -> Repair {
         let ranges: Vec<_> = ranges.iter().map(|(start, end)| (Offset(*start), Offset(*end))).collect();
-        let at = ranges[0].0;
         let plan = RepairPlan { segment: SegmentName { base: Offset(0), version: 0 }, ranges, damaged_bytes: 100 };
-        let under_way = UnderWay { plan, fetched: vec![Vec::new()], bytes: 0, at, is_asked: false };
-        Repair { under_way: Some(under_way), ..Repair::default() }
+        Repair { under_way: Some(UnderWay::begin(plan, start())), ..Repair::default() }
     }
 
-    fn filled(from: i64, upto: i64, bytes: &'static [u8]) -> Filled {
-        Filled { from: Offset(from), upto: Offset(upto), batches: vec![Bytes::from_static(bytes)] }
+    fn filled(number: u64, from: i64, upto: i64, bytes: &'static [u8]) -> Filled {
+        Filled { number, from: Offset(from), upto: Offset(upto), batches: vec![Bytes::from_static(bytes)] }
+    }
+
+    fn asked(repair: &mut Repair) -> Option<(u64, i64, i64)> {
+        repair.ask().map(|asked| (asked.number, asked.from.0, asked.to.0))
     }
 
     #[test]
     fn each_range_is_asked_for_piece_by_piece_and_all_of_it_is_written_together() {
+        let now = start();
         let mut repair = begun(&[(10, 20), (30, 35)]);
-        assert_eq!(repair.ask(), Some((Offset(10), Offset(20))));
-        assert_eq!(repair.ask(), None, "one piece at a time");
-        assert!(matches!(repair.on_filled(&filled(11, 20, b"x")), Step::Stale), "nobody asked for that");
-        assert!(matches!(repair.on_filled(&filled(10, 14, b"a")), Step::Ask));
-        assert_eq!(repair.ask(), Some((Offset(14), Offset(20))));
-        assert!(matches!(repair.on_filled(&filled(14, 20, b"")), Step::Ask), "compacted away");
-        assert_eq!(repair.ask(), Some((Offset(30), Offset(35))));
-        match repair.on_filled(&filled(30, 35, b"b")) {
+        assert_eq!(asked(&mut repair), Some((1, 10, 20)));
+        assert_eq!(asked(&mut repair), None, "one piece at a time");
+        assert!(matches!(repair.on_filled(&filled(1, 11, 20, b"x"), now), Step::Stale), "nobody asked for that");
+        assert!(matches!(repair.on_filled(&filled(1, 10, 14, b"a"), now), Step::Ask));
+        assert_eq!(asked(&mut repair), Some((2, 14, 20)));
+        assert!(matches!(repair.on_filled(&filled(2, 14, 20, b""), now), Step::Ask), "compacted away");
+        assert_eq!(asked(&mut repair), Some((3, 30, 35)));
+        match repair.on_filled(&filled(3, 30, 35, b"b"), now) {
             Step::Write(_, fetched) => assert_eq!(fetched, [vec![Bytes::from("a")], vec![Bytes::from("b")]]),
             other => panic!("{other:?}"),
         }
-        assert!(matches!(repair.on_filled(&filled(35, 36, b"c")), Step::Stale));
+        assert!(matches!(repair.on_filled(&filled(3, 35, 36, b"c"), now), Step::Stale));
         repair.on_stream_over();
         assert!(repair.is_under_way(), "it is being written");
-        repair.on_written(true);
+        repair.on_written(true, now);
         assert!(!repair.is_under_way() && !repair.is_given_up());
     }
 
     #[test]
-    fn a_leader_that_has_it_no_more_is_asked_a_few_times_only() {
+    fn a_leader_that_has_it_no_more_is_asked_a_few_times_only_and_again_after_minutes() {
+        let mut log = TestLog::new(true);
+        log.lead(1, 6).sync();
+        let now = start();
         let mut repair = Repair::default();
         for failures in 0..FAILURES_MAX {
             assert!(!repair.is_given_up());
             repair = Repair { failures, ..begun(&[(10, 20)]) };
             repair.ask();
-            assert!(matches!(repair.on_filled(&filled(10, 10, b"")), Step::Failed));
+            assert!(matches!(repair.on_filled(&filled(1, 10, 10, b""), now), Step::Failed));
         }
-        assert!(repair.is_given_up());
+        assert!(repair.is_given_up() && !repair.begin(&log.log, now));
+        assert!(!repair.begin(&log.log, now + TRIED_AGAIN_AFTER), "nothing can be mended");
+        assert!(!repair.is_given_up(), "but it was looked at again");
+        let mut repair = Repair { failures: FAILURES_MAX, ..Repair::default() };
         repair.on_another_leader();
         assert!(!repair.is_given_up());
     }
@@ -208,15 +264,50 @@ mod tests {
     fn what_was_fetched_on_a_stream_that_is_over_is_asked_for_again() {
         let mut repair = begun(&[(10, 20)]);
         repair.ask();
-        repair.on_filled(&filled(10, 14, b"a"));
+        repair.on_filled(&filled(1, 10, 14, b"a"), start());
         repair.on_stream_over();
         assert!(!repair.is_under_way() && !repair.is_given_up());
+    }
+
+    #[test]
+    fn an_answer_to_an_earlier_question_is_not_taken() {
+        let now = start();
+        let mut repair = begun(&[(10, 20)]);
+        assert_eq!(asked(&mut repair), Some((1, 10, 20)));
+        assert!(repair.may_pass_on(start() + PIECE_TIME_MAX));
+        repair = Repair { number: repair.number, ..begun(&[(10, 20)]) };
+        assert_eq!(asked(&mut repair), Some((2, 10, 20)));
+        assert!(matches!(repair.on_filled(&filled(1, 10, 20, b"what lies behind"), now), Step::Stale));
+        assert!(matches!(repair.on_filled(&filled(2, 10, 20, b"all"), now), Step::Write(..)));
+    }
+
+    #[test]
+    fn a_slow_leader_loses_the_turn_and_nothing_else_and_what_is_written_goes_on() {
+        let now = start();
+        let late = now + PIECE_TIME_MAX;
+        for _ in 0..=FAILURES_MAX {
+            let mut repair = begun(&[(10, 20)]);
+            repair.ask();
+            assert!(!repair.may_pass_on(late - Duration::from_millis(1)));
+            assert!(matches!(repair.on_filled(&filled(1, 10, 14, b"a"), late), Step::Ask), "each piece has its time");
+            assert!(!repair.may_pass_on(late + Duration::from_secs(1)));
+            assert!(repair.may_pass_on(late + PIECE_TIME_MAX));
+            assert!(!repair.is_under_way() && !repair.is_given_up());
+        }
+        let mut repair = begun(&[(10, 20)]);
+        repair.ask();
+        assert!(matches!(repair.on_filled(&filled(1, 10, 20, b"a"), now), Step::Write(..)));
+        assert!(!repair.may_pass_on(now));
+        assert!(repair.may_pass_on(late) && repair.is_under_way(), "others have their turn meanwhile");
+        assert_eq!(asked(&mut repair), None);
+        repair.on_written(true, late);
+        assert!(!repair.is_under_way() && repair.failures == 0);
     }
 
     #[test]
     fn a_piece_beyond_what_was_asked_for_is_refused() {
         let mut repair = begun(&[(10, 20)]);
         repair.ask();
-        assert!(matches!(repair.on_filled(&filled(10, 21, b"a")), Step::Failed));
+        assert!(matches!(repair.on_filled(&filled(1, 10, 21, b"a"), start()), Step::Failed));
     }
 }

@@ -9,6 +9,7 @@ use stonelog_protocol::batch::build::{BatchBuilder, NewRecord};
 use stonelog_protocol::{LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicPartition, Uuid};
 use stonelog_storage::disk::{Disk, SimDisk};
 use stonelog_storage::holes::Cause;
+use stonelog_storage::job::FileAccess;
 use stonelog_storage::journal::{JournalEntry, JournalOptions, JournalPosition};
 use stonelog_storage::log::{CommitSpan, FollowerReject, Log, LogConfig, Read, Truncation};
 use stonelog_storage::recovery::{RecoveryOptions, recover_log_dir};
@@ -110,6 +111,12 @@ impl TestLog {
 
     /// Everything goes to a segment, and a range of it is found damaged.
     pub(super) fn damage(&mut self, start: i64, end: i64) {
+        self.to_segments();
+        assert!(self.log.quarantine(Offset(start), Offset(end), Cause::Missing));
+    }
+
+    /// Everything goes to a segment, where jobs read it.
+    pub(super) fn to_segments(&mut self) -> Arc<FileAccess> {
         let disk = SimDisk::new();
         disk.create_dir(Path::new("/d")).expect("it is new");
         let disk: Arc<dyn Disk> = Arc::new(disk);
@@ -130,7 +137,8 @@ impl TestLog {
         let recovered = recover_log_dir(&disk, Path::new("/d"), &options, NOW).expect("nothing is there");
         let flush = self.log.plan_flush(NOW, true, 0).expect("all is durable");
         assert!(self.log.on_flushed(flush.run(&recovered.access).expect("the disk works")));
-        assert!(self.log.quarantine(Offset(start), Offset(end), Cause::Missing));
+        self.log.evict(0);
+        recovered.access
     }
 
     /// The bytes of the batches between two offsets.

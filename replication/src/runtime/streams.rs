@@ -22,7 +22,6 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use ::bytes::Bytes;
 use stonelog_protocol::{BrokerId, TopicPartition};
@@ -110,9 +109,9 @@ pub(super) struct LaneStreams {
     led: RefCell<Turns>,
     /// Those of them to look at before their time: a follower may join.
     soon: RefCell<BTreeSet<TopicPartition>>,
-    /// Followers whose logs have damage in them, and who of them is being mended, since when.
+    /// Followers whose logs have damage in them, and who of them is being mended.
     damaged: RefCell<Turns>,
-    repairing: Cell<Option<(TopicPartition, Instant)>>,
+    repairing: Cell<Option<TopicPartition>>,
     /// What leaders may send ahead, by the directory's place.
     pools: RefCell<HashMap<usize, Rc<CreditPool>>>,
     proposals: RefCell<IsrProposals>,

@@ -115,14 +115,25 @@ impl RepairJob {
     }
 }
 
-/// Where batches end that lie one after the other within a range, if they do. The first may begin below it only where
-/// the log begins within that batch.
+/// What may be so of batches that were fetched for a range.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FetchedRules {
+    /// The first may begin below the range: the log begins within it.
+    pub(crate) may_begin_below: bool,
+    /// Offsets may lack a record. Where nothing was ever compacted a gap is what got lost on the way.
+    pub(crate) may_have_gaps: bool,
+}
+
+/// Whether batches lie one after the other within a range, and fill it where they have to.
 pub(crate) fn check_fetched(
     batches: &[Bytes],
     (start, end): (Offset, Offset),
-    may_begin_below: bool,
+    rules: FetchedRules,
     epoch_at: impl Fn(Offset) -> Option<stonelog_protocol::LeaderEpoch>,
 ) -> Result<(), RepairReject> {
+    let may_have_gaps = rules.may_have_gaps;
+    #[cfg(feature = "mutants")]
+    let may_have_gaps = may_have_gaps || crate::mutants::Guard::RepairGapless.is_off();
     let mut at = start;
     for piece in batches {
         let mut position = 0;
@@ -130,7 +141,10 @@ pub(crate) fn check_fetched(
             let unfit = RepairReject::Unfit { at };
             let header = BatchHeader::read(&piece[position..]).map_err(|_| unfit)?;
             let batch = piece.get(position..position + header.batch_bytes).ok_or(unfit)?;
-            let begins = header.base_offset >= at || (may_begin_below && at == start && header.next_offset() > start);
+            let begins = match header.base_offset {
+                base if base < at => rules.may_begin_below && at == start && header.next_offset() > start,
+                base => base == at || may_have_gaps,
+            };
             let is_known = epoch_at(header.base_offset.max(start)) == Some(header.leader_epoch);
             if !begins || header.next_offset() > end || !is_known || !crc_matches(batch) {
                 return Err(unfit);
@@ -138,6 +152,9 @@ pub(crate) fn check_fetched(
             at = header.next_offset();
             position += header.batch_bytes;
         }
+    }
+    if at < end && !may_have_gaps {
+        return Err(RepairReject::Unfit { at });
     }
     Ok(())
 }
@@ -158,7 +175,8 @@ mod tests {
     }
 
     fn check(batches: &[Bytes], may_begin_below: bool) -> Result<(), RepairReject> {
-        check_fetched(batches, RANGE, may_begin_below, |_| Some(LeaderEpoch(3)))
+        let rules = FetchedRules { may_begin_below, may_have_gaps: true };
+        check_fetched(batches, RANGE, rules, |_| Some(LeaderEpoch(3)))
     }
 
     #[test]
@@ -171,10 +189,25 @@ mod tests {
         assert_eq!(check(&fetched(&[12, 10]), false), unfit(14), "not in order");
         assert_eq!(check(&fetched(&[9, 11]), false), unfit(10), "it begins before the hole");
         assert_eq!(check(&fetched(&[9, 11]), true), Ok(()), "and so does the log");
-        let other_epoch = check_fetched(&fetched(&[10]), RANGE, false, |_| Some(LeaderEpoch(2)));
+        let rules = FetchedRules { may_begin_below: false, may_have_gaps: true };
+        let other_epoch = check_fetched(&fetched(&[10]), RANGE, rules, |_| Some(LeaderEpoch(2)));
         assert_eq!(other_epoch, unfit(10));
         let mut flipped = fetched(&[10])[0].to_vec();
         *flipped.last_mut().expect("not empty") ^= 1;
         assert_eq!(check(&[flipped.into()], false), unfit(10));
+    }
+
+    #[test]
+    fn where_nothing_was_ever_compacted_no_offset_of_a_hole_is_left_out() {
+        let check = |bases: &[i64], may_begin_below| {
+            let rules = FetchedRules { may_begin_below, may_have_gaps: false };
+            check_fetched(&fetched(bases), RANGE, rules, |_| Some(LeaderEpoch(3)))
+        };
+        let unfit = |at: i64| Err(RepairReject::Unfit { at: Offset(at) });
+        assert_eq!(check(&[10, 12], false), Ok(()));
+        assert_eq!(check(&[9, 11], true), unfit(13), "its end");
+        assert_eq!(check(&[12], false), unfit(10), "its beginning");
+        assert_eq!(check(&[10], false), unfit(12), "its end");
+        assert_eq!(check(&[], false), unfit(10), "all of it");
     }
 }

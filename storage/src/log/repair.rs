@@ -4,7 +4,7 @@ use bytes::Bytes;
 use stonelog_protocol::Offset;
 
 use super::Log;
-use crate::compaction::repair::{RepairJob, RepairPlan, RepairReject, Repaired, check_fetched};
+use crate::compaction::repair::{FetchedRules, RepairJob, RepairPlan, RepairReject, Repaired, check_fetched};
 use crate::segment::Segment;
 
 impl Log {
@@ -34,6 +34,11 @@ impl Log {
         (!ranges.is_empty()).then(|| RepairPlan { segment: segment.name(), ranges, damaged_bytes })
     }
 
+    /// Whether compaction may have taken records out of what the log holds, here or at whom it was copied from.
+    fn may_have_gaps(&self) -> bool {
+        self.config.compaction.is_some() || self.segments.clean_end > self.log_start
+    }
+
     /// Checks what was fetched for each range of a plan and makes the job of it. Until [`Log::on_repair_ended`] the
     /// segments stay.
     pub fn begin_repair(&mut self, plan: &RepairPlan, fetched: Vec<Vec<Bytes>>) -> Result<RepairJob, RepairReject> {
@@ -44,8 +49,9 @@ impl Log {
         let found = list.iter().find(|segment| segment.name() == plan.segment);
         let segment = *found.ok_or(RepairReject::Changed)?;
         for (range, batches) in plan.ranges.iter().zip(&fetched) {
-            let begins_log = range.0 == self.log_start;
-            check_fetched(batches, *range, begins_log, |offset| self.epochs.epoch_at(offset))?;
+            let rules =
+                FetchedRules { may_begin_below: range.0 == self.log_start, may_have_gaps: self.may_have_gaps() };
+            check_fetched(batches, *range, rules, |offset| self.epochs.epoch_at(offset))?;
         }
         self.segments.compacting = true;
         Ok(RepairJob {

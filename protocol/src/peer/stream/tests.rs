@@ -23,6 +23,10 @@ fn news() -> StreamNews {
     StreamNews { high_watermark: Offset(17), log_start: Offset(2), probe: 7, is_whole: true }
 }
 
+fn filled(upto: i64, batches: &'static [u8]) -> Filled {
+    Filled { number: 12, from: Offset(5), upto: Offset(upto), batches: vec![Bytes::from_static(batches)] }
+}
+
 fn bodies() -> Vec<StreamBody> {
     let open = OpenStream {
         fetch_offset: Offset(21),
@@ -54,9 +58,9 @@ fn bodies() -> Vec<StreamBody> {
         StreamBody::Push(push),
         StreamBody::News(news()),
         StreamBody::Wants(1 << 21),
-        StreamBody::Repair(Repair { from: Offset(5), to: Offset(9) }),
-        StreamBody::Filled(Filled { from: Offset(5), upto: Offset(8), batches: vec![Bytes::from_static(b"some")] }),
-        StreamBody::Filled(Filled { from: Offset(5), upto: Offset(5), batches: vec![Bytes::new()] }),
+        StreamBody::Repair(Repair { number: 12, from: Offset(5), to: Offset(9) }),
+        StreamBody::Filled(filled(8, b"some")),
+        StreamBody::Filled(filled(5, b"")),
     ];
     bodies.extend(refusals.map(StreamBody::Refused));
     bodies
@@ -80,7 +84,7 @@ fn every_message_reads_back_as_it_was_written() {
 fn the_bytes_are_those_of_the_format() {
     let report = messages().remove(1).encode();
     let hex: String = report.iter().map(|byte| format!("{byte:02x}")).collect();
-    let head = "0202000000000000000b";
+    let head = "0302000000000000000b";
     let stamps = "abababababababababababababababab0000000300000005000000010000000000000046\
                   000000020000000000000047cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd0000000400000009";
     let fields = "000000000000001400000000000000120000000000000006000000000000000501";
@@ -90,6 +94,13 @@ fn the_bytes_are_those_of_the_format() {
     assert_eq!(push[1], PUSH);
     assert_eq!(push[STREAM_HEAD_BYTES..STREAM_HEAD_BYTES + 8], 8u64.to_be_bytes());
     assert!(push.ends_with(b"whole batches"));
+    let fields_of = |kind: u8| {
+        let message = messages().into_iter().map(|message| message.encode()).find(|bytes| bytes[1] == kind);
+        let bytes = message.expect("there is one of each");
+        bytes[STREAM_HEAD_BYTES..].iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    assert_eq!(fields_of(REPAIR), "000000000000000c00000000000000050000000000000009");
+    assert_eq!(fields_of(FILLED), ["000000000000000c00000000000000050000000000000008", "736f6d65"].concat());
 }
 
 #[test]

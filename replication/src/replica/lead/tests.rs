@@ -278,6 +278,10 @@ fn a_read_that_this_stream_did_not_ask_for_ends_it() {
     assert!(matches!(plan, PushPlan::End(StreamMessage { body: StreamBody::Close, .. })), "{plan:?}");
 }
 
+fn lacking(number: u64, from: i64, to: i64) -> Repair {
+    Repair { number, from: Offset(from), to: Offset(to) }
+}
+
 /// From where to where a range was sent, and its bytes.
 fn sent(plan: PushPlan) -> (i64, i64, usize) {
     match plan {
@@ -295,14 +299,37 @@ fn a_follower_is_sent_just_the_range_it_lacks_without_credit_and_nothing_that_is
     let mut leader = leader(&log.log, 1);
     let mut stream = opened(&mut leader, &log.log, 1, opens(6, 1, 0));
     assert!(matches!(stream.plan_filling(&log.log), PushPlan::Nothing));
-    stream.on_lacking(Repair { from: Offset(2), to: Offset(4) });
+    stream.on_lacking(lacking(0, 2, 4));
     assert_eq!(sent(stream.plan_filling(&log.log)), (2, 4, log.bytes(2, 4).len()));
     assert!(matches!(stream.plan_filling(&log.log), PushPlan::Nothing), "once");
     log.delete_below(3);
-    stream.on_lacking(Repair { from: Offset(2), to: Offset(4) });
+    stream.on_lacking(lacking(1, 2, 4));
     assert_eq!(sent(stream.plan_filling(&log.log)), (2, 2, 0), "it is deleted");
     log.sync();
     log.damage(4, 5);
-    stream.on_lacking(Repair { from: Offset(4), to: Offset(5) });
+    stream.on_lacking(lacking(2, 4, 5));
     assert_eq!(sent(stream.plan_filling(&log.log)), (4, 4, 0), "it is damaged here as well");
+}
+
+#[test]
+fn what_was_read_for_an_earlier_request_answers_no_later_one() {
+    let mut log = TestLog::new(true);
+    log.lead(1, 6).sync();
+    let all = log.bytes(0, 6);
+    let access = log.to_segments();
+    let mut leader = leader(&log.log, 1);
+    let mut stream = opened(&mut leader, &log.log, 1, opens(6, 1, 0));
+    let reads = |stream: &mut LeadStream, wanted: Repair| {
+        stream.on_lacking(wanted);
+        let PushPlan::Read(job) = stream.plan_filling(&log.log) else { panic!("it is not in memory") };
+        assert_eq!(stream.is_read_for(), Some(wanted.number));
+        job.run(&access).expect("it is whole")
+    };
+    // The first piece has come, the second is being read, and the follower begins once more.
+    let late = reads(&mut stream, lacking(1, 4, 6));
+    let done = reads(&mut stream, lacking(2, 0, 6));
+    assert!(matches!(stream.on_filling_read(1, late.clone()), PushPlan::Nothing), "it lacks what lies before");
+    assert!(matches!(stream.plan_filling(&log.log), PushPlan::Nothing), "the other read is under way");
+    assert_eq!(sent(stream.on_filling_read(2, done)), (0, 6, all.len()));
+    assert!(matches!(stream.on_filling_read(2, late), PushPlan::Nothing), "it was answered");
 }

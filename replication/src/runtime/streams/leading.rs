@@ -25,16 +25,28 @@ pub(super) const WRITE_BYTES_MAX: usize = 1 << 20;
 pub(in crate::runtime) struct Led {
     stream: LeadStream,
     pub(in crate::runtime) port: Rc<Port>,
-    /// What was read for its next push, and for what the follower lacks.
+    /// What was read for its next push.
     found: Option<Found>,
-    filling: Option<Found>,
+    /// What was read for a range that the follower lacks, and asked for by this number.
+    filling: Option<(u64, Found)>,
+}
+
+impl Led {
+    /// Whether what is read for this is wanted still.
+    fn wants(&self, purpose: Purpose) -> bool {
+        match purpose {
+            Purpose::Push => true,
+            Purpose::Fill(number) => self.stream.is_read_for() == Some(number),
+        }
+    }
 }
 
 /// What is read for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     Push,
-    Fill,
+    /// The range that the follower asked for by this number.
+    Fill(u64),
 }
 
 /// What a read came to; it holds its turn until it is pushed.
@@ -214,7 +226,7 @@ impl Lane {
         }
         loop {
             let plan = match led.filling.take() {
-                Some(Found { done, .. }) => match led.stream.on_filling_read(done) {
+                Some((number, Found { done, .. })) => match led.stream.on_filling_read(number, done) {
                     PushPlan::Nothing => led.stream.plan_filling(log),
                     plan => plan,
                 },
@@ -223,7 +235,8 @@ impl Lane {
             match plan {
                 PushPlan::Push(filled) => out.add(&filled),
                 PushPlan::Read(job) => {
-                    self.read_for(partition, port, (led.stream.id(), *led.stream.stamps()), job, Purpose::Fill);
+                    let number = led.stream.is_read_for().expect("it has just been planned");
+                    self.read_for(partition, port, (led.stream.id(), *led.stream.stamps()), job, Purpose::Fill(number));
                     break;
                 }
                 PushPlan::Nothing | PushPlan::Ask(_) | PushPlan::Stuck(_) | PushPlan::End(_) => break,
@@ -246,8 +259,8 @@ impl Lane {
         let (lane, partition, port) = (Rc::clone(self), Rc::clone(partition), Rc::clone(port));
         spawn_here(async move {
             let Ok(turn) = port.turns_in(partition.directory().place).acquire_owned().await else { return };
-            // The disk reads for nobody whose stream ended while it waited.
-            if led_on(&mut partition.replica_mut(), &port, &stream).is_none() {
+            // The disk reads for nobody whose stream ended while it waited, or who has asked for something else.
+            if led_on(&mut partition.replica_mut(), &port, &stream).is_none_or(|led| !led.wants(purpose)) {
                 return;
             }
             let access = Arc::clone(&partition.directory().access);
@@ -264,11 +277,11 @@ impl Lane {
                 Err(_) => return,
             };
             let mut replica = partition.replica_mut();
-            if let Some(led) = led_on(&mut replica, &port, &stream) {
-                let found = Some(Found { done, _turn: turn });
+            if let Some(led) = led_on(&mut replica, &port, &stream).filter(|led| led.wants(purpose)) {
+                let found = Found { done, _turn: turn };
                 match purpose {
-                    Purpose::Push => led.found = found,
-                    Purpose::Fill => led.filling = found,
+                    Purpose::Push => led.found = Some(found),
+                    Purpose::Fill(number) => led.filling = Some((number, found)),
                 }
                 port.mark(partition.id());
             }

@@ -5,7 +5,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use stonelog_protocol::TopicPartition;
@@ -17,9 +16,6 @@ use crate::replica::Following;
 use crate::runtime::lane::Lane;
 use crate::runtime::lanes::spawn_here;
 use crate::runtime::partition::{Partition, Replica};
-
-/// How long one repair may take before the next partition has its turn.
-const REPAIR_TIME_MAX: Duration = Duration::from_secs(60);
 
 impl LaneStreams {
     /// A follower's log has damage in it.
@@ -34,19 +30,12 @@ impl Lane {
     /// Gives the next damaged follower its turn, if nobody has one or who has it is done.
     pub(super) fn pass_repair_on(&self) {
         let (streams, now) = (self.streams(), self.node().clock.mono());
-        if let Some((turn, since)) = streams.repairing.get() {
-            let partition = self.partition(turn);
-            let is_under_way = partition.as_ref().is_some_and(|partition| {
-                partition.replica().follower.as_ref().is_some_and(|follower| follower.is_repairing())
-            });
-            if is_under_way && now.saturating_duration_since(since) < REPAIR_TIME_MAX {
+        if let Some(turn) = streams.repairing.get() {
+            let may_pass_on = |partition: Rc<Partition>| {
+                partition.replica_mut().follower.as_mut().is_none_or(|follower| follower.may_pass_repair_on(now))
+            };
+            if !self.partition(turn).is_none_or(may_pass_on) {
                 return;
-            }
-            if is_under_way
-                && let Some(partition) = partition
-                && let Some(follower) = &mut partition.replica_mut().follower
-            {
-                follower.on_mended(false, now);
             }
             streams.repairing.set(None);
         }
@@ -58,8 +47,8 @@ impl Lane {
         let Some(partition) = partition else { return streams.damaged.borrow_mut().remove(next) };
         let mut replica = partition.replica_mut();
         let Replica { follower: Some(follower), log, port, .. } = &mut *replica else { return };
-        if follower.begin_repair(log) {
-            streams.repairing.set(Some((next, now)));
+        if follower.begin_repair(log, now) {
+            streams.repairing.set(Some(next));
             if let Some(port) = port {
                 port.mark(next);
             }
