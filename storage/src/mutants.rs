@@ -102,6 +102,8 @@ pub enum Guard {
     StreamNumber,
     /// `credit-bound`: a follower keeps no push beyond the credit it gave.
     CreditBound,
+    /// `spare-by-leader`: a damaged replica drops its log only when its leader, too, does not count on it (rule 9).
+    SpareByLeader,
     /// `repair-number`: what answers an earlier request for damaged offsets does not mend a later one's (rule 9).
     RepairNumber,
     /// `repair-gapless`: a hole in a log that was never compacted is mended without a gap (rule 9).
@@ -162,6 +164,7 @@ impl Guard {
             Guard::IsrCompareAndSet => "isr-compare-and-set",
             Guard::StreamNumber => "stream-number",
             Guard::CreditBound => "credit-bound",
+            Guard::SpareByLeader => "spare-by-leader",
             Guard::RepairNumber => "repair-number",
             Guard::RepairGapless => "repair-gapless",
             Guard::Divergence => "divergence",

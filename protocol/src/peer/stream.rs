@@ -80,7 +80,7 @@ pub enum StreamBody {
     /// To either: the stream is over.
     Close,
     /// To the follower: your log is a beginning of mine; pushes follow, numbered from 0.
-    Opened(StreamNews),
+    Opened(Opened),
     /// To the follower: our histories part (KIP-595). The stream is over.
     Diverging(Diverging),
     /// To the follower: no. The stream is over.
@@ -139,6 +139,16 @@ pub struct StreamNews {
     pub probe: u64,
     /// Whether it knows of no damage in its log: a follower that does in its own may have all of it again from here.
     pub is_whole: bool,
+}
+
+/// See [`StreamBody::Opened`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Where the leader stands.
+    pub news: StreamNews,
+    /// Whether the follower is, or may come to be by what was proposed already, in the in-sync set or eligible: then it
+    /// gives up nothing that it has.
+    pub counts: bool,
 }
 
 /// Where two histories part: the leader's end of the greatest epoch it knows that is not above the follower's last.
@@ -274,7 +284,11 @@ impl StreamMessage {
             StreamBody::Report(report) => put.report(report),
             StreamBody::Credit(bytes) | StreamBody::Wants(bytes) => put.u32(*bytes),
             StreamBody::Close => {}
-            StreamBody::Opened(news) | StreamBody::News(news) => put.news(news),
+            StreamBody::Opened(opened) => {
+                put.news(&opened.news);
+                put.u8(u8::from(opened.counts));
+            }
+            StreamBody::News(news) => put.news(news),
             StreamBody::Diverging(diverging) => {
                 put.i32(diverging.epoch.0);
                 put.offset(diverging.end);
@@ -329,7 +343,10 @@ impl StreamMessage {
             REPORT => StreamBody::Report(take.report()?),
             CREDIT => StreamBody::Credit(take.u32()?),
             CLOSE => StreamBody::Close,
-            OPENED => StreamBody::Opened(take.news()?),
+            OPENED => {
+                let news = take.news()?;
+                StreamBody::Opened(Opened { news, counts: take.flag("whether a replica counts")? })
+            }
             DIVERGING => {
                 let epoch = LeaderEpoch(take.i32()?);
                 StreamBody::Diverging(Diverging { epoch, end: take.offset("an epoch's end")? })
@@ -532,10 +549,14 @@ impl Take<'_> {
     }
 
     fn is_whole(&mut self) -> Result<bool, StreamDecodeError> {
+        self.flag("whether a log is whole")
+    }
+
+    fn flag(&mut self, what: &'static str) -> Result<bool, StreamDecodeError> {
         match self.u8()? {
             0 => Ok(false),
             1 => Ok(true),
-            _ => Err(StreamDecodeError::Invalid("whether a log is whole")),
+            _ => Err(StreamDecodeError::Invalid(what)),
         }
     }
 

@@ -271,6 +271,12 @@ impl Leader {
         self.proposed.maximal(&self.leadership.isr).collect()
     }
 
+    /// Whether a replica is, or may be by what was proposed already, in the in-sync set or eligible: it could be elected.
+    pub fn counts(&self, broker: BrokerId) -> bool {
+        self.proposed.maximal(&self.leadership.isr).any(|member| member == broker)
+            || self.leadership.elr.contains(&broker)
+    }
+
     /// Whether nobody else can have led, and committed anything, before followers were asked to repeat `probe` (rule 15).
     ///
     /// A later leader comes from the in-sync set or the ELR, and nobody joins those but by this leader's own proposals:

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use stonelog_protocol::peer::stream::{
-    Filled, OpenStream, Push, Refusal, Stamps, StreamBody, StreamGeneration, StreamId, StreamMessage, StreamNews,
+    Filled, OpenStream, Opened, Push, Refusal, Stamps, StreamBody, StreamGeneration, StreamId, StreamMessage, StreamNews,
     StreamReport,
 };
 use stonelog_protocol::{BrokerEpoch, BrokerId, DirectoryId, LeaderEpoch, Offset, TopicPartition};
@@ -186,6 +186,13 @@ impl Follower {
         self.is_spare = is_spare;
     }
 
+    /// Whether the log is dropped and fetched again whole. The image here may be behind the leader's, which knows whom it
+    /// has proposed; and whoever says that it is damaged is not proposed.
+    fn begins_anew(&self, news: &StreamNews, counts: bool, log: &Log) -> bool {
+        let counts = counts && !off!(SpareByLeader);
+        self.is_spare && !counts && news.is_whole && self.is_beyond_repair(log)
+    }
+
     /// Whether there is damage in the log that nothing but another copy of all of it mends.
     fn is_beyond_repair(&self, log: &Log) -> bool {
         !log.holes().is_empty()
@@ -331,15 +338,15 @@ impl Follower {
         }
         let is_opening = matches!(self.state, State::Opening { .. });
         match &message.body {
-            StreamBody::Opened(news) if is_opening && self.is_spare && news.is_whole && self.is_beyond_repair(log) => {
+            StreamBody::Opened(Opened { news, counts }) if is_opening && self.begins_anew(news, *counts, log) => {
                 // What this log has beside its damage is on those that count, and comes back with the rest.
                 self.high_watermark = self.high_watermark.min(news.log_start);
                 self.leave(now);
                 vec![Effect::Cut { cut: Cut::Reset(news.log_start), lost: None }]
             }
-            StreamBody::Opened(news) if is_opening => {
+            StreamBody::Opened(opened) if is_opening => {
                 self.state = State::Streaming { stream, stamps, next_number: 0 };
-                self.on_news(news, log)
+                self.on_news(&opened.news, log)
             }
             StreamBody::Diverging(diverging) if is_opening => {
                 let planned = plan_cut(log, self.high_watermark, *diverging);

@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use stonelog_protocol::batch::BatchHeader;
 use stonelog_protocol::peer::stream::{
-    Diverging, Filled, OpenStream, Push, Refusal, Repair, Stamps, StreamBody, StreamId, StreamMessage, StreamNews,
+    Diverging, Filled, OpenStream, Opened, Push, Refusal, Repair, Stamps, StreamBody, StreamId, StreamMessage, StreamNews,
 };
 use stonelog_protocol::{LeaderEpoch, Offset};
 use stonelog_storage::log::{EpochEnd, Log, Read};
@@ -140,7 +140,8 @@ pub fn open(
         said,
         lacks: None,
     };
-    Opening { stream: Some(lead), watermark_moved, ..answer(StreamBody::Opened(said)) }
+    let opened = Opened { news: said, counts: leader.counts(stamps.follower) };
+    Opening { stream: Some(lead), watermark_moved, ..answer(StreamBody::Opened(opened)) }
 }
 
 /// Where the follower's history parts from ours, if it does.

@@ -53,7 +53,7 @@ fn bodies() -> Vec<StreamBody> {
         StreamBody::Report(report()),
         StreamBody::Credit(1 << 20),
         StreamBody::Close,
-        StreamBody::Opened(news()),
+        StreamBody::Opened(Opened { news: news(), counts: true }),
         StreamBody::Diverging(Diverging { epoch: LeaderEpoch(4), end: Offset(15) }),
         StreamBody::Push(push),
         StreamBody::News(news()),
@@ -99,6 +99,7 @@ fn the_bytes_are_those_of_the_format() {
         let bytes = message.expect("there is one of each");
         bytes[STREAM_HEAD_BYTES..].iter().map(|byte| format!("{byte:02x}")).collect::<String>()
     };
+    assert_eq!(fields_of(OPENED), "00000000000000110000000000000002000000000000000701".to_owned() + "01");
     assert_eq!(fields_of(REPAIR), "000000000000000c00000000000000050000000000000009");
     assert_eq!(fields_of(FILLED), ["000000000000000c00000000000000050000000000000008", "736f6d65"].concat());
 }

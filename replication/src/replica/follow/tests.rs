@@ -50,7 +50,7 @@ fn news(high_watermark: i64) -> StreamNews {
 /// Opens stream 5 and has it answered.
 fn streaming(follower: &mut Follower, log: &Log, now: Instant) -> StreamMessage {
     let open = follower.open(StreamId(5), log, false, now).expect("it is time");
-    let opened = StreamMessage { body: StreamBody::Opened(news(0)), ..open.clone() };
+    let opened = StreamMessage { body: StreamBody::Opened(Opened { news: news(0), counts: false }), ..open.clone() };
     assert_eq!(follower.on_message(&opened, log, now), []);
     assert!(follower.is_streaming());
     opened
@@ -304,20 +304,21 @@ fn a_damaged_log_that_nobody_counts_on_is_fetched_again_from_a_whole_one() {
     let now = start();
     let (_, mut own) = logs(6, 4);
     own.damage(1, 2);
-    let opened = |is_spare: bool, is_whole: bool| {
+    let opened = |is_spare: bool, is_whole: bool, counts: bool| {
         let mut follower = follower(1, 3, now);
         follower.set_spare(is_spare, &own.log, now);
         let open = follower.open(StreamId(5), &own.log, false, now).expect("it is time");
         let StreamBody::Open(body) = &open.body else { panic!("{open:?}") };
         assert!(!body.report.is_whole);
         let news = StreamNews { is_whole, ..news(3) };
-        let effects = follower.on_message(&with(&open, StreamBody::Opened(news)), &own.log, now);
+        let effects = follower.on_message(&with(&open, StreamBody::Opened(Opened { news, counts })), &own.log, now);
         (effects, follower.is_streaming())
     };
     let anew = Effect::Cut { cut: Cut::Reset(Offset(0)), lost: None };
-    assert_eq!(opened(true, true), (vec![anew], false));
-    assert_eq!(opened(true, false), (vec![], true), "the leader lacks something as well");
-    assert_eq!(opened(false, true), (vec![], true), "somebody may need what it has");
+    assert_eq!(opened(true, true, false), (vec![anew], false));
+    assert_eq!(opened(true, false, false), (vec![], true), "the leader lacks something as well");
+    assert_eq!(opened(false, true, false), (vec![], true), "somebody may need what it has");
+    assert_eq!(opened(true, true, true), (vec![], true), "the leader has proposed it: its own image is behind");
     // Found while it follows: the stream ends, and the next one does it.
     let mut follower = follower(1, 3, now);
     streaming(&mut follower, &own.log, now);
@@ -420,7 +421,7 @@ fn a_stream_opened_without_room_is_given_its_credit_when_there_is_some() {
     let open = follower.open(StreamId(5), &own.log, true, now);
     assert_eq!(credit_of(open.clone()), 0);
     assert!(follower.owes_credit());
-    let opened = with(&open.expect("it is time"), StreamBody::Opened(news(0)));
+    let opened = with(&open.expect("it is time"), StreamBody::Opened(Opened { news: news(0), counts: false }));
     follower.on_message(&opened, &own.log, now);
     assert_eq!(follower.say(&own.log, true), []);
     assert_eq!(follower.say(&own.log, false), [with(&opened, StreamBody::Credit(CREDIT))]);

@@ -8,7 +8,7 @@ use stonelog_storage::holes::{Cause, Hole};
 
 use super::super::test_log::{TestLog, id};
 use super::*;
-use crate::partition::leader::{Beginning, Positions};
+use crate::partition::leader::{Beginning, OwnLog, Positions, Wish};
 use crate::partition::{Leadership, Member};
 
 fn start() -> Instant {
@@ -332,4 +332,26 @@ fn what_was_read_for_an_earlier_request_answers_no_later_one() {
     assert!(matches!(stream.plan_filling(&log.log), PushPlan::Nothing), "the other read is under way");
     assert_eq!(sent(stream.on_filling_read(2, done)), (0, 6, all.len()));
     assert!(matches!(stream.on_filling_read(2, late), PushPlan::Nothing), "it was answered");
+}
+
+#[test]
+fn a_follower_is_told_whether_it_may_be_elected_as_soon_as_it_is_proposed() {
+    let mut log = TestLog::new(true);
+    log.lead(1, 2).sync();
+    let mut leader = leader(&log.log, 1);
+    let now = start();
+    let told = |leader: &mut Leader, stream: u64, is_whole: bool| {
+        let mut open = opens(2, 1, 0);
+        open.report.is_whole = is_whole;
+        let opening = super::open(leader, &log.log, (StreamId(stream), stamps(1)), &open, now);
+        match opening.answer.body {
+            StreamBody::Opened(opened) => opened.counts,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(!told(&mut leader, 5, true));
+    let own_log = OwnLog { end: log.log.log_end(), is_whole: true };
+    let wish = leader.wish(id(), own_log, std::time::Duration::from_secs(10), now);
+    assert!(matches!(wish, Wish::Isr(_)), "it has all there is");
+    assert!(told(&mut leader, 6, false), "what was proposed is not settled");
 }
