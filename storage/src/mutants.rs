@@ -106,6 +106,8 @@ pub enum Guard {
     SpareByLeader,
     /// `repair-number`: what answers an earlier request for damaged offsets does not mend a later one's (rule 9).
     RepairNumber,
+    /// `repair-cleaned`: a hole is mended only from a log that is compacted as far as the rest of its own (rule 9).
+    RepairCleaned,
     /// `repair-gapless`: a hole in a log that was never compacted is mended without a gap (rule 9).
     RepairGapless,
     /// `divergence`: a stream opens only where the histories agree (KIP-595).
@@ -166,6 +168,7 @@ impl Guard {
             Guard::CreditBound => "credit-bound",
             Guard::SpareByLeader => "spare-by-leader",
             Guard::RepairNumber => "repair-number",
+            Guard::RepairCleaned => "repair-cleaned",
             Guard::RepairGapless => "repair-gapless",
             Guard::Divergence => "divergence",
             Guard::TruncateAboveWatermark => "truncate-above-watermark",

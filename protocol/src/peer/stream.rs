@@ -210,6 +210,8 @@ pub struct Repair {
     pub from: Offset,
     /// The first that is not wanted.
     pub to: Offset,
+    /// Below it the follower's compaction has removed what later records replace; 0 when it never has.
+    pub cleaned_end: Offset,
 }
 
 /// See [`StreamBody::Filled`].
@@ -219,7 +221,8 @@ pub struct Filled {
     pub number: u64,
     /// The first offset that was asked for.
     pub from: Offset,
-    /// Up to where this answers; `from`, when the leader has it no more or has damage there itself.
+    /// Up to where this answers; `from`, when the leader has it no more or has damage there itself, or when what it has
+    /// does not go with what the follower's compaction has left.
     pub upto: Offset,
     /// Whole batches. A decoded message holds one piece, which may be empty: compaction leaves gaps.
     pub batches: Vec<Bytes>,
@@ -299,11 +302,16 @@ impl StreamMessage {
                 put.offset(push.base);
                 put.news(&push.news);
             }
-            StreamBody::Repair(Repair { number, from, to })
-            | StreamBody::Filled(Filled { number, from, upto: to, .. }) => {
-                put.u64(*number);
-                put.offset(*from);
-                put.offset(*to);
+            StreamBody::Repair(repair) => {
+                put.u64(repair.number);
+                put.offset(repair.from);
+                put.offset(repair.to);
+                put.offset(repair.cleaned_end);
+            }
+            StreamBody::Filled(filled) => {
+                put.u64(filled.number);
+                put.offset(filled.from);
+                put.offset(filled.upto);
             }
         }
     }
@@ -365,7 +373,8 @@ impl StreamMessage {
             WANTS => StreamBody::Wants(take.u32()?),
             REPAIR => {
                 let (number, (from, to)) = (take.u64()?, take.range()?);
-                StreamBody::Repair(Repair { number, from, to })
+                let cleaned_end = take.offset("a cleaned end")?;
+                StreamBody::Repair(Repair { number, from, to, cleaned_end })
             }
             _ => {
                 let (number, (from, upto)) = (take.u64()?, take.range()?);

@@ -425,7 +425,7 @@ impl Follower {
             self.said = Some(report);
             messages.push(StreamMessage { stream, stamps, body: StreamBody::Report(report) });
         }
-        if let Some(asked) = self.repair.ask() {
+        if let Some(asked) = self.repair.ask(log.cleaned_end()) {
             messages.push(StreamMessage { stream, stamps, body: StreamBody::Repair(asked) });
         }
         let credit = self.give(withhold_credit);

@@ -14,6 +14,7 @@ use stonelog_protocol::{LeaderEpoch, Offset};
 use stonelog_storage::log::{EpochEnd, Log, Read};
 use stonelog_storage::segment::read::{ReadDone, ReadJob};
 
+use super::repair::is_compatible;
 use crate::partition::Leader;
 
 /// Bytes of one push, unless its first batch alone is larger.
@@ -244,6 +245,9 @@ impl LeadStream {
         let Some(lacks) = self.lacks.filter(|lacks| !lacks.reading) else { return PushPlan::Nothing };
         if lacks.from >= lacks.wanted.to {
             return self.filled(lacks.wanted.to, Vec::new());
+        }
+        if !is_compatible(&lacks.wanted, log.cleaned_end()) {
+            return self.filled(lacks.wanted.from, Vec::new());
         }
         let bytes_max = PUSH_BYTES_MAX.min(usize::try_from(self.batch_bytes_max).unwrap_or(PUSH_BYTES_MAX));
         match log.read(lacks.from, lacks.wanted.to.min(log.log_end()), bytes_max, true) {

@@ -128,13 +128,13 @@ impl Repair {
         true
     }
 
-    /// The range to ask for now, once.
-    pub(super) fn ask(&mut self) -> Option<stream::Repair> {
+    /// The range to ask for now, once. `cleaned_end` is the log's ([`Log::cleaned_end`]).
+    pub(super) fn ask(&mut self, cleaned_end: Offset) -> Option<stream::Repair> {
         let under_way = self.under_way.as_mut().filter(|one| !one.is_asked && !one.is_being_written())?;
         under_way.is_asked = true;
         self.number += 1;
         let (_, to) = under_way.plan.ranges[under_way.fetched.len() - 1];
-        Some(stream::Repair { number: self.number, from: under_way.at, to })
+        Some(stream::Repair { number: self.number, from: under_way.at, to, cleaned_end })
     }
 
     /// A piece has arrived.
@@ -193,6 +193,22 @@ impl Repair {
     }
 }
 
+/// Whether a leader's batches of a range go with what compaction has left of the rest of the follower's log. Each
+/// compacts by itself, and what replaces a record may lie anywhere below a cleaned end: a tombstone too, which goes after
+/// a while. So
+///
+/// - what the follower has removed the leader must have removed: else a deleted key comes back with the range, and the
+///   tombstone behind it is there no more;
+/// - what the leader has removed from the range the follower must have acted on: else a deleted key stays before it, and
+///   the tombstone in the range is there no more.
+pub(super) fn is_compatible(wanted: &stream::Repair, own_cleaned_end: Offset) -> bool {
+    let (from, to) = (wanted.from, wanted.to);
+    let (leader, follower) = (own_cleaned_end, wanted.cleaned_end);
+    let leader_has_removed_it = follower <= from || leader >= follower;
+    let follower_has_acted_on_it = leader <= from || follower >= leader.min(to);
+    (leader_has_removed_it && follower_has_acted_on_it) || off!(RepairCleaned)
+}
+
 #[cfg(test)]
 mod tests {
     use stonelog_storage::segment::SegmentName;
@@ -215,7 +231,7 @@ mod tests {
     }
 
     fn asked(repair: &mut Repair) -> Option<(u64, i64, i64)> {
-        repair.ask().map(|asked| (asked.number, asked.from.0, asked.to.0))
+        repair.ask(Offset(7)).map(|asked| (asked.number, asked.from.0, asked.to.0))
     }
 
     #[test]
@@ -249,7 +265,7 @@ mod tests {
         for failures in 0..FAILURES_MAX {
             assert!(!repair.is_given_up());
             repair = Repair { failures, ..begun(&[(10, 20)]) };
-            repair.ask();
+            repair.ask(Offset(7));
             assert!(matches!(repair.on_filled(&filled(1, 10, 10, b""), now), Step::Failed));
         }
         assert!(repair.is_given_up() && !repair.begin(&log.log, now));
@@ -263,7 +279,7 @@ mod tests {
     #[test]
     fn what_was_fetched_on_a_stream_that_is_over_is_asked_for_again() {
         let mut repair = begun(&[(10, 20)]);
-        repair.ask();
+        repair.ask(Offset(7));
         repair.on_filled(&filled(1, 10, 14, b"a"), start());
         repair.on_stream_over();
         assert!(!repair.is_under_way() && !repair.is_given_up());
@@ -287,7 +303,7 @@ mod tests {
         let late = now + PIECE_TIME_MAX;
         for _ in 0..=FAILURES_MAX {
             let mut repair = begun(&[(10, 20)]);
-            repair.ask();
+            repair.ask(Offset(7));
             assert!(!repair.may_pass_on(late - Duration::from_millis(1)));
             assert!(matches!(repair.on_filled(&filled(1, 10, 14, b"a"), late), Step::Ask), "each piece has its time");
             assert!(!repair.may_pass_on(late + Duration::from_secs(1)));
@@ -295,7 +311,7 @@ mod tests {
             assert!(!repair.is_under_way() && !repair.is_given_up());
         }
         let mut repair = begun(&[(10, 20)]);
-        repair.ask();
+        repair.ask(Offset(7));
         assert!(matches!(repair.on_filled(&filled(1, 10, 20, b"a"), now), Step::Write(..)));
         assert!(!repair.may_pass_on(now));
         assert!(repair.may_pass_on(late) && repair.is_under_way(), "others have their turn meanwhile");
@@ -307,7 +323,23 @@ mod tests {
     #[test]
     fn a_piece_beyond_what_was_asked_for_is_refused() {
         let mut repair = begun(&[(10, 20)]);
-        repair.ask();
+        repair.ask(Offset(7));
         assert!(matches!(repair.on_filled(&filled(1, 10, 21, b"a"), start()), Step::Failed));
+    }
+
+    #[test]
+    fn a_range_is_mended_only_from_a_log_that_is_compacted_as_far_as_it_matters() {
+        let may = |leader: i64, follower: i64| {
+            let wanted =
+                stream::Repair { number: 1, from: Offset(10), to: Offset(20), cleaned_end: Offset(follower) };
+            is_compatible(&wanted, Offset(leader))
+        };
+        assert!(may(0, 0) && may(10, 10) && may(0, 5), "nobody has removed anything from there");
+        assert!(may(30, 30) && may(40, 30), "what was removed here is removed there");
+        assert!(!may(0, 30), "a deleted key comes back");
+        assert!(!may(20, 30), "its tombstone at 25, which has gone here, has not been seen there");
+        assert!(!may(30, 0) && !may(15, 10), "the tombstone of a key that is alive here has gone there");
+        assert!(may(30, 20), "what follows the range is here");
+        assert!(!may(20, 15) && !may(12, 15) && may(15, 15), "in its middle");
     }
 }

@@ -120,6 +120,13 @@ impl Log {
         }
     }
 
+    /// Below it compaction has removed what later records replace, and maybe tombstones; 0 when it has taken nothing from
+    /// what the log holds.
+    pub fn cleaned_end(&self) -> Offset {
+        let cleaned = self.segments.clean_end.min(self.segments_end());
+        if cleaned > self.log_start { cleaned } else { Offset::ZERO }
+    }
+
     /// Up to where every key is mapped; not above what segments hold.
     pub fn clean_end(&self) -> Offset {
         self.segments.clean_end.max(self.log_start).min(self.segments_end())

@@ -36,7 +36,7 @@ impl Log {
 
     /// Whether compaction may have taken records out of what the log holds, here or at whom it was copied from.
     fn may_have_gaps(&self) -> bool {
-        self.config.compaction.is_some() || self.segments.clean_end > self.log_start
+        self.config.compaction.is_some() || self.cleaned_end() > Offset::ZERO
     }
 
     /// Checks what was fetched for each range of a plan and makes the job of it. Until [`Log::on_repair_ended`] the

@@ -58,7 +58,7 @@ fn bodies() -> Vec<StreamBody> {
         StreamBody::Push(push),
         StreamBody::News(news()),
         StreamBody::Wants(1 << 21),
-        StreamBody::Repair(Repair { number: 12, from: Offset(5), to: Offset(9) }),
+        StreamBody::Repair(Repair { number: 12, from: Offset(5), to: Offset(9), cleaned_end: Offset(6) }),
         StreamBody::Filled(filled(8, b"some")),
         StreamBody::Filled(filled(5, b"")),
     ];
@@ -100,7 +100,7 @@ fn the_bytes_are_those_of_the_format() {
         bytes[STREAM_HEAD_BYTES..].iter().map(|byte| format!("{byte:02x}")).collect::<String>()
     };
     assert_eq!(fields_of(OPENED), "00000000000000110000000000000002000000000000000701".to_owned() + "01");
-    assert_eq!(fields_of(REPAIR), "000000000000000c00000000000000050000000000000009");
+    assert_eq!(fields_of(REPAIR), "000000000000000c000000000000000500000000000000090000000000000006");
     assert_eq!(fields_of(FILLED), ["000000000000000c00000000000000050000000000000008", "736f6d65"].concat());
 }
 

@@ -279,7 +279,7 @@ fn a_read_that_this_stream_did_not_ask_for_ends_it() {
 }
 
 fn lacking(number: u64, from: i64, to: i64) -> Repair {
-    Repair { number, from: Offset(from), to: Offset(to) }
+    Repair { number, from: Offset(from), to: Offset(to), cleaned_end: Offset(0) }
 }
 
 /// From where to where a range was sent, and its bytes.
@@ -302,6 +302,8 @@ fn a_follower_is_sent_just_the_range_it_lacks_without_credit_and_nothing_that_is
     stream.on_lacking(lacking(0, 2, 4));
     assert_eq!(sent(stream.plan_filling(&log.log)), (2, 4, log.bytes(2, 4).len()));
     assert!(matches!(stream.plan_filling(&log.log), PushPlan::Nothing), "once");
+    stream.on_lacking(Repair { cleaned_end: Offset(6), ..lacking(1, 2, 4) });
+    assert_eq!(sent(stream.plan_filling(&log.log)), (2, 2, 0), "what was compacted there is not compacted here");
     log.delete_below(3);
     stream.on_lacking(lacking(1, 2, 4));
     assert_eq!(sent(stream.plan_filling(&log.log)), (2, 2, 0), "it is deleted");
