@@ -209,6 +209,12 @@ impl Log {
         std::mem::replace(&mut self.high_watermark, high_watermark) != high_watermark
     }
 
+    /// Of a high watermark that is known, what a strict log must keep: what was committed while the topic was relaxed was
+    /// promised to nobody.
+    pub fn promised_below(&self, high_watermark: Offset) -> Offset {
+        if high_watermark > self.relaxed_end { high_watermark } else { high_watermark.min(self.high_watermark()) }
+    }
+
     /// The offset the next record gets.
     pub fn log_end(&self) -> Offset {
         self.tail.log_end()

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use stonelog_protocol::peer::stream::{
-    Filled, OpenStream, Opened, Push, Refusal, Stamps, StreamBody, StreamGeneration, StreamId, StreamMessage, StreamNews,
-    StreamReport,
+    Filled, OpenStream, Opened, Push, Refusal, Stamps, StreamBody, StreamGeneration, StreamId, StreamMessage,
+    StreamNews, StreamReport,
 };
 use stonelog_protocol::{BrokerEpoch, BrokerId, DirectoryId, LeaderEpoch, Offset, TopicPartition};
 use stonelog_storage::LogGeneration;
@@ -175,6 +175,12 @@ impl Follower {
             // It ends its streams by itself with its epoch.
             self.closing = None;
         }
+    }
+
+    /// Somebody has accepted that what was committed is lost: what is known of that holds no cut up any more.
+    pub fn on_loss_accepted(&mut self, log: &Log) {
+        self.high_watermark = log.log_start();
+        self.said_high_watermark = log.log_start();
     }
 
     /// Whether this replica is in neither the in-sync set nor the ELR, and two others at least are in sync: then a log

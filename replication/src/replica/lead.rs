@@ -8,7 +8,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use stonelog_protocol::batch::BatchHeader;
 use stonelog_protocol::peer::stream::{
-    Diverging, Filled, OpenStream, Opened, Push, Refusal, Repair, Stamps, StreamBody, StreamId, StreamMessage, StreamNews,
+    Diverging, Filled, OpenStream, Opened, Push, Refusal, Repair, Stamps, StreamBody, StreamId, StreamMessage,
+    StreamNews,
 };
 use stonelog_protocol::{LeaderEpoch, Offset};
 use stonelog_storage::log::{EpochEnd, Log, Read};

@@ -330,8 +330,7 @@ mod tests {
     #[test]
     fn a_range_is_mended_only_from_a_log_that_is_compacted_as_far_as_it_matters() {
         let may = |leader: i64, follower: i64| {
-            let wanted =
-                stream::Repair { number: 1, from: Offset(10), to: Offset(20), cleaned_end: Offset(follower) };
+            let wanted = stream::Repair { number: 1, from: Offset(10), to: Offset(20), cleaned_end: Offset(follower) };
             is_compatible(&wanted, Offset(leader))
         };
         assert!(may(0, 0) && may(10, 10) && may(0, 5), "nobody has removed anything from there");

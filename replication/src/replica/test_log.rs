@@ -97,6 +97,13 @@ impl TestLog {
         assert!(matches!(done, Truncation::Done(_)), "{done:?}");
     }
 
+    /// The topic becomes strict.
+    pub(super) fn tighten(&mut self) {
+        let ticket = self.ticket();
+        self.log.set_mode(true, ticket).expect("it was relaxed");
+        self.sync();
+    }
+
     /// Everything below an offset is deleted.
     pub(super) fn delete_below(&mut self, start: i64) {
         let ticket = self.ticket();

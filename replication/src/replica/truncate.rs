@@ -47,7 +47,7 @@ pub fn plan_cut(log: &Log, high_watermark: Offset, diverging: Diverging) -> Resu
 
 /// Checks a cut at `to`.
 pub(super) fn plan_cut_to(log: &Log, high_watermark: Offset, to: Offset) -> Result<Cut, Stopped> {
-    if log.is_strict() && to < high_watermark && !off!(TruncateAboveWatermark) {
+    if log.is_strict() && to < log.promised_below(high_watermark) && !off!(TruncateAboveWatermark) {
         return Err(Stopped::BelowWatermark { to, high_watermark });
     }
     Ok(if to < log.log_start() { Cut::Reset(to) } else { Cut::To(to) })

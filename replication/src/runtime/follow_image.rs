@@ -200,7 +200,6 @@ impl Lane {
         recovered: &mut Recovered,
     ) -> Option<Rc<Partition>> {
         let log_config = self.log_config(config);
-        let image_has_loss = self.image().loss_accepted(id).is_some();
         let home = registration.directory_of(self.node().broker_id)?;
         let directory = Arc::clone(self.node().directory(home)?);
         let (mut log, created) = match recovered.logs.remove(&(id, directory.place)) {
@@ -226,10 +225,6 @@ impl Lane {
             }
         };
         log.set_config(log_config);
-        if image_has_loss {
-            // What was committed before the loss may be what is lost.
-            log.set_high_watermark(log.log_start());
-        }
         let partition = Partition::new(id, Arc::clone(&topic.name), directory, log, Rc::clone(config));
         self.insert_partition(Rc::clone(&partition));
         if let Some(entry) = created {
@@ -262,6 +257,7 @@ impl Lane {
                 drop(self.enqueue_change(partition, entry));
             }
             replica.leader_epoch = registration.leader_epoch;
+            replica.on_loss_accepted(image.loss_accepted(partition.id()), me);
             // What lies in another directory than the assigned one is not the replica (rule 12).
             let is_home = registration.directory_of(me) == Some(partition.directory().id);
             let is_offline = partition.directory().is_offline();

@@ -17,6 +17,7 @@ use super::changed::Changed;
 use super::cleaner::Stop;
 use super::directory::Directory;
 use super::streams::{Led, Port};
+use crate::metadata::record::LossAccepted;
 use crate::metadata::topic::is_internal;
 use crate::partition::leader::Positions;
 use crate::partition::{Ack, Leader, Receipt, Reject, ack};
@@ -70,8 +71,10 @@ pub struct Replica {
     /// Set while it follows.
     pub follower: Option<Follower>,
     /// End of what is known to be committed, by whoever led so far, before this start too. Never goes back on a strict
-    /// topic.
+    /// topic, unless a loss is accepted.
     pub high_watermark: Offset,
+    /// The loss that was accepted last, as far as the high watermark knows of it.
+    pub(super) accepted_loss: Option<LossAccepted>,
     /// While it leads: the streams of its followers.
     pub(super) streams: BTreeMap<BrokerId, Led>,
     /// The newest number that followers are asked to repeat, and the newest that any was told.
@@ -100,6 +103,7 @@ impl Partition {
             leader: None,
             follower: None,
             high_watermark: log.high_watermark(),
+            accepted_loss: None,
             streams: BTreeMap::new(),
             probe: 0,
             probe_said: 0,
@@ -260,6 +264,22 @@ impl Replica {
         }
         let diverges = known.epoch < last_fetched_epoch || known.end < fetch_offset;
         Ok(diverges.then_some((known.epoch, known.end)))
+    }
+
+    /// What the metadata says was lost and accepted last. What was committed before that may be what is lost: then it
+    /// keeps no replica from being cut to where the one that leads now ends. That one loses nothing by it.
+    pub(super) fn on_loss_accepted(&mut self, loss: Option<&LossAccepted>, me: BrokerId) {
+        if self.accepted_loss.as_ref() == loss {
+            return;
+        }
+        self.accepted_loss = loss.cloned();
+        if loss.is_some_and(|loss| loss.replica != me) {
+            self.high_watermark = self.log.log_start();
+            self.log.set_high_watermark(self.high_watermark);
+            if let Some(follower) = &mut self.follower {
+                follower.on_loss_accepted(&self.log);
+            }
+        }
     }
 
     /// Where the epoch this broker leads in began.

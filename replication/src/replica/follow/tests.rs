@@ -244,6 +244,44 @@ fn a_strict_follower_stops_rather_than_cut_below_its_high_watermark_and_a_relaxe
     assert_eq!(cut_at_one(false), (vec![Effect::Cut { cut: Cut::To(Offset(1)), lost }], Offset(1), true));
 }
 
+/// What a follower does that knows of a high watermark, when its leader ends at an offset in epoch 1.
+fn diverging_at(follower: &mut Follower, log: &Log, end: i64, now: Instant) -> Vec<Effect> {
+    let open = follower.open(StreamId(5), log, false, now).expect("it is time");
+    let diverging = StreamBody::Diverging(Diverging { epoch: LeaderEpoch(1), end: Offset(end) });
+    follower.on_message(&with(&open, diverging), log, now)
+}
+
+#[test]
+fn what_was_committed_while_the_topic_was_relaxed_keeps_nobody_from_following_on() {
+    let now = start();
+    let mut own = TestLog::new(false);
+    own.lead(1, 4).sync();
+    own.log.set_high_watermark(Offset(3));
+    own.tighten();
+    let lost = Some((Offset(1), Offset(3)));
+    let cut = Effect::Cut { cut: Cut::To(Offset(1)), lost };
+    assert_eq!(diverging_at(&mut follower(3, 3, now), &own.log, 1, now), [cut]);
+    own.lead(1, 2).sync();
+    let stopped = Stopped::BelowWatermark { to: Offset(5), high_watermark: Offset(6) };
+    assert_eq!(
+        diverging_at(&mut follower(3, 6, now), &own.log, 5, now),
+        [Effect::Stop(stopped)],
+        "and this was promised"
+    );
+}
+
+#[test]
+fn a_loss_that_was_accepted_keeps_nobody_from_following_on() {
+    let now = start();
+    let mut own = TestLog::new(true);
+    own.lead(1, 4).sync();
+    let mut follower = follower(3, 3, now);
+    follower.on_loss_accepted(&own.log);
+    let cut = Effect::Cut { cut: Cut::To(Offset(1)), lost: None };
+    assert_eq!(diverging_at(&mut follower, &own.log, 1, now), [cut]);
+    assert_eq!(follower.high_watermark(), Offset(0), "what it knew of before may be lost");
+}
+
 #[test]
 fn what_the_leader_has_deleted_goes_and_a_log_wholly_below_begins_anew() {
     let now = start();
