@@ -52,6 +52,8 @@ const EXIT_TERMINATED: u8 = 143;
 
 /// How long appended batches gather before they go to segments.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
+/// How long a lane keeps recent batches in memory after the last one.
+const REST_AFTER: Duration = Duration::from_secs(5);
 /// How long written segments gather before a checkpoint frees the journal.
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(5);
 
@@ -234,6 +236,7 @@ fn node_settings(config: &BrokerConfig, entry_bytes_max: u64) -> NodeSettings {
         free_bytes_min: config.storage.free_bytes_min,
         entry_bytes_max,
         flush_after: FLUSH_AFTER,
+        rest_after: REST_AFTER,
         checkpoint_after: CHECKPOINT_AFTER,
         retention_check_every: config.topics.retention_check_interval,
         producer_id_expiration: config.producers.id_expiration,

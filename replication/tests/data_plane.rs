@@ -5,10 +5,49 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use stonelog_protocol::{TopicId, Uuid};
 use stonelog_replication::controller::{ControllerRequest, RegisterBrokerRequest};
+use stonelog_replication::runtime::start::{self, StartOptions, Started};
+use stonelog_storage::disk::RealDisk;
+use stonelog_storage::log_dir::current_tenure;
 use support::*;
+
+/// Bytes of batches that all lanes hold in memory.
+async fn held_bytes(broker: &Started) -> u64 {
+    let mut held = 0;
+    for lane in 0..broker.lanes.count() {
+        let of_lane = broker.lanes.call(lane, |lane| {
+            let partitions = lane.partitions();
+            std::future::ready(partitions.iter().map(|partition| partition.replica().log.memory_bytes()).sum::<u64>())
+        });
+        held += of_lane.await;
+    }
+    held
+}
+
+#[tokio::test]
+async fn lanes_at_rest_hold_no_batches_and_everything_is_still_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = options(Arc::new(RealDisk), vec![directory.path().to_owned()], Upkeep::AtOnce, 1);
+    options.node.rest_after = Duration::from_millis(1);
+    let broker = start::start(StartOptions { tenure_of: current_tenure, ..options }).await.unwrap();
+    let topic = create_topic(&broker, "t").await;
+    // Each batch is large enough to go to its segment at once.
+    for numbers in [0..3, 3..5] {
+        let count = numbers.end;
+        produce_all(&broker, topic, numbers, 70 << 10).await;
+        let rest = async {
+            while held_bytes(&broker).await > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), rest).await.expect("nothing is kept at rest");
+        assert_holds(&broker, topic, count, 70 << 10).await;
+    }
+    broker.stop().unwrap();
+}
 
 #[tokio::test]
 async fn everything_acknowledged_is_there_after_a_kill_and_after_a_stop() {

@@ -307,6 +307,11 @@ impl Log {
         self.tail.memory_bytes()
     }
 
+    /// Bytes among them of batches that are in segments too, and may be let go.
+    pub fn flushed_memory_bytes(&self) -> u64 {
+        self.tail.flushed_memory_bytes()
+    }
+
     /// Lets go of batches that are in segments, oldest first, until at most `keep_bytes` of such stay in memory.
     /// Returns the bytes let go.
     pub fn evict(&mut self, keep_bytes: u64) -> u64 {

@@ -270,9 +270,14 @@ impl Directory {
 
     /// Waits so long, or until room is wanted.
     pub async fn wait_unless_room_is_wanted(&self, longest: Duration) {
+        self.wait_unless(longest, || self.wants_room()).await;
+    }
+
+    /// Waits so long, or until something is so.
+    pub(super) async fn wait_unless(&self, longest: Duration, is_so: impl Fn() -> bool) {
         const LOOK_EVERY: Duration = Duration::from_millis(20);
         let until = tokio::time::Instant::now() + longest;
-        while tokio::time::Instant::now() < until && !self.wants_room() {
+        while tokio::time::Instant::now() < until && !is_so() {
             tokio::time::sleep_until(until.min(tokio::time::Instant::now() + LOOK_EVERY)).await;
         }
     }

@@ -40,7 +40,7 @@ pub struct Lane {
     index: usize,
     node: Arc<Node>,
     lanes: Lanes,
-    partitions: RefCell<HashMap<TopicPartition, Rc<Partition>>>,
+    pub(super) partitions: RefCell<HashMap<TopicPartition, Rc<Partition>>>,
     /// Partitions of this broker whose directory is not in use.
     pub(super) absent: RefCell<HashSet<TopicPartition>>,
     /// By the directory's place.

@@ -35,6 +35,8 @@ pub struct NodeSettings {
     pub entry_bytes_max: u64,
     /// How long appended batches wait to be merged before they are written to segments.
     pub flush_after: Duration,
+    /// A lane to which nothing has been appended for this long lets go of batches that are in segments.
+    pub rest_after: Duration,
     /// How often segments written since are made durable and the journal freed.
     pub checkpoint_after: Duration,
     /// How often retention is looked at.

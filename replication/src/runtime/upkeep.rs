@@ -13,6 +13,7 @@ use stonelog_storage::segment::flush::FlushDone;
 use tokio::sync::oneshot;
 
 use super::lane::{Lane, LaneJournal};
+use super::memory::give_back_unused;
 use super::partition::{Partition, Replica};
 use super::space::{MEASURE_AGAIN, Room};
 use crate::partition::Reject;
@@ -25,6 +26,17 @@ const FLUSH_BYTES_MIN: u64 = 64 << 10;
 /// is no space. Without it a lane that wants room would never come to hear what became durable.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
+/// Bytes that segments do not have yet at which a round of flushes begins before its time, over all lanes: they are
+/// held in memory, and more of them gain nothing.
+const GATHERED_BYTES: u64 = 32 << 20;
+
+/// So many for each partition that has some, if that is more: with many partitions their writes would be small.
+const GATHERED_BYTES_EACH: u64 = 256 << 10;
+
+/// In a round of flushes memory is looked at each time so much has been written, or a round would add all of it to what
+/// is kept.
+const EVICT_EVERY_BYTES: u64 = 16 << 20;
+
 impl Lane {
     /// Moves durable batches of one directory to segments, merged, for as long as the lane runs and the directory works.
     pub(super) async fn flush_segments(self: Rc<Self>, place: usize) {
@@ -32,9 +44,16 @@ impl Lane {
         loop {
             let seen = journal.dirty_changed.version();
             if journal.dirty.borrow().is_empty() {
-                journal.dirty_changed.after(seen).await;
+                let news = journal.dirty_changed.after(seen);
+                if !self.keeps_flushed() {
+                    news.await;
+                } else if tokio::time::timeout(self.node().settings.rest_after, news).await.is_err() {
+                    self.let_go(journal);
+                    continue;
+                }
             }
-            journal.directory.wait_unless_room_is_wanted(self.node().settings.flush_after).await;
+            let longest = self.node().settings.flush_after;
+            journal.directory.wait_unless(longest, || self.has_gathered(journal)).await;
             if journal.directory.is_offline() {
                 return;
             }
@@ -84,10 +103,24 @@ impl Lane {
             }
         }
         let mut moved = false;
+        let mut since_evict = 0;
         for (partition, bytes, flush) in running {
             moved |= self.finish_flush(&partition, bytes, flush).await;
+            since_evict += bytes;
+            if since_evict >= EVICT_EVERY_BYTES {
+                since_evict = 0;
+                self.evict();
+            }
         }
         moved
+    }
+
+    /// Whether so much waits for segments that it should not gather any longer.
+    fn has_gathered(&self, journal: &LaneJournal) -> bool {
+        // Partitions alternate between lanes, so the others have about as many.
+        let partitions = (journal.dirty.borrow().len() * self.lanes().count()) as u64;
+        let enough = GATHERED_BYTES.max(partitions * GATHERED_BYTES_EACH);
+        journal.directory.wants_room() || journal.directory.unflushed_bytes.load(Ordering::Relaxed) >= enough
     }
 
     async fn finish_flush(
@@ -130,17 +163,43 @@ impl Lane {
         moved
     }
 
-    /// Keeps this lane's share of recent batches in memory and lets go of the rest.
+    /// Keeps this lane's share of recent batches in memory and lets go of the rest, of each partition in proportion. What
+    /// segments do not have yet counts, and stays.
     fn evict(&self) {
         let share = (self.node().settings.tail_bytes_max / self.lanes().count()) as u64;
-        let partitions = self.partitions();
-        let mut held: u64 = partitions.iter().map(|partition| partition.replica().log.memory_bytes()).sum();
-        for partition in &partitions {
-            if held <= share {
-                return;
-            }
-            held -= partition.replica_mut().log.evict(0).min(held);
+        let partitions = self.partitions.borrow();
+        let (mut held, mut flushed) = (0, 0);
+        for partition in partitions.values() {
+            let log = &partition.replica().log;
+            held += log.memory_bytes();
+            flushed += log.flushed_memory_bytes();
         }
+        if held <= share {
+            return;
+        }
+        let kept = u128::from(share.saturating_sub(held - flushed));
+        for partition in partitions.values() {
+            let own = partition.replica().log.flushed_memory_bytes();
+            if own > 0 {
+                let keep = u128::from(own) * kept / u128::from(flushed);
+                partition.replica_mut().log.evict(keep as u64);
+            }
+        }
+    }
+
+    /// Whether batches that are in segments are kept in memory.
+    fn keeps_flushed(&self) -> bool {
+        self.partitions.borrow().values().any(|partition| partition.replica().log.flushed_memory_bytes() > 0)
+    }
+
+    /// Nothing comes any more: memory goes back to the system. Whoever reads what it held finds it in the page cache, also
+    /// what is being appended by way of another directory meanwhile.
+    fn let_go(&self, journal: &LaneJournal) {
+        for partition in self.partitions.borrow().values() {
+            partition.replica_mut().log.evict(0);
+        }
+        // Not on the lane: it takes some milliseconds.
+        drop(journal.directory.writers.run(give_back_unused));
     }
 
     /// Looks at retention now and then.

@@ -80,6 +80,7 @@ pub(crate) fn options(disk: Arc<dyn Disk>, log_dirs: Vec<PathBuf>, upkeep: Upkee
             entry_bytes_max: JOURNAL.entry_bytes_max(),
             flush_after: after,
             checkpoint_after: after,
+            rest_after: NEVER,
             retention_check_every: NEVER,
             producer_id_expiration: NEVER,
             scrub: None,

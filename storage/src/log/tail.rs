@@ -217,6 +217,11 @@ impl Tail {
         self.memory_bytes
     }
 
+    /// Bytes in memory of batches that are in segments too.
+    pub(crate) fn flushed_memory_bytes(&self) -> u64 {
+        self.flushed_memory_bytes
+    }
+
     /// The first offset that the tail can serve.
     pub(crate) fn start(&self) -> Offset {
         self.chunks.front().map_or(self.log_end, |chunk| chunk.base)
@@ -432,6 +437,10 @@ impl Tail {
         let before = self.memory_bytes;
         while self.flushed_memory_bytes > keep_bytes && self.flushed_count > 0 {
             self.pop_flushed();
+        }
+        // What a burst needed for its chunks is not kept for ever.
+        if self.chunks.len() < self.chunks.capacity() / 8 {
+            self.chunks.shrink_to(self.chunks.len() * 2);
         }
         before - self.memory_bytes
     }

@@ -29,8 +29,9 @@ pub(super) static KEYS: &[Definition] = &[
     Definition::long("stonelog.scrub.max.bytes.per.second", "33554432")
         .at_least(65_536)
         .says("The most that the scrub reads, in bytes per second for each log directory."),
-    Definition::long("stonelog.tail.memory.bytes", "268435456").at_least(8_388_608).says(
+    Definition::long("stonelog.tail.memory.bytes", "67108864").at_least(8_388_608).says(
         "Memory for records that are in segments already and were written a moment ago, in bytes; more than \
-         this is let go. Records that only the journal holds are bounded by half of stonelog.journal.bytes.",
+         this is let go, and a few seconds after the last one all of it. Records that only the journal holds are \
+         bounded by half of stonelog.journal.bytes.",
     ),
 ];

@@ -57,6 +57,7 @@ async fn started(disk: &SimDisk, start_number: u8, checkpoint_after: Duration) -
             entry_bytes_max: journal.entry_bytes_max(),
             flush_after: Duration::from_millis(1),
             checkpoint_after,
+            rest_after: NEVER,
             retention_check_every: NEVER,
             producer_id_expiration: NEVER,
             scrub: None,
