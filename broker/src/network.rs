@@ -3,6 +3,7 @@
 //! Nothing here looks into a request's body.
 
 pub mod connection;
+mod frames;
 pub mod limits;
 pub mod listener;
 pub mod nodes;

@@ -5,6 +5,7 @@
 //! A panic in any of these, or while a partition's state changes, ends the process.
 
 pub(crate) mod abort;
+pub mod acks;
 pub mod changed;
 pub mod checkpointer;
 pub mod cleaner;

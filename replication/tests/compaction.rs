@@ -65,7 +65,7 @@ async fn put(broker: &Started, to: TopicPartition, number: i64) {
     let done = broker.lanes.call(owner, move |lane| {
         let header = BatchHeader::read(&batch).unwrap();
         let appended = lane.append(Append { partition: to, batch, header, acks: Acks::All }).unwrap();
-        async move { lane.acknowledged(appended.receipt, deadline).await }
+        async move { lane.acknowledged(appended, deadline).await }
     });
     assert_eq!(done.await, Ok(()));
 }

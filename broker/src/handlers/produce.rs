@@ -12,8 +12,6 @@
 
 mod prepare;
 
-use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +25,9 @@ use stonelog_protocol::{BrokerId, PartitionIndex, TopicPartition, Uuid};
 use stonelog_replication::metadata::MetadataImage;
 use stonelog_replication::metadata::topic::TopicImage;
 use stonelog_replication::partition::{Acks, Reject};
-use stonelog_replication::runtime::lane::{Append, Appended, Lane};
+use stonelog_replication::runtime::acks::Settled;
+use stonelog_replication::runtime::lane::{Append, Appended};
+use tokio::sync::oneshot;
 
 use crate::network::connection::{Answer, Started};
 use crate::request::{RequestContext, encode};
@@ -44,12 +44,22 @@ enum Outcome {
     Ready(TopicPartition, Prepared),
     /// Is being prepared by a job.
     Large(TopicPartition),
-    /// On its way; the index of its append among those of its lane.
-    Sent { owner: usize, index: usize },
+    /// On its way.
+    Sent(oneshot::Receiver<Settled>),
+    /// Acknowledged, or not.
+    Settled(Result<Appended, Unsettled>),
 }
 
-/// A lane's answer for one append.
-type Settled = Result<(Appended, Result<(), ErrorCode>), Reject>;
+/// An append, and who hears what becomes of it.
+type Telling = (Append, oneshot::Sender<Settled>);
+
+/// Why an append is not acknowledged.
+enum Unsettled {
+    /// Nothing was stored.
+    Rejected(Reject),
+    /// It may have been.
+    Failed(ErrorCode),
+}
 
 /// One topic of the response in the making.
 struct Topic {
@@ -109,7 +119,7 @@ fn to_append(topics: &[Topic]) -> Vec<TopicPartition> {
     outcomes
         .filter_map(|outcome| match outcome {
             Outcome::Ready(partition, _) | Outcome::Large(partition) => Some(*partition),
-            Outcome::Refused(_) | Outcome::Sent { .. } => None,
+            Outcome::Refused(_) | Outcome::Sent(_) | Outcome::Settled(_) => None,
         })
         .collect()
 }
@@ -184,58 +194,54 @@ fn judge(
 
 /// Appends what is ready, each batch on its partition's lane; the answer follows when all are acknowledged.
 fn append(context: RequestContext, acks: Option<Acks>, timeout: Duration, mut topics: Vec<Topic>) -> Started {
-    let mut appends: BTreeMap<usize, Vec<Append>> = BTreeMap::new();
-    for (_, outcome) in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
-        *outcome = match (std::mem::replace(outcome, Outcome::Sent { owner: 0, index: 0 }), acks) {
-            (Outcome::Ready(partition, Prepared { batch, header }), Some(acks)) => {
-                let owner = context.lane.lanes().owner(partition);
-                let appends = appends.entry(owner).or_default();
-                appends.push(Append { partition, batch, header, acks });
-                Outcome::Sent { owner, index: appends.len() - 1 }
-            }
-            (refused, _) => refused,
-        };
-    }
     let deadline = context.broker.node.clock.mono() + timeout;
-    let waits: Vec<_> = appends
-        .into_iter()
-        .map(|(owner, appends)| {
-            (owner, context.lane.lanes().call(owner, move |lane| append_all(lane, appends, deadline)))
-        })
-        .collect();
-    Started::Pipelined(Box::pin(async move {
-        let mut settled: BTreeMap<usize, Vec<Settled>> = BTreeMap::new();
-        for (owner, wait) in waits {
-            settled.insert(owner, wait.await);
+    let lanes = context.lane.lanes();
+    let mut elsewhere: Vec<(usize, Vec<Telling>)> = Vec::new();
+    for (_, outcome) in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+        let Outcome::Ready(partition, _) = *outcome else { continue };
+        let Some(acks) = acks else { continue };
+        let (told, settled) = oneshot::channel();
+        let Outcome::Ready(_, Prepared { batch, header }) = std::mem::replace(outcome, Outcome::Sent(settled)) else {
+            unreachable!("looked at above")
+        };
+        let append = Append { partition, batch, header, acks };
+        let owner = lanes.owner(partition);
+        if owner == context.lane.index() {
+            context.lane.append_telling(append, told);
+            continue;
         }
-        finish(&context, acks, &topics, &settled)
+        match elsewhere.iter_mut().find(|(lane, _)| *lane == owner) {
+            Some((_, appends)) => appends.push((append, told)),
+            None => elsewhere.push((owner, vec![(append, told)])),
+        }
+    }
+    for (owner, appends) in elsewhere {
+        // At once, in order.
+        lanes.send(owner, move |lane| appends.into_iter().for_each(|(append, told)| lane.append_telling(append, told)));
+    }
+    Started::Pipelined(Box::pin(async move {
+        for (_, outcome) in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+            if let Outcome::Sent(settled) = outcome {
+                *outcome = Outcome::Settled(settle(settled, deadline).await);
+            }
+        }
+        finish(&context, acks, &topics)
     }))
 }
 
-/// On the owner's lane: appends at once, in order; waits afterwards.
-fn append_all(lane: Rc<Lane>, appends: Vec<Append>, deadline: Instant) -> impl Future<Output = Vec<Settled>> {
-    let appended: Vec<_> = appends.into_iter().map(|append| lane.append(append)).collect();
-    async move {
-        let mut settled = Vec::with_capacity(appended.len());
-        for appended in appended {
-            settled.push(match appended {
-                Ok(appended) => {
-                    let acknowledged = Rc::clone(&lane).acknowledged(appended.receipt, deadline).await;
-                    Ok((appended, acknowledged))
-                }
-                Err(reject) => Err(reject),
-            });
-        }
-        settled
+/// What becomes of an append, at the latest at the deadline.
+async fn settle(settled: &mut oneshot::Receiver<Settled>, deadline: Instant) -> Result<Appended, Unsettled> {
+    match tokio::time::timeout_at(deadline.into(), settled).await {
+        Ok(Ok(Ok((appended, Ok(()))))) => Ok(appended),
+        Ok(Ok(Ok((_, Err(error))))) => Err(Unsettled::Failed(error)),
+        Ok(Ok(Err(reject))) => Err(Unsettled::Rejected(reject)),
+        // Its lane has ended: the broker is stopping.
+        Ok(Err(_)) => std::future::pending().await,
+        Err(_) => Err(Unsettled::Failed(ErrorCode::RequestTimedOut)),
     }
 }
 
-fn finish(
-    context: &RequestContext,
-    acks: Option<Acks>,
-    topics: &[Topic],
-    settled: &BTreeMap<usize, Vec<Settled>>,
-) -> Answer {
+fn finish(context: &RequestContext, acks: Option<Acks>, topics: &[Topic]) -> Answer {
     let mut hinted = Vec::new();
     let mut failed = false;
     let image = context.image();
@@ -243,7 +249,7 @@ fn finish(
         .iter()
         .map(|topic| {
             let partitions = topic.partitions.iter().map(|(index, outcome)| {
-                let response = partition_response(context, &image, topic, *index, outcome, settled, &mut hinted);
+                let response = partition_response(context, &image, topic, *index, outcome, &mut hinted);
                 failed |= response.error_code != 0;
                 response
             });
@@ -270,7 +276,6 @@ fn partition_response(
     topic: &Topic,
     index: PartitionIndex,
     outcome: &Outcome,
-    settled: &BTreeMap<usize, Vec<Settled>>,
     hinted: &mut Vec<BrokerId>,
 ) -> PartitionProduceResponse {
     let mut response = PartitionProduceResponse::default().with_index(index.0).with_base_offset(-1);
@@ -290,21 +295,21 @@ fn partition_response(
             }
             refusal.error
         }
-        Outcome::Sent { owner, index } => match &settled[owner][*index] {
-            Ok((appended, Ok(()))) => {
+        Outcome::Settled(settled) => match settled {
+            Ok(appended) => {
                 response.base_offset = appended.base_offset.0;
                 response.log_append_time_ms = appended.log_append_time.0;
                 response.log_start_offset = appended.log_start_offset.0;
                 return response;
             }
-            Ok((_, Err(error))) => *error,
-            Err(reject) => {
+            Err(Unsettled::Failed(error)) => *error,
+            Err(Unsettled::Rejected(reject)) => {
                 response.error_message =
                     reject.message().filter(|_| context.version() >= 8).map(StrBytes::from_static_str);
                 reject.error_code()
             }
         },
-        Outcome::Ready(..) | Outcome::Large(_) => unreachable!("appended before it is answered"),
+        Outcome::Ready(..) | Outcome::Large(_) | Outcome::Sent(_) => unreachable!("settled before it is answered"),
     };
     response.error_code = error.code();
     if context.version() >= 10

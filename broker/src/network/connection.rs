@@ -1,9 +1,11 @@
 //! One client connection: frames in, answers out in the order of their requests.
 //!
 //! A request is *started* in order and *answered* in order; one that needs a job before it can begin holds up those
-//! behind it. Produce requests of one connection may wait for their acknowledgements together (the client's `max.in.flight.requests.per.connection`); any other request is finished
-//! before the next one is read, as Kafka does by muting the channel.
+//! behind it. Produce requests of one connection may wait for their acknowledgements together (the client's
+//! `max.in.flight.requests.per.connection`); any other request is finished before the next one is read, as Kafka does by
+//! muting the channel. Both directions are one task: nobody is woken to hand an answer from one to the other.
 
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -12,26 +14,15 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use stonelog_protocol::frame::{self, LENGTH_BYTES};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::time::timeout;
 
-use super::limits::{Credit, FRAME_TIME_MAX, Limits, PIPELINE_MAX, Place, READ_BUFFER_BYTES, WRITE_STALL_MAX};
-
-/// Frames of at least this size are read into a buffer of their own, so that the batch inside can be kept as it lies.
-const OWN_BUFFER_BYTES: usize = 4 << 10;
-/// The deadline of a connection that may idle for ever.
-const FAR_AWAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-/// What a frame's buffer begins with: of most frames the whole.
-const FIRST_BYTES: usize = 64 << 10;
-/// A frame's buffer grows as its bytes arrive, by what is there already or, if that is less, by this much.
-const GROW_BYTES: usize = 1 << 20;
+use super::frames::Frames;
+use super::limits::{Credit, Limits, PIPELINE_MAX, Place, WRITE_STALL_MAX};
 
 /// What a request is answered with.
 #[derive(Debug)]
@@ -68,9 +59,50 @@ struct Pending {
     _credit: Credit,
 }
 
+/// Answers on their way from the reading half of a connection to the writing one. Both are one task, and whoever polls
+/// them ([`serve`]) polls the other after a change, so nobody is woken.
+#[derive(Default)]
+struct Pipeline {
+    waiting: RefCell<VecDeque<Pending>>,
+    /// How many have been taken out.
+    taken: Cell<u64>,
+    /// No more will be put in.
+    closed: Cell<bool>,
+}
+
+impl Pipeline {
+    /// Waits until no more than so many wait.
+    async fn at_most(&self, count: usize) {
+        std::future::poll_fn(|_| match self.waiting.borrow().len() <= count {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
+    }
+
+    fn push(&self, pending: Pending) {
+        self.waiting.borrow_mut().push_back(pending);
+    }
+
+    fn take(&self) -> Option<Pending> {
+        let taken = self.waiting.borrow_mut().pop_front()?;
+        self.taken.set(self.taken.get() + 1);
+        Some(taken)
+    }
+
+    /// The next one; `None` when none will come.
+    async fn next(&self) -> Option<Pending> {
+        std::future::poll_fn(|_| match self.take() {
+            None if !self.closed.get() => Poll::Pending,
+            taken => Poll::Ready(taken),
+        })
+        .await
+    }
+}
+
 /// Serves one connection, of which `begun` has been read, until either side ends it.
 pub async fn serve(
-    socket: TcpStream,
+    mut socket: TcpStream,
     begun: BytesMut,
     peer: SocketAddr,
     limits: Arc<Limits>,
@@ -81,17 +113,31 @@ pub async fn serve(
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%peer, "cannot set TCP_NODELAY: {error}");
     }
-    let (reader, writer) = socket.into_split();
-    let (sender, receiver) = mpsc::channel(PIPELINE_MAX);
-    let mut writing = std::pin::pin!(write_answers(writer, receiver));
-    let ended = tokio::select! {
-        ended = read_requests(reader, begun, &limits, &*service, sender) => match ended {
-            // A half-closed client still gets the answers it is owed.
-            Ok(()) => writing.await,
-            failed => failed,
-        },
-        ended = &mut writing => ended,
-    };
+    let (reader, writer) = socket.split();
+    let pipeline = Pipeline::default();
+    let mut reading = std::pin::pin!(read_requests(reader, begun, &limits, &*service, &pipeline));
+    let mut writing = std::pin::pin!(write_answers(writer, &pipeline));
+    let ended = std::future::poll_fn(|context| {
+        loop {
+            let taken = pipeline.taken.get();
+            if !pipeline.closed.get()
+                && let Poll::Ready(ended) = reading.as_mut().poll(context)
+            {
+                // A half-closed client still gets the answers it is owed.
+                pipeline.closed.set(true);
+                if ended.is_err() {
+                    return Poll::Ready(ended);
+                }
+            }
+            if let Poll::Ready(ended) = writing.as_mut().poll(context) {
+                return Poll::Ready(ended);
+            }
+            if pipeline.closed.get() || pipeline.taken.get() == taken {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await;
     if let Err(error) = ended {
         tracing::debug!(%peer, "connection ended: {error}");
     }
@@ -99,126 +145,57 @@ pub async fn serve(
 
 /// Reads frames until the peer closes, or answers can no longer be written.
 async fn read_requests(
-    mut reader: OwnedReadHalf,
-    mut buffer: BytesMut,
+    reader: ReadHalf<'_>,
+    begun: BytesMut,
     limits: &Limits,
     service: &impl Service,
-    answers: mpsc::Sender<Pending>,
+    pipeline: &Pipeline,
 ) -> io::Result<()> {
+    let mut frames = Frames::new(reader, begun, limits);
     loop {
-        // The place in the pipeline first: a client that does not read its answers is not read from either.
-        let Ok(slot) = answers.reserve().await else { return Ok(()) };
-        let Some((frame, credit)) = read_frame(&mut reader, &mut buffer, limits).await? else {
-            return Ok(());
-        };
+        // A place in the pipeline first: a client that does not read its answers is not read from either.
+        pipeline.at_most(PIPELINE_MAX - 1).await;
+        let Some((frame, credit)) = frames.next().await? else { return Ok(()) };
         let mut started = service.start(frame);
         while let Started::Preparing(preparing) = started {
             started = preparing.await;
         }
         match started {
             Started::Preparing(_) => unreachable!("it has begun"),
-            Started::Pipelined(answering) => slot.send(Pending { answering, _credit: credit }),
+            Started::Pipelined(answering) => pipeline.push(Pending { answering, _credit: credit }),
             Started::Alone(answering) => {
                 let answer = answering.await;
-                slot.send(Pending { answering: Box::pin(std::future::ready(answer)), _credit: credit });
+                pipeline.push(Pending { answering: Box::pin(std::future::ready(answer)), _credit: credit });
                 // Such an answer may be large: a client that does not read gets no second one made behind the one that
                 // waits.
-                let _ = answers.reserve_many(PIPELINE_MAX).await;
+                pipeline.at_most(0).await;
             }
         }
     }
-}
-
-/// Reads one frame without its length; `None` when the peer closed between frames.
-async fn read_frame(
-    reader: &mut OwnedReadHalf,
-    buffer: &mut BytesMut,
-    limits: &Limits,
-) -> io::Result<Option<(Bytes, Credit)>> {
-    let idle_until = Instant::now().checked_add(limits.idle_max).unwrap_or_else(|| Instant::now() + FAR_AWAY);
-    while buffer.len() < LENGTH_BYTES {
-        buffer.reserve(READ_BUFFER_BYTES);
-        let waiting_for_first = buffer.is_empty();
-        let until = if waiting_for_first { idle_until } else { Instant::now() + FRAME_TIME_MAX };
-        match timeout_at(until, reader.read_buf(buffer)).await {
-            Ok(Ok(0)) if waiting_for_first => return Ok(None),
-            Ok(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(error),
-            Err(_) if waiting_for_first => return Ok(None),
-            Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the frame did not arrive in time")),
-        }
-    }
-    let prefix = [buffer[0], buffer[1], buffer[2], buffer[3]];
-    let length = frame::frame_length(prefix, limits.frame_bytes_max)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    let mut credit = limits.credit(length).await;
-    buffer.advance(LENGTH_BYTES);
-    let until = Instant::now() + FRAME_TIME_MAX;
-    let rest = match timeout_at(until, read_body(reader, buffer, length, limits, &mut credit)).await {
-        Ok(frame) => frame?,
-        Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the frame did not arrive in time")),
-    };
-    Ok(Some((rest, credit)))
-}
-
-async fn read_body(
-    reader: &mut OwnedReadHalf,
-    buffer: &mut BytesMut,
-    length: usize,
-    limits: &Limits,
-    credit: &mut Credit,
-) -> io::Result<Bytes> {
-    if length < OWN_BUFFER_BYTES {
-        while buffer.len() < length {
-            buffer.reserve(READ_BUFFER_BYTES);
-            if reader.read_buf(buffer).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-        return Ok(buffer.split_to(length).freeze());
-    }
-    // Never by the length alone: room is made as bytes arrive.
-    let mut frame = BytesMut::with_capacity(length.min(FIRST_BYTES));
-    let here = buffer.len().min(length);
-    frame.extend_from_slice(&buffer[..here]);
-    buffer.advance(here);
-    while frame.len() < length {
-        let missing = length - frame.len();
-        limits.raise(credit, frame.len()).await;
-        if frame.capacity() == frame.len() {
-            frame.reserve(missing.min(frame.len().max(GROW_BYTES)));
-        }
-        let mut limited = (&mut *reader).take(missing as u64);
-        if limited.read_buf(&mut frame).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-    }
-    limits.raise(credit, length).await;
-    Ok(frame.freeze())
 }
 
 /// Writes answers in order; those that are ready together leave in one write.
-async fn write_answers(mut writer: OwnedWriteHalf, mut answers: mpsc::Receiver<Pending>) -> io::Result<()> {
+async fn write_answers(mut writer: WriteHalf<'_>, pipeline: &Pipeline) -> io::Result<()> {
     let mut ready: VecDeque<Bytes> = VecDeque::new();
+    // Of what is being written; their credit is given back when that is done.
+    let mut written: Vec<Pending> = Vec::new();
     let mut head: Option<Pending> = None;
     loop {
         let mut pending = match head.take() {
             Some(pending) => pending,
-            None => match answers.recv().await {
+            None => match pipeline.next().await {
                 Some(pending) => pending,
                 None => return Ok(()),
             },
         };
-        let mut credits = Vec::new();
         let mut close = push(&mut ready, (&mut pending.answering).await);
-        credits.push(pending);
+        written.push(pending);
         // Whatever else is already answered goes along.
-        while !close && let Ok(mut next) = answers.try_recv() {
+        while !close && let Some(mut next) = pipeline.take() {
             match poll_once(&mut next.answering).await {
                 Some(answer) => {
                     close = push(&mut ready, answer);
-                    credits.push(next);
+                    written.push(next);
                 }
                 None => {
                     head = Some(next);
@@ -227,6 +204,7 @@ async fn write_answers(mut writer: OwnedWriteHalf, mut answers: mpsc::Receiver<P
             }
         }
         write_all(&mut writer, &mut ready).await?;
+        written.clear();
         if close {
             writer.shutdown().await?;
             return Ok(());
@@ -251,20 +229,19 @@ async fn poll_once(answering: &mut Answering) -> Option<Answer> {
     .await
 }
 
-async fn write_all(writer: &mut OwnedWriteHalf, pieces: &mut VecDeque<Bytes>) -> io::Result<()> {
-    const SLICES_MAX: usize = 64;
+async fn write_all(writer: &mut WriteHalf<'_>, pieces: &mut VecDeque<Bytes>) -> io::Result<()> {
     while !pieces.is_empty() {
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let mut count = 0;
-        for (slice, piece) in slices.iter_mut().zip(pieces.iter()) {
-            *slice = IoSlice::new(piece);
-            count += 1;
-        }
-        let mut written = match timeout(WRITE_STALL_MAX, writer.write_vectored(&slices[..count])).await {
-            Ok(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(Ok(written)) => written,
-            Ok(Err(error)) => return Err(error),
-            Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes no answers")),
+        let mut written = match try_write(writer, pieces) {
+            // Only then a timer.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                match timeout(WRITE_STALL_MAX, writer.writable()).await {
+                    Ok(writable) => writable?,
+                    Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes no answers")),
+                }
+                continue;
+            }
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            written => written?,
         };
         while let Some(piece) = pieces.front_mut() {
             if written < piece.len() {
@@ -278,11 +255,27 @@ async fn write_all(writer: &mut OwnedWriteHalf, pieces: &mut VecDeque<Bytes>) ->
     Ok(())
 }
 
+/// Writes what can be written without waiting.
+fn try_write(writer: &WriteHalf<'_>, pieces: &VecDeque<Bytes>) -> io::Result<usize> {
+    const SLICES_MAX: usize = 64;
+    if let (Some(piece), 1) = (pieces.front(), pieces.len()) {
+        return writer.try_write(piece);
+    }
+    let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+    let mut count = 0;
+    for (slice, piece) in slices.iter_mut().zip(pieces.iter()) {
+        *slice = IoSlice::new(piece);
+        count += 1;
+    }
+    writer.try_write_vectored(&slices[..count])
+}
+
 #[cfg(test)]
 mod tests {
-    use std::cell::{Cell, RefCell};
     use std::net::IpAddr;
+    use std::time::Duration;
 
+    use tokio::io::AsyncReadExt as _;
     use tokio::net::TcpListener;
     use tokio::sync::oneshot;
     use tokio::task::LocalSet;

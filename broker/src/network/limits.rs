@@ -13,7 +13,8 @@ pub const FRAME_TIME_MAX: Duration = Duration::from_secs(60);
 pub const WRITE_STALL_MAX: Duration = Duration::from_secs(60);
 /// Answers waiting on one connection; reading stops there until some are written.
 pub const PIPELINE_MAX: usize = 64;
-/// What a connection's read buffer starts with. Larger frames get a buffer of their own as their bytes arrive.
+/// What is read at once while a connection waits for a frame. Larger frames get a buffer of their own as their bytes
+/// arrive.
 pub const READ_BUFFER_BYTES: usize = 16 << 10;
 
 /// Credit that a frame takes before its first byte has arrived. The rest follows its bytes: a client that announces

@@ -23,6 +23,7 @@ use stonelog_storage::log::{CommitSpan, FIRST_TICKET};
 use stonelog_storage::{Fault, ReplicaKey};
 use tokio::sync::oneshot;
 
+use super::acks::Settled;
 use super::changed::Changed;
 use super::directory::Directory;
 use super::journal::{JournalEvent, Submission};
@@ -31,7 +32,7 @@ use super::node::Node;
 use super::partition::Partition;
 use super::streams::LaneStreams;
 use crate::metadata::image::MetadataImage;
-use crate::partition::{Ack, Acks, Receipt, Reject};
+use crate::partition::{Acks, Receipt, Reject};
 use crate::progress::{Progress, Role};
 use crate::settings::topic::TopicConfig;
 
@@ -277,18 +278,34 @@ impl Lane {
         })
     }
 
-    /// Waits until the append is acknowledged; at the deadline REQUEST_TIMED_OUT (the records stay in the log).
-    pub async fn acknowledged(self: Rc<Self>, receipt: Receipt, deadline: Instant) -> Result<(), ErrorCode> {
-        if receipt.acks == Acks::None {
-            return Ok(());
+    /// Appends, and tells what becomes of it: at once that it is refused or that nothing was asked for, else when it is
+    /// acknowledged or cannot be any more. Who has waited long enough stops listening; the records stay in the log.
+    pub fn append_telling(self: &Rc<Self>, append: Append, told: oneshot::Sender<Settled>) {
+        match self.append(append) {
+            Err(reject) => drop(told.send(Err(reject))),
+            Ok(appended) => self.tell_when_settled(appended, told),
         }
-        let Some(partition) = self.partition(receipt.partition) else {
-            return Err(ErrorCode::NotLeaderOrFollower);
-        };
-        match tokio::time::timeout_at(deadline.into(), partition.settled(receipt)).await {
-            Ok(Ack::Done) => Ok(()),
-            Ok(Ack::Failed(code)) => Err(code),
-            Ok(Ack::Pending) | Err(_) => Err(ErrorCode::RequestTimedOut),
+    }
+
+    fn tell_when_settled(&self, appended: Appended, told: oneshot::Sender<Settled>) {
+        if appended.receipt.acks == Acks::None {
+            let _ = told.send(Ok((appended, Ok(()))));
+            return;
+        }
+        match self.partition(appended.receipt.partition) {
+            Some(partition) => partition.tell_when_settled(appended, told),
+            None => drop(told.send(Ok((appended, Err(ErrorCode::NotLeaderOrFollower))))),
+        }
+    }
+
+    /// Waits until the append is acknowledged; at the deadline REQUEST_TIMED_OUT (the records stay in the log).
+    pub async fn acknowledged(self: Rc<Self>, appended: Appended, deadline: Instant) -> Result<(), ErrorCode> {
+        let (told, settled) = oneshot::channel();
+        self.tell_when_settled(appended, told);
+        match tokio::time::timeout_at(deadline.into(), settled).await {
+            Ok(Ok(Ok((_, result)))) => result,
+            Ok(Ok(Err(reject))) => Err(reject.error_code()),
+            Ok(Err(_)) | Err(_) => Err(ErrorCode::RequestTimedOut),
         }
     }
 

@@ -90,6 +90,15 @@ impl Lanes {
         topic.wrapping_add(partition.partition.0 as u32) as usize % self.inboxes.len()
     }
 
+    /// Runs `work` on a lane and waits for nothing; in order with [`Lanes::call`].
+    pub fn send(&self, lane: usize, work: impl FnOnce(Rc<Lane>) + Send + 'static) {
+        match here().filter(|here| here.index() == lane) {
+            Some(here) => work(here),
+            // A lane that has ended does nothing any more: the broker is stopping.
+            None => drop(self.inboxes[lane].send(Box::new(work))),
+        }
+    }
+
     /// Runs `work` on a lane and resolves with what its future yields.
     ///
     /// The closure itself runs before any later `call` from the same thread to the same lane: at once when this thread

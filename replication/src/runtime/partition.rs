@@ -11,16 +11,19 @@ use std::sync::Arc;
 
 use stonelog_protocol::{BrokerId, LeaderEpoch, Offset, TopicPartition};
 use stonelog_storage::log::{EpochEnd, Log};
+use tokio::sync::oneshot;
 
 use super::abort::AbortOnPanic;
+use super::acks::{Settled, WaitingAcks};
 use super::changed::Changed;
 use super::cleaner::Stop;
 use super::directory::Directory;
+use super::lane::Appended;
 use super::streams::{Led, Port};
 use crate::metadata::record::LossAccepted;
 use crate::metadata::topic::is_internal;
 use crate::partition::leader::Positions;
-use crate::partition::{Ack, Leader, Receipt, Reject, ack};
+use crate::partition::{Leader, Reject};
 use crate::progress::{Progress, Role};
 use crate::replica::Follower;
 use crate::settings::topic::TopicConfig;
@@ -34,6 +37,7 @@ pub struct Partition {
     replica: RefCell<Replica>,
     progress: Cell<Progress>,
     changed: Changed,
+    acks: RefCell<WaitingAcks>,
     /// Whether events came since the last publication.
     pub(super) touched: Cell<bool>,
     /// Whether it is queued for a flush to segments.
@@ -123,6 +127,7 @@ impl Partition {
             replica: RefCell::new(replica),
             progress: Cell::new(progress),
             changed: Changed::default(),
+            acks: RefCell::default(),
             touched: Cell::new(false),
             dirty: Cell::new(false),
             flushing: Cell::new(false),
@@ -208,6 +213,7 @@ impl Partition {
         self.touched.set(false);
         let before = self.progress.replace(progress);
         if before != progress {
+            self.acks.borrow_mut().settle(&before, &progress);
             self.changed.publish();
         }
         let is_deleted = self.deleted_to.replace(deleted_to) != deleted_to;
@@ -216,15 +222,9 @@ impl Partition {
         }
     }
 
-    /// Resolves when the receipt is acknowledged or cannot be any more.
-    pub async fn settled(&self, receipt: Receipt) -> Ack {
-        loop {
-            let seen = self.changed.version();
-            match ack::outcome(&receipt, &self.progress.get()) {
-                Ack::Pending => self.changed.after(seen).await,
-                settled => return settled,
-            }
-        }
+    /// Tells what becomes of an append, as soon as that can be said.
+    pub(super) fn tell_when_settled(&self, appended: Appended, told: oneshot::Sender<Settled>) {
+        self.acks.borrow_mut().wait(appended, told, &self.progress.get());
     }
 }
 

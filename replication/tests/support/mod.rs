@@ -161,7 +161,7 @@ pub(crate) async fn produce(started: &Started, to: TopicPartition, value: Vec<u8
         let appended = lane.append(Append { partition: to, batch, header, acks: Acks::All });
         async move {
             let appended = appended.map_err(|reject| reject.error_code())?;
-            lane.acknowledged(appended.receipt, deadline).await?;
+            lane.acknowledged(appended, deadline).await?;
             Ok(appended.base_offset)
         }
     });

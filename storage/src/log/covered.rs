@@ -128,7 +128,9 @@ impl Log {
 
     /// Covers commits that hold nothing for the segments.
     pub(super) fn cover_controls(&mut self) {
-        while let Some((group, _)) = self.tail.group_after(0, 0)
+        // The first look is cheap, for this is called for each durable batch.
+        while self.tail.control_is_next()
+            && let Some((group, _)) = self.tail.group_after(0, 0)
             && group.chunks_count == 0
         {
             self.cover(group.last_ticket);

@@ -376,6 +376,12 @@ impl Tail {
         (group.last_ticket > 0).then_some((group, control_at - controls))
     }
 
+    /// Whether what is to be covered next is not a batch.
+    pub(crate) fn control_is_next(&self) -> bool {
+        let chunk = self.chunks.get(self.flushed_count).map_or(u64::MAX, |chunk| chunk.ticket);
+        self.controls.front().is_some_and(|control| control.ticket < chunk)
+    }
+
     /// Takes the next item to cover if its ticket is at most `through`. A chunk in memory stays for readers.
     pub(crate) fn cover_next(&mut self, through: u64) -> Option<Covered> {
         let chunk = self.chunks.get(self.flushed_count).filter(|chunk| chunk.ticket <= through);
