@@ -1,11 +1,12 @@
 //! A cluster of real processes on three machines that are network namespaces, and what goes wrong with it.
 //!
 //! [`ground`] is where the processes run and how they are cut off from each other, [`nodes`] starts and ends them,
-//! [`faults`] chooses what goes wrong, [`view`] asks the cluster how it is. Nothing here judges: the loads' checkers do.
+//! [`faults`] chooses what goes wrong, [`loads`] writes and reads meanwhile, [`view`] asks the cluster how it is. Nothing here judges: the loads' checkers do.
 
 pub mod disk;
 pub mod faults;
 pub mod ground;
+pub mod loads;
 pub mod nodes;
 pub mod view;
 

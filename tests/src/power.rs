@@ -7,8 +7,9 @@
 //! the middle of whatever goes on, and forgets a part of what was not flushed; the victim sees I/O errors until it is
 //! killed. A cut counts only if it lost what it should and kept what it must ([`canary`]).
 //!
-//! Two victims: a broker under the load of clients, and a small process with the storage crate alone ([`writer`]), whose
-//! promises are held against what it finds ([`promises`]).
+//! Three victims: a broker under the load of clients, three of them that are one cluster and are cut at once, each with a
+//! file system of its own, and a small process with the storage crate alone ([`writer`]), whose promises are held against
+//! what it finds ([`promises`]).
 
 pub mod campaign;
 pub mod canary;
@@ -65,35 +66,58 @@ pub trait Victim {
 pub struct CutOutcome {
     /// Something that was not synced was lost.
     pub counts: bool,
-    /// Blocks that the device lost.
+    /// Blocks that devices lost.
     pub blocks_dropped: u64,
-    /// The canary lost bytes.
+    /// Every canary lost bytes.
     pub canary_lost: bool,
 }
 
-/// Takes the power away from `victim` and from the file system under its directory, and gives the latter back.
+/// One victim, and the file system under its directory.
+#[derive(Debug)]
+pub struct Site<'a, V> {
+    /// Who uses the file system.
+    pub victim: V,
+    /// Where.
+    pub image: &'a mut Image,
+    /// Planted there.
+    pub canary: Canary,
+}
+
+/// Takes the power away from all victims at once and from the file systems under their directories, and gives the latter
+/// back.
 ///
-/// Whatever the canary says, the file system is mounted again and the victim is gone.
-pub fn cut(rig: Rig, victim: impl Victim, image: &mut Image, canary: Canary) -> Result<CutOutcome> {
-    let (canary, blocks_dropped) = match rig {
-        Rig::Shutdown => {
-            standstill::stop(victim.pid())?;
-            let canary = canary.expose(image.mount_point())?;
-            shutdown::without_flush(image.mount_point())?;
-            victim.kill()?;
-            image.unmount()?;
-            (canary, 0)
+/// Whatever the canaries say, every file system is mounted again and every victim is gone.
+pub fn cut<V: Victim>(rig: Rig, sites: Vec<Site<'_, V>>) -> Result<CutOutcome> {
+    if rig == Rig::Shutdown {
+        standstill::stop(sites.iter().map(|site| site.victim.pid()))?;
+    }
+    let mut exposed = Vec::new();
+    for Site { victim, image, canary } in sites {
+        let canary = canary.expose(image.mount_point())?;
+        exposed.push((victim, image, canary));
+    }
+    let mut blocks_dropped = 0;
+    // One right after the other. With the shutdown nobody runs meanwhile; devices die within microseconds, as machines on
+    // one supply do.
+    for (_, image, _) in &exposed {
+        match rig {
+            Rig::Shutdown => shutdown::without_flush(image.mount_point())?,
+            Rig::Device => blocks_dropped += image.device().cut().dropped,
         }
-        Rig::Device => {
-            let canary = canary.expose(image.mount_point())?;
-            let cut = image.device().cut();
-            victim.kill()?;
-            image.unmount()?;
+    }
+    let mut dark = Vec::new();
+    for (victim, image, canary) in exposed {
+        victim.kill()?;
+        dark.push((image, canary));
+    }
+    let mut canary_lost = true;
+    for (image, canary) in dark {
+        image.unmount()?;
+        if rig == Rig::Device {
             image.device().revive();
-            (canary, cut.dropped)
         }
-    };
-    image.mount()?;
-    let canary_lost = canary.judge(image.mount_point())?;
+        image.mount()?;
+        canary_lost &= canary.judge(image.mount_point())?;
+    }
     Ok(CutOutcome { counts: canary_lost || blocks_dropped > 0, blocks_dropped, canary_lost })
 }

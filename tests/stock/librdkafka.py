@@ -271,7 +271,7 @@ def take(member, messages, read, positions):
 
 
 def main():
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
     settings = {"retention.ms": "-1", "retention.bytes": "-1"}
     admin.create_topics([NewTopic(topic, PARTITIONS, config=settings)])[topic].result(PATIENCE_S)
     print(f"confluent-kafka {version('confluent-kafka')}, librdkafka {libversion()[0]}", flush=True)

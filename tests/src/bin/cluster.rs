@@ -15,10 +15,10 @@ use clap::Parser;
 use stonelog_tests::cluster::disk::SlowDisk;
 use stonelog_tests::cluster::faults::{Allowed, Fault};
 use stonelog_tests::cluster::ground::Ground;
-use stonelog_tests::cluster::nodes::Nodes;
-use stonelog_tests::load::{self, Load};
+use stonelog_tests::cluster::loads::Loads;
+use stonelog_tests::cluster::nodes::{self, Nodes};
+use stonelog_tests::load;
 use stonelog_tests::random::Random;
-use stonelog_tests::stock::StockClient;
 use stonelog_tests::{binary, clock};
 
 /// Breaks a cluster of three in every way for a while, and checks that nothing acknowledged is lost.
@@ -98,72 +98,42 @@ fn run(options: &Options, ground: Ground) -> Result<()> {
     outcome.map_err(|error| error.context(format!("seed {seed}, everything is kept in {}", directory.keep().display())))
 }
 
-/// What writes and reads meanwhile.
-struct Loads {
-    own: Vec<Load>,
-    stock: Option<StockClient>,
+fn start_loads(options: &Options, nodes: &Nodes, binary: &Path, directory: &Path) -> Result<Loads> {
+    let load = |name: &str, producers: u32, topic_settings: &[&str]| load::Spec {
+        name: name.to_owned(),
+        binary: binary.to_owned(),
+        brokers: nodes.bootstrap(),
+        topic_settings: topic_settings.iter().map(|setting| (*setting).to_owned()).collect(),
+        partitions: 6,
+        producers,
+        groups: 1,
+        directory: directory.to_owned(),
+    };
+    let own = vec![load("strict", 3, &[]), load("relaxed", 1, &["flush.messages=10000"])];
+    let loads = Loads::start(own, &nodes.bootstrap(), directory)?;
+    match loads.stock_version() {
+        Some(version) => println!("stock client: {version}"),
+        None if options.need_all => bail!("the stock client is not installed"),
+        None => println!("SKIPPED: the stock client is not installed; compat-tests/confluent-kafka-python/run install"),
+    }
+    Ok(loads)
 }
 
-impl Loads {
-    fn start(options: &Options, nodes: &Nodes, binary: &Path, directory: &Path) -> Result<Loads> {
-        let load = |name: &str, producers: u32, topic_settings: &[&str]| {
-            Load::start(load::Spec {
-                name: name.to_owned(),
-                binary: binary.to_owned(),
-                brokers: nodes.bootstrap(),
-                topic_settings: topic_settings.iter().map(|setting| (*setting).to_owned()).collect(),
-                partitions: 6,
-                producers,
-                groups: 1,
-                directory: directory.to_owned(),
-            })
-        };
-        let own = vec![load("strict", 3, &[])?, load("relaxed", 1, &["flush.messages=10000"])?];
-        let stock = StockClient::start(&nodes.bootstrap(), directory)?;
-        match &stock {
-            Some(client) => println!("stock client: {}", client.version()),
-            None if options.need_all => bail!("the stock client is not installed"),
-            None => {
-                println!("SKIPPED: the stock client is not installed; compat-tests/confluent-kafka-python/run install")
-            }
+/// Ends the loads and judges what they did.
+fn finish(loads: Loads, binary: &Path, brokers: &str) -> Result<()> {
+    let verdicts = loads.finish(binary, brokers)?;
+    for verdict in &verdicts {
+        if verdict.is_sound {
+            let (records, commits) = (verdict.acknowledged, verdict.commits);
+            println!("sound: {}: {records} records acknowledged, {commits} commits", verdict.name);
+        } else {
+            println!("{}", verdict.report);
         }
-        Ok(Loads { own, stock })
     }
-
-    /// Waits until everybody got on; the longest time that took.
-    fn get_on(&mut self, batches: u64, commits: u64) -> Result<Duration> {
-        let mut longest = Duration::ZERO;
-        for load in &mut self.own {
-            longest = longest.max(load.wait_for(batches, commits)?);
-        }
-        if let Some(client) = &mut self.stock {
-            longest = longest.max(client.wait_for(batches, commits)?);
-        }
-        Ok(longest)
+    if !verdicts.iter().all(|verdict| verdict.is_sound) {
+        bail!("acknowledged records or commits were lost, doubled or reordered");
     }
-
-    /// Ends them and judges what they did.
-    fn finish(self, binary: &Path, brokers: &str) -> Result<()> {
-        let mut verdicts = Vec::new();
-        for load in self.own {
-            verdicts.push(load.finish()?);
-        }
-        if let Some(client) = self.stock {
-            verdicts.push(client.finish(binary, brokers)?);
-        }
-        for verdict in &verdicts {
-            if verdict.is_sound {
-                let (records, commits) = (verdict.acknowledged, verdict.commits);
-                println!("sound: {}: {records} records acknowledged, {commits} commits", verdict.name);
-            } else {
-                println!("{}", verdict.report);
-            }
-        }
-        if !verdicts.iter().all(|verdict| verdict.is_sound) {
-            bail!("acknowledged records or commits were lost, doubled or reordered");
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 fn run_in(directory: &Path, options: &Options, ground: Ground, seed: u64) -> Result<()> {
@@ -176,8 +146,8 @@ fn run_in(directory: &Path, options: &Options, ground: Ground, seed: u64) -> Res
         wipe: options.wipe || options.only.as_deref() == Some("Wipe"),
     };
     println!("cluster: {lasts:?}, seed {seed}, {allowed:?}, {}", binary.display());
-    let mut nodes = Nodes::start(ground, &binary, directory)?;
-    let mut loads = Loads::start(options, &nodes, &binary, directory)?;
+    let mut nodes = Nodes::start(ground, nodes::Plan::new(binary.clone(), directory))?;
+    let mut loads = start_loads(options, &nodes, &binary, directory)?;
     // Everyone is at work before the first fault.
     loads.get_on(1, 1)?;
     let (begun, mut count, mut slowest, mut longest) = (clock::now(), 0u64, Duration::ZERO, Duration::ZERO);
@@ -198,7 +168,7 @@ fn run_in(directory: &Path, options: &Options, ground: Ground, seed: u64) -> Res
     }
     longest = longest.max(nodes.wait_whole()?);
     slowest = slowest.max(loads.get_on(BATCHES_PER_FAULT, 1)?);
-    loads.finish(&binary, &nodes.bootstrap())?;
+    finish(loads, &binary, &nodes.bootstrap())?;
     for (name, (times, took)) in &struck {
         println!("{name:18} {times:4} times, {BATCHES_PER_FAULT} batches of each load at most {took:.1?} after it");
     }

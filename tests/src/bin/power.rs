@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum};
+use stonelog_tests::cluster::NODES;
 use stonelog_tests::power::Rig;
 use stonelog_tests::power::campaign::faults::{Effect, FaultKind};
-use stonelog_tests::power::campaign::{Place, broker, broker_faults, faults, storage};
+use stonelog_tests::power::campaign::{Place, broker, broker_faults, cluster, faults, storage};
 use stonelog_tests::power::extents::FileClass;
 use stonelog_tests::power::image::{FileSystem, obstacle};
 use stonelog_tests::power::interrupt;
@@ -32,6 +33,9 @@ struct Options {
     /// Who is cut.
     #[arg(long, value_enum, default_value = "broker")]
     victim: VictimKind,
+    /// Brokers that are cut at once: one, or three that are one cluster.
+    #[arg(long, default_value_t = 1)]
+    nodes: usize,
     /// How the power goes.
     #[arg(long, value_enum, default_value = "shutdown")]
     rig: Rig,
@@ -85,6 +89,7 @@ const BROKER_FAULTS: [FaultKind; 3] = [FaultKind::EioWrite, FaultKind::EioFlush,
 /// A part has an image of its own, and the ledger a line for it.
 const STORAGE_CUTS_PER_PART: u32 = 100;
 const BROKER_CUTS_PER_PART: u32 = 25;
+const CLUSTER_CUTS_PER_PART: u32 = 10;
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -101,6 +106,12 @@ fn run(options: &Options) -> Result<()> {
     let seed = options.seed.unwrap_or_else(|| u64::from(std::process::id()) ^ (clock::seed() << 16));
     if !rustix::process::geteuid().is_root() {
         return skip(options, "loop devices and mounts need root");
+    }
+    if options.nodes != 1 && options.nodes != NODES {
+        bail!("a cluster has {NODES} nodes");
+    }
+    if options.nodes > 1 && (options.victim != VictimKind::Broker || options.faults.is_some()) {
+        bail!("--nodes is for power cuts of brokers");
     }
     let mut sandbox = match Sandbox::enter() {
         Ok(sandbox) => sandbox,
@@ -147,7 +158,11 @@ fn skip_one(why: &str) {
 
 fn on(file_system: FileSystem, options: &Options, seed: u64, sandbox: &Sandbox) -> Result<()> {
     let ledger = Ledger::open(options.ledger.clone())?;
-    let victim = options.victim.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+    let victim = match options.victim {
+        VictimKind::Storage => "storage".to_owned(),
+        VictimKind::Broker if options.nodes > 1 => format!("{} brokers", options.nodes),
+        VictimKind::Broker => "broker".to_owned(),
+    };
     let name = format!("{} {victim} {}", options.rig.name(), file_system.name());
     let series = Series { name: name.clone() };
     if options.without_fsync {
@@ -160,6 +175,7 @@ fn on(file_system: FileSystem, options: &Options, seed: u64, sandbox: &Sandbox) 
     let mut left = options.cuts.saturating_sub(done);
     let mut seeds = Random::new(seed);
     let per_part = match options.victim {
+        VictimKind::Broker if options.nodes > 1 => CLUSTER_CUTS_PER_PART,
         VictimKind::Broker => BROKER_CUTS_PER_PART,
         VictimKind::Storage => STORAGE_CUTS_PER_PART,
     };
@@ -243,6 +259,7 @@ struct Total {
     acknowledged: u64,
     commits: u64,
     relaxed: (u64, u64),
+    led_after: Duration,
     verdicts: String,
 }
 
@@ -256,6 +273,7 @@ impl Total {
         self.acknowledged += part.acknowledged;
         self.commits += part.commits;
         self.relaxed = (self.relaxed.0 + part.relaxed.0, self.relaxed.1 + part.relaxed.1);
+        self.led_after = self.led_after.max(part.led_after);
         self.verdicts.clone_from(&part.verdicts);
     }
 }
@@ -274,8 +292,14 @@ impl std::fmt::Display for Total {
             write!(f, ", the device {} blocks", self.blocks_dropped)?;
         }
         if self.commits > 0 {
+            write!(f, "; {} commits", self.commits)?;
+        }
+        if self.relaxed.0 > 0 {
             let (relaxed, lost) = self.relaxed;
-            write!(f, "; {} commits; relaxed: {relaxed} records acknowledged, {lost} of them lost", self.commits)?;
+            write!(f, "; relaxed: {relaxed} records acknowledged, {lost} of them lost")?;
+        }
+        if !self.led_after.is_zero() {
+            write!(f, "; everything led again at most {:.1?} after a start", self.led_after)?;
         }
         if !self.verdicts.is_empty() {
             write!(f, "; verdicts: {}", self.verdicts)?;
@@ -301,7 +325,8 @@ fn part(place: &Place<'_>, options: &Options, cuts: u32) -> Result<Total> {
             (outcome.broken, total)
         }
         VictimKind::Broker => {
-            let outcome = broker::run(place, &plan(binary::release_binary()?, None, options, place), cuts)?;
+            let run = if options.nodes > 1 { cluster::run } else { broker::run };
+            let outcome = run(place, &plan(binary::release_binary()?, None, options, place), cuts)?;
             let total = Total {
                 cuts: outcome.cuts(),
                 moments: outcome.counted,
@@ -311,6 +336,7 @@ fn part(place: &Place<'_>, options: &Options, cuts: u32) -> Result<Total> {
                 acknowledged: outcome.acknowledged,
                 commits: outcome.commits,
                 relaxed: outcome.relaxed,
+                led_after: outcome.led_after,
                 ..Total::default()
             };
             (outcome.broken, total)
@@ -334,7 +360,8 @@ fn control(place: &Place<'_>, options: &Options, name: &str) -> Result<()> {
         VictimKind::Broker => {
             let plan = plan(binary::mutant_binary()?, Some(FSYNC_GUARD), options, place);
             // The groups' own topic is hurt as well, and the checker could not ask for their commits.
-            let outcome = broker::control(place, &broker::Plan { groups: 0, ..plan }, CONTROL_CUTS)?;
+            let control = if options.nodes > 1 { cluster::control } else { broker::control };
+            let outcome = control(place, &broker::Plan { groups: 0, ..plan }, CONTROL_CUTS)?;
             let text =
                 format!("{} acknowledged records; {} times the broker itself refused", outcome.lost, outcome.refused);
             ((outcome.lost > 0).then_some(text), outcome.cuts)

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::process::{Signal, kill_process};
 
 use super::NODES;
@@ -19,6 +19,29 @@ const STOPPED_WITHIN: Duration = Duration::from_secs(30);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// What the nodes of a cluster are.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The executable.
+    pub binary: PathBuf,
+    /// Where their secret and their output go.
+    pub directory: PathBuf,
+    /// Where each has its data.
+    pub data: [PathBuf; NODES],
+    /// Settings of all of them, `key=value`.
+    pub settings: Vec<String>,
+    /// Environment variables on top of the harness's own.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Plan {
+    /// Everything in one directory, and nothing special.
+    pub fn new(binary: PathBuf, directory: &Path) -> Plan {
+        let data = std::array::from_fn(|node| directory.join(format!("node-{}", node + 1)));
+        Plan { binary, directory: directory.to_owned(), data, settings: Vec::new(), environment: Vec::new() }
+    }
+}
+
 /// All nodes, some of them running.
 #[derive(Debug)]
 pub struct Nodes {
@@ -30,42 +53,56 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// Starts a new cluster in `directory`, and waits until it is ready.
-    pub fn start(ground: Ground, binary: &Path, directory: &Path) -> Result<Nodes> {
-        let secret = directory.join("secret");
+    /// Starts a new cluster, and waits until it is ready.
+    pub fn start(ground: Ground, plan: Plan) -> Result<Nodes> {
+        let secret = plan.directory.join("secret");
         std::fs::write(&secret, "a secret that all of these nodes know\n")?;
         let voters: Vec<String> =
             (0..NODES).map(|node| format!("{}@{}", node + 1, ground.controller_address(node))).collect();
         let spec = |node: usize| Spec {
-            binary: binary.to_owned(),
-            data_dir: directory.join(format!("node-{}", node + 1)),
+            binary: plan.binary.clone(),
+            data_dir: plan.data[node].clone(),
             port: 0,
             listeners: Some(format!(
                 "PLAINTEXT://{},CONTROLLER://{}",
                 ground.address(node),
                 ground.controller_address(node)
             )),
-            settings: vec![
+            settings: [
                 format!("node.id={}", node + 1),
                 "controller.listener.names=CONTROLLER".to_owned(),
                 format!("controller.quorum.voters={}", voters.join(",")),
                 format!("stonelog.cluster.secret.file={}", secret.display()),
                 "broker.session.timeout.ms=3000".to_owned(),
                 "broker.heartbeat.interval.ms=500".to_owned(),
-            ],
-            environment: Vec::new(),
+            ]
+            .into_iter()
+            .chain(plan.settings.iter().cloned())
+            .collect(),
+            environment: plan.environment.clone(),
             dies_with_us: true,
         };
         let specs = std::array::from_fn(spec);
-        let log_directory = directory.to_owned();
-        let mut nodes = Nodes { brokers: [None, None, None], specs, ground, log_directory };
-        for node in 0..NODES {
-            nodes.spawn(node)?;
-        }
-        for node in 0..NODES {
-            nodes.wait_ready(node)?;
-        }
+        let mut nodes = Nodes { brokers: [None, None, None], specs, ground, log_directory: plan.directory };
+        nodes.start_all()?;
         Ok(nodes)
+    }
+
+    /// Starts all nodes, none of which runs, and waits until they are ready.
+    pub fn start_all(&mut self) -> Result<()> {
+        for node in 0..NODES {
+            self.spawn(node)?;
+        }
+        for node in 0..NODES {
+            self.wait_ready(node)?;
+        }
+        Ok(())
+    }
+
+    /// Hands all processes out, for somebody else to end.
+    pub fn take_all(&mut self) -> Result<[Broker; NODES]> {
+        let taken: Vec<Broker> = self.brokers.iter_mut().filter_map(Option::take).collect();
+        taken.try_into().map_err(|_| anyhow!("not all nodes run"))
     }
 
     /// Where they run.
@@ -150,11 +187,21 @@ impl Nodes {
 
     /// Waits until every node sees every partition led, with all its replicas in sync; how long that took.
     pub fn wait_whole(&mut self) -> Result<Duration> {
+        self.wait_until(|view| view.missing(NODES))
+    }
+
+    /// Waits until every node sees every partition led; how long that took.
+    pub fn wait_led(&mut self) -> Result<Duration> {
+        self.wait_until(View::unled)
+    }
+
+    /// Waits until no node sees anything missing.
+    fn wait_until(&mut self, missing: impl Fn(&View) -> Option<String>) -> Result<Duration> {
         let begun = clock::now();
         loop {
             let missing: Vec<String> = (0..NODES)
                 .filter_map(|node| match self.view(node) {
-                    Ok(view) => view.missing(NODES).map(|missing| format!("to node {}, {missing}", node + 1)),
+                    Ok(view) => missing(&view).map(|missing| format!("to node {}, {missing}", node + 1)),
                     Err(error) => Some(format!("{error:#}")),
                 })
                 .collect();

@@ -65,9 +65,17 @@ impl View {
         if self.brokers < brokers {
             return Some(format!("{} of {brokers} brokers are there", self.brokers));
         }
-        let bad = |partition: &&Partition| partition.leader < 0 || partition.in_sync < partition.replicas;
-        let first = self.partitions.iter().find(bad)?;
-        let count = self.partitions.iter().filter(bad).count();
-        Some(format!("{count} of {} partitions are not whole, the first: {first:?}", self.partitions.len()))
+        self.bad("whole", |partition| partition.leader < 0 || partition.in_sync < partition.replicas)
+    }
+
+    /// Partitions without leader.
+    pub fn unled(&self) -> Option<String> {
+        self.bad("led", |partition| partition.leader < 0)
+    }
+
+    fn bad(&self, what: &str, is_bad: impl Fn(&Partition) -> bool) -> Option<String> {
+        let first = self.partitions.iter().find(|partition| is_bad(partition))?;
+        let count = self.partitions.iter().filter(|partition| is_bad(partition)).count();
+        Some(format!("{count} of {} partitions are not {what}, the first: {first:?}", self.partitions.len()))
     }
 }

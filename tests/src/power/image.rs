@@ -1,6 +1,6 @@
 //! A file system on a loop device, on a plain file or on a device that forgets what was not flushed.
 //!
-//! Dropping it unmounts, also in a panic; the loop device detaches with the unmount.
+//! Dropping it unmounts, also in a panic; the loop device detaches with the unmount, and the file goes too.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -150,6 +150,12 @@ impl Drop for Image {
             && let Err(error) = unmount(&self.mount_point, UnmountFlags::DETACH)
         {
             eprintln!("cannot unmount {}: {error}", self.mount_point.display());
+        }
+        // Its room goes with its last user. The file of a device holds nothing.
+        if let Backing::Plain(file) = &self.backing
+            && let Err(error) = fs::remove_file(file)
+        {
+            eprintln!("cannot remove {}: {error}", file.display());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Stops a process and waits until none of its threads runs, so that no system call of it is under way.
+//! Stops processes and waits until none of their threads runs, so that no system call of theirs is under way.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,16 +11,21 @@ use crate::clock;
 /// A thread inside an fsync stops only when that is over.
 const STOPPED_WITHIN: Duration = Duration::from_secs(30);
 
-/// Sends SIGSTOP to the process and waits until all its threads are stopped.
-pub(super) fn stop(pid: Pid) -> Result<()> {
-    kill_process(pid, Signal::STOP)?;
-    let tasks = PathBuf::from(format!("/proc/{}/task", pid.as_raw_nonzero()));
+/// Sends SIGSTOP to all processes, and then waits until all their threads are stopped.
+pub(super) fn stop(pids: impl Iterator<Item = Pid>) -> Result<()> {
+    let pids: Vec<Pid> = pids.collect();
+    for pid in &pids {
+        kill_process(*pid, Signal::STOP)?;
+    }
     let deadline = clock::now() + STOPPED_WITHIN;
-    while !all_stopped(&tasks)? {
-        if clock::now() > deadline {
-            bail!("process {pid:?} still runs {STOPPED_WITHIN:?} after SIGSTOP");
+    for pid in pids {
+        let tasks = PathBuf::from(format!("/proc/{}/task", pid.as_raw_nonzero()));
+        while !all_stopped(&tasks)? {
+            if clock::now() > deadline {
+                bail!("process {pid:?} still runs {STOPPED_WITHIN:?} after SIGSTOP");
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
-        std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())
 }

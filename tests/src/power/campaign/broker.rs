@@ -5,34 +5,38 @@
 //! the cut: what it lost was at its very end, and nothing where the journal was flushed in between.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Pid;
 
-use super::Place;
+use super::{Moment, Place};
 use crate::broker::{Broker, Spec};
-use crate::load::{self, Load};
+use crate::clock;
+use crate::load::{self, Load, Verdict};
 use crate::power::canary::Canary;
 use crate::power::interrupt;
-use crate::power::{Rig, Victim, cut};
+use crate::power::{CutOutcome, Rig, Site, Victim, cut};
 use crate::random::Random;
 
 /// A journal and the segments of one part fit.
 pub(super) const IMAGE_BYTES: u64 = 3 << 30;
 /// Batches that must be acknowledged after a restart before the next cut under load.
-const BATCHES_PER_CUT: u64 = 20;
+pub(super) const BATCHES_PER_CUT: u64 = 20;
 /// The same for the relaxed topic.
 const RELAXED_BATCHES_PER_CUT: u64 = 5;
 /// Batches that are acknowledged before a cut of the negative control.
-const CONTROL_BATCHES: u64 = 6;
+pub(super) const CONTROL_BATCHES: u64 = 6;
+/// Segments end and journal files come round many times in a part.
+pub(super) const SETTINGS: [&str; 2] = ["stonelog.journal.bytes=268435456", "log.segment.bytes=4194304"];
 /// What the banner calls a partition that it does not serve because records of it may be gone.
 const REPLICA_LOST: &str = "OFFLINE";
 /// Longest time under load after those.
-const UNDER_LOAD_MS: u64 = 500;
+pub(super) const UNDER_LOAD_MS: u64 = 500;
 /// A start takes a few tens of milliseconds; the cut falls somewhere into it.
 const WHILE_STARTING_MS: u64 = 80;
 /// Just after `ready`.
-const JUST_STARTED_MS: u64 = 50;
+pub(super) const JUST_STARTED_MS: u64 = 50;
 /// Cuts that did not count, at most, per cut that did; and some in any case.
 const VOID_PER_CUT: u32 = 1;
 const VOID_IN_ANY_CASE: u32 = 5;
@@ -64,12 +68,14 @@ pub struct Outcome {
     pub canary_lost: u32,
     /// Blocks that the device lost.
     pub blocks_dropped: u64,
-    /// Records acknowledged on the strict topic.
+    /// Records acknowledged on strict topics.
     pub acknowledged: u64,
     /// Offset commits acknowledged.
     pub commits: u64,
     /// Records acknowledged on relaxed topics, and those of them that were lost.
     pub relaxed: (u64, u64),
+    /// Longest time from the start after a cut until everything was led again.
+    pub led_after: Duration,
     /// What was broken, with the checkers' reports.
     pub broken: Vec<String>,
 }
@@ -79,9 +85,34 @@ impl Outcome {
     pub fn cuts(&self) -> u32 {
         self.counted.iter().sum()
     }
+
+    /// Notes a cut; fails when too many of `wanted` have lost nothing.
+    pub(super) fn on_cut(&mut self, moment: Moment, cut: CutOutcome, wanted: u32) -> Result<()> {
+        self.canary_lost += u32::from(cut.canary_lost);
+        self.blocks_dropped += cut.blocks_dropped;
+        if cut.counts {
+            self.counted[moment as usize] += 1;
+        } else {
+            self.void += 1;
+        }
+        if self.void > VOID_IN_ANY_CASE + wanted * VOID_PER_CUT {
+            bail!("{} of {} cuts lost nothing: this machine cannot run this test", self.void, self.void + self.cuts());
+        }
+        Ok(())
+    }
+
+    /// Notes a verdict on what strict topics hold at the end.
+    pub(super) fn on_verdict(&mut self, verdict: Verdict) {
+        if !verdict.is_sound {
+            self.broken.push(verdict.report);
+        }
+        self.acknowledged += verdict.acknowledged;
+        self.commits += verdict.commits;
+    }
 }
 
-struct Dying(Broker);
+/// A broker that goes with its power.
+pub(super) struct Dying(pub(super) Broker);
 
 impl Victim for Dying {
     fn pid(&self) -> Pid {
@@ -98,12 +129,14 @@ impl Plan {
     pub(super) fn spec(&self, mount_point: &Path) -> Result<Spec> {
         let mut spec = Spec::new(self.binary.clone(), mount_point.join("data"))?;
         spec.dies_with_us = true;
-        // Segments end and journal files come round many times in a part.
-        spec.settings = vec!["stonelog.journal.bytes=268435456".to_owned(), "log.segment.bytes=4194304".to_owned()];
-        if let Some(mutant) = self.mutant {
-            spec.environment.push(("STONELOG_MUTANT".to_owned(), mutant.to_owned()));
-        }
+        spec.settings = SETTINGS.map(str::to_owned).to_vec();
+        spec.environment = self.environment();
         Ok(spec)
+    }
+
+    /// What switches a guard off.
+    pub(super) fn environment(&self) -> Vec<(String, String)> {
+        self.mutant.map(|mutant| ("STONELOG_MUTANT".to_owned(), mutant.to_owned())).into_iter().collect()
     }
 
     pub(super) fn load(&self, name: String, spec: &Spec, relaxed: bool) -> Result<Load> {
@@ -137,13 +170,13 @@ pub struct Control {
 pub fn control(place: &Place<'_>, plan: &Plan, cuts: u32) -> Result<Control> {
     let mut outcome = Control::default();
     for number in 1..=u64::from(cuts) {
-        let (mut image, _directory) = place.image(IMAGE_BYTES)?;
+        let mut image = place.image(IMAGE_BYTES)?;
         let spec = plan.spec(image.mount_point())?;
         let broker = Broker::start(&spec)?;
         let canary = Canary::plant(image.mount_point(), number, place.rig == Rig::Device)?;
         let mut load = plan.load(format!("control-{}-{number}", place.file_system.name()), &spec, false)?;
         load.wait_for(CONTROL_BATCHES, 0)?;
-        let cut = cut(place.rig, Dying(broker), &mut image, canary)?;
+        let cut = cut(place.rig, vec![Site { victim: Dying(broker), image: &mut image, canary }])?;
         load.freeze()?;
         outcome.cuts += u32::from(cut.counts);
         let broker = Broker::start(&spec).with_context(|| format!("after cut {number}"))?;
@@ -163,7 +196,7 @@ pub fn control(place: &Place<'_>, plan: &Plan, cuts: u32) -> Result<Control> {
 
 /// Cuts the power `cuts` times, and judges at the end.
 pub fn run(place: &Place<'_>, plan: &Plan, cuts: u32) -> Result<Outcome> {
-    let (mut image, _directory) = place.image(IMAGE_BYTES)?;
+    let mut image = place.image(IMAGE_BYTES)?;
     let spec = plan.spec(image.mount_point())?;
     let name = format!("{}-{}-{}", place.rig.name(), place.file_system.name(), place.seed);
     let mut random = Random::new(place.seed);
@@ -176,13 +209,9 @@ pub fn run(place: &Place<'_>, plan: &Plan, cuts: u32) -> Result<Outcome> {
         interrupt::check()?;
         let canary = Canary::plant(image.mount_point(), number, place.rig == Rig::Device)?;
         strict.wait_for(BATCHES_PER_CUT, 0)?;
-        let moment = match random.below(4) {
-            0 => 1,
-            1 => 2,
-            _ => 0,
-        };
+        let moment = Moment::choose(&mut random);
         let mut relaxed = None;
-        if moment == 0 {
+        if moment == Moment::UnderLoad {
             let mut load = plan.load(format!("{name}-relaxed-{number}"), &spec, true)?;
             load.wait_for(RELAXED_BATCHES_PER_CUT, 0)?;
             relaxed = Some(load);
@@ -194,32 +223,26 @@ pub fn run(place: &Place<'_>, plan: &Plan, cuts: u32) -> Result<Outcome> {
             load.freeze()?;
             strict.wait_for(BATCHES_PER_CUT, 0)?;
         }
-        if moment > 0 {
+        if moment != Moment::UnderLoad {
             broker.kill9()?;
             broker = Broker::spawn(&spec)?;
-            if moment == 1 {
+            if moment == Moment::JustStarted {
                 broker.wait_ready().with_context(|| format!("after the kill before cut {number}"))?;
                 std::thread::sleep(random.millis_below(JUST_STARTED_MS));
             } else {
                 std::thread::sleep(random.millis_below(WHILE_STARTING_MS));
             }
         }
-        let cut = cut(place.rig, Dying(broker), &mut image, canary).with_context(|| format!("cut {number}"))?;
-        outcome.canary_lost += u32::from(cut.canary_lost);
-        outcome.blocks_dropped += cut.blocks_dropped;
-        if cut.counts {
-            outcome.counted[moment] += 1;
-        } else {
-            outcome.void += 1;
-        }
-        if outcome.void > VOID_IN_ANY_CASE + cuts * VOID_PER_CUT {
-            bail!("{} of {number} cuts lost nothing: this machine cannot run this test", outcome.void);
-        }
+        let site = Site { victim: Dying(broker), image: &mut image, canary };
+        let cut = cut(place.rig, vec![site]).with_context(|| format!("cut {number}"))?;
+        outcome.on_cut(moment, cut, cuts)?;
         if !is_flushed && let Some(load) = &mut relaxed {
             // Before the broker is back: whatever is missing then was at the end.
             load.freeze()?;
         }
+        let begun = clock::now();
         broker = Broker::start(&spec).with_context(|| format!("after cut {number}"))?;
+        outcome.led_after = outcome.led_after.max(begun.elapsed());
         if let Some(load) = relaxed {
             let verdict = load.judge_now()?;
             outcome.relaxed.0 += verdict.acknowledged;
@@ -236,11 +259,7 @@ pub fn run(place: &Place<'_>, plan: &Plan, cuts: u32) -> Result<Outcome> {
             }
         }
     }
-    let verdict = strict.finish()?;
-    if !verdict.is_sound {
-        outcome.broken.push(verdict.report);
-    }
-    (outcome.acknowledged, outcome.commits) = (verdict.acknowledged, verdict.commits);
+    outcome.on_verdict(strict.finish()?);
     broker.stop()?;
     image.unmount()?;
     Ok(outcome)

@@ -35,7 +35,7 @@ const FULL_WITHIN: Duration = Duration::from_secs(30);
 
 /// Lets one fault happen; what is wrong goes into the error.
 pub fn run(place: &Place<'_>, plan: &Plan, kind: FaultKind) -> Result<Effect> {
-    let (mut image, _directory) = place.image(IMAGE_BYTES)?;
+    let mut image = place.image(IMAGE_BYTES)?;
     let spec = plan.spec(image.mount_point())?;
     let mut random = Random::new(place.seed);
     let mut broker = Broker::start(&spec)?;

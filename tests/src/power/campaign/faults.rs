@@ -106,7 +106,7 @@ const DELAY: Duration = Duration::from_millis(300);
 
 /// Lets one fault happen; what is wrong goes into the error.
 pub fn run(place: &Place<'_>, writer: &Path, kind: FaultKind, class: Option<FileClass>) -> Result<Effect> {
-    let (image, _directory) = place.image(IMAGE_BYTES)?;
+    let image = place.image(IMAGE_BYTES)?;
     let spec = WriterSpec {
         binary: writer.to_owned(),
         directory: directory_on(image.mount_point()),

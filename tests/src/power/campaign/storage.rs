@@ -8,7 +8,7 @@ use crate::power::canary::Canary;
 use crate::power::interrupt;
 use crate::power::process::{WriterProcess, WriterSpec, directory_on};
 use crate::power::promises::{Event, Promises};
-use crate::power::{CutOutcome, Rig, Victim, cut};
+use crate::power::{CutOutcome, Rig, Site, Victim, cut};
 use crate::random::Random;
 
 /// The smallest that mkfs.xfs makes, and some.
@@ -78,7 +78,7 @@ fn everything_wrong(promises: &mut Promises) -> Vec<String> {
 
 /// Cuts the power `cuts` times, or until a promise is broken.
 pub fn run(place: &Place<'_>, spec: impl Fn(std::path::PathBuf) -> WriterSpec, cuts: u32) -> Result<Outcome> {
-    let (mut image, _directory) = place.image(IMAGE_BYTES)?;
+    let mut image = place.image(IMAGE_BYTES)?;
     let spec = spec(directory_on(image.mount_point()));
     let mut random = Random::new(place.seed);
     let (mut promises, mut outcome, mut life, mut number) = (Promises::default(), Outcome::default(), 0, 0);
@@ -116,9 +116,9 @@ pub fn run(place: &Place<'_>, spec: impl Fn(std::path::PathBuf) -> WriterSpec, c
         if moment == 2 {
             writer.hear_for(&mut promises, random.millis_below(WHILE_STARTING_MS))?;
         }
+        let site = Site { victim: Dying { writer, promises: &mut promises }, image: &mut image, canary };
         let CutOutcome { counts, blocks_dropped, canary_lost } =
-            cut(place.rig, Dying { writer, promises: &mut promises }, &mut image, canary)
-                .with_context(|| format!("cut {number}"))?;
+            cut(place.rig, vec![site]).with_context(|| format!("cut {number}"))?;
         event = Event::PowerCut;
         outcome.canary_lost += u32::from(canary_lost);
         outcome.blocks_dropped += blocks_dropped;
