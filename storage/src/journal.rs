@@ -36,7 +36,6 @@ pub use options::JournalOptions;
 pub use reader::JournalReader;
 pub use recover::{
     Hurt, HurtRange, JournalDamage, Recovered, RecoveryEnd, ReplayFrom, ReplayedEntry, TornTail, recover,
-    recover_undamaged,
 };
 pub use recycle::{JournalMaintenance, JournalUsage};
 pub use writer::{CommitReceipt, JournalWriter};

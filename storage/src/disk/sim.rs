@@ -312,7 +312,7 @@ impl Disk for SimDisk {
             return Ok(());
         }
         inner.world.directory(path).map(Directory::sync)?;
-        inner.world.collect_garbage();
+        inner.world.collect_much_garbage();
         Ok(())
     }
 
@@ -392,17 +392,24 @@ impl DiskFile for SimFile {
     fn write_at(&self, position: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
         self.require_writable()?;
         let (mut inner, permit) = self.enter(SimOperation::Write)?;
-        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        let gathered: Vec<u8>;
+        let bytes: &[u8] = match slices {
+            [one] => one,
+            several => {
+                gathered = several.iter().map(|slice| &**slice).collect::<Vec<&[u8]>>().concat();
+                &gathered
+            }
+        };
         inner.world.claim(self.id, position, bytes.len() as u64)?;
         let inode = inner.world.inode(self.id);
         match permit {
             Permit::Fails(SimFault::Short) => inode.write(position, &bytes[..bytes.len() / 2]),
-            Permit::Fails(SimFault::Lost) => inode.write_to_cache(position, &bytes),
+            Permit::Fails(SimFault::Lost) => inode.write_to_cache(position, bytes),
             Permit::Fails(SimFault::Misdirected { blocks }) => {
-                inode.write_to_cache(position, &bytes);
-                inode.write_to_device(position + blocks * inode::BLOCK as u64, &bytes);
+                inode.write_to_cache(position, bytes);
+                inode.write_to_device(position + blocks * inode::BLOCK as u64, bytes);
             }
-            _ => inode.write(position, &bytes),
+            _ => inode.write(position, bytes),
         }
         inner.end(permit, SimOperation::Write, &self.path)
     }

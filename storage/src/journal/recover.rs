@@ -142,44 +142,10 @@ pub fn recover(
     replay_from: ReplayFrom,
     visit: &mut dyn FnMut(ReplayedEntry),
 ) -> Result<Recovered, Fault> {
-    let walked = walk(disk, directory, &options, replay_from, visit)?;
-    begin(disk, directory, options, replay_from, walked)
-}
-
-/// As [`recover`], of a journal that is of no use when anything of it is lost: then nothing is begun, what shows the loss
-/// stays as it is for every later start to see, and this is how it ended.
-pub fn recover_undamaged(
-    disk: &Arc<dyn Disk>,
-    directory: &Path,
-    options: JournalOptions,
-    replay_from: ReplayFrom,
-    visit: &mut dyn FnMut(ReplayedEntry),
-) -> Result<Result<Recovered, RecoveryEnd>, Fault> {
-    let walked = walk(disk, directory, &options, replay_from, visit)?;
-    if !walked.ends.damage.is_empty() {
-        return Ok(Err(walked.ends));
-    }
-    begin(disk, directory, options, replay_from, walked).map(Ok)
-}
-
-/// A journal that has been read.
-struct Walked {
-    found: Found,
-    chain: ChainEnd,
-    ends: RecoveryEnd,
-}
-
-fn walk(
-    disk: &Arc<dyn Disk>,
-    directory: &Path,
-    options: &JournalOptions,
-    replay_from: ReplayFrom,
-    visit: &mut dyn FnMut(ReplayedEntry),
-) -> Result<Walked, Fault> {
     options.assert_legal();
     make_directory(&**disk, directory)?;
     let mut found = Found::list(&**disk, directory)?;
-    found.sort_out(options, replay_from);
+    found.sort_out(&options, replay_from);
     for path in &found.surplus {
         disk.remove_file(path).map_err(|e| Fault::io("remove", path, e))?;
     }
@@ -189,18 +155,6 @@ fn walk(
         let place = Some((path.clone(), 0));
         ends.damage.push(JournalDamage { position: chain.end, place, hurt: Hurt::All });
     }
-    Ok(Walked { found, chain, ends })
-}
-
-/// Begins the file of this start.
-fn begin(
-    disk: &Arc<dyn Disk>,
-    directory: &Path,
-    options: JournalOptions,
-    replay_from: ReplayFrom,
-    walked: Walked,
-) -> Result<Recovered, Fault> {
-    let Walked { mut found, chain, ends } = walked;
     let current = Arc::new(begin_file(&**disk, directory, &options, replay_from, &mut found, chain)?);
     let recovery_epoch = current.header.recovery_epoch;
     let mut live = BTreeMap::new();

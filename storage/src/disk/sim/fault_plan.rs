@@ -130,6 +130,9 @@ impl FaultPlan {
     }
 
     fn matching(&mut self, operation: SimOperation, path: &Path) -> Option<SimFault> {
+        if self.rules.is_empty() {
+            return None;
+        }
         let path = path.to_string_lossy();
         let mut fires = None;
         for (index, rule) in self.rules.iter_mut().enumerate() {

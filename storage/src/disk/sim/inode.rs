@@ -1,6 +1,7 @@
 //! One simulated file: what the device holds, what the cache shows, and the writes in between.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::Tearing;
@@ -27,7 +28,7 @@ pub(super) struct Inode {
     /// Lengths since the last sync.
     pending_lens: Vec<u64>,
     /// Blocks that count against the disk's capacity.
-    pub(super) claimed: BTreeSet<u64>,
+    pub(super) claimed: Claimed,
     pub(super) open_count: usize,
 }
 
@@ -38,8 +39,7 @@ impl Inode {
 
     pub(super) fn write(&mut self, position: u64, bytes: &[u8]) {
         for (block, range, bytes) in pieces(position, bytes) {
-            let mut new = self.view(block);
-            Arc::make_mut(&mut new)[range].copy_from_slice(bytes);
+            let new = self.changed(block, range, bytes);
             self.put(block, new);
         }
         self.grow_to(position, bytes);
@@ -48,8 +48,7 @@ impl Inode {
     /// A write that the device confirms and never does: the cache shows it, and no sync will find it.
     pub(super) fn write_to_cache(&mut self, position: u64, bytes: &[u8]) {
         for (block, range, bytes) in pieces(position, bytes) {
-            let mut new = self.view(block);
-            Arc::make_mut(&mut new)[range].copy_from_slice(bytes);
+            let new = self.changed(block, range, bytes);
             self.cached.insert(block, new);
         }
         self.grow_to(position, bytes);
@@ -59,7 +58,7 @@ impl Inode {
     pub(super) fn write_to_device(&mut self, position: u64, bytes: &[u8]) {
         for (block, range, bytes) in pieces(position, bytes) {
             if block < self.durable_len.div_ceil(BLOCK as u64) {
-                let durable = self.durable.entry(block).or_insert_with(|| Arc::new([0; BLOCK]));
+                let durable = self.durable.entry(block).or_insert_with(zeroes);
                 Arc::make_mut(durable)[range].copy_from_slice(bytes);
             }
         }
@@ -117,7 +116,7 @@ impl Inode {
             }
         }
         if len <= self.len {
-            self.claimed.split_off(&len.div_ceil(BLOCK as u64));
+            self.claimed.truncate(len.div_ceil(BLOCK as u64));
         }
         self.len = len;
         self.pending_lens.push(len);
@@ -147,7 +146,7 @@ impl Inode {
 
     pub(super) fn crash(&mut self, fate: &mut Fate) {
         for (block, versions) in std::mem::take(&mut self.pending) {
-            let old = self.durable.get(&block).cloned().unwrap_or_else(|| Arc::new([0; BLOCK]));
+            let old = self.durable.get(&block).cloned().unwrap_or_else(zeroes);
             let kept = match fate.kept_bytes(versions.len()) {
                 0 => old.clone(),
                 n => versions[n - 1].clone(),
@@ -168,7 +167,8 @@ impl Inode {
         let blocks = self.len.div_ceil(BLOCK as u64);
         self.durable.split_off(&blocks);
         // Also of a file whose removal was undone.
-        self.claimed = (0..blocks).collect();
+        self.claimed.clear();
+        self.claimed.insert(0..blocks);
         self.open_count = 0;
     }
 
@@ -176,7 +176,7 @@ impl Inode {
     pub(super) fn edit(&mut self, position: u64, len: usize, change: &dyn Fn(&mut [u8])) {
         assert!(position / BLOCK as u64 == (position + len as u64 - 1) / BLOCK as u64, "an edit lies within one block");
         let (block, at) = (position / BLOCK as u64, (position % BLOCK as u64) as usize);
-        let durable = self.durable.entry(block).or_insert_with(|| Arc::new([0; BLOCK]));
+        let durable = self.durable.entry(block).or_insert_with(zeroes);
         change(&mut Arc::make_mut(durable)[at..at + len]);
         if let Some(cached) = self.cached.get_mut(&block) {
             change(&mut Arc::make_mut(cached)[at..at + len]);
@@ -188,7 +188,17 @@ impl Inode {
 
     fn view(&self, block: u64) -> Block {
         let found = self.cached.get(&block).or_else(|| self.durable.get(&block));
-        found.cloned().unwrap_or_else(|| Arc::new([0; BLOCK]))
+        found.cloned().unwrap_or_else(zeroes)
+    }
+
+    /// A block with other bytes in it.
+    fn changed(&self, block: u64, range: Range<usize>, bytes: &[u8]) -> Block {
+        if let Ok(whole) = <&[u8; BLOCK]>::try_from(bytes) {
+            return if *whole == ZEROES { zeroes() } else { Arc::new(*whole) };
+        }
+        let mut new = self.view(block);
+        Arc::make_mut(&mut new)[range].copy_from_slice(bytes);
+        new
     }
 
     fn put(&mut self, block: u64, new: Block) {
@@ -199,6 +209,51 @@ impl Inode {
         versions.push(new.clone());
         self.cached.insert(block, new);
     }
+}
+
+/// The blocks of one file that count against the capacity.
+#[derive(Clone, Default)]
+pub(super) struct Claimed {
+    blocks: Vec<bool>,
+    count: u64,
+}
+
+impl Claimed {
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    pub(super) fn contains(&self, block: u64) -> bool {
+        self.blocks.get(block as usize).is_some_and(|is_claimed| *is_claimed)
+    }
+
+    pub(super) fn insert(&mut self, blocks: Range<u64>) {
+        if self.blocks.len() < blocks.end as usize {
+            self.blocks.resize(blocks.end as usize, false);
+        }
+        for is_claimed in &mut self.blocks[blocks.start as usize..blocks.end as usize] {
+            self.count += u64::from(!std::mem::replace(is_claimed, true));
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.truncate(0);
+    }
+
+    fn truncate(&mut self, len: u64) {
+        self.blocks.truncate(len as usize);
+        self.count = self.blocks.iter().filter(|is_claimed| **is_claimed).count() as u64;
+    }
+}
+
+static ZEROES: [u8; BLOCK] = [0; BLOCK];
+
+/// A block of zeroes, one for each thread: files are made of them.
+fn zeroes() -> Block {
+    thread_local! {
+        static SHARED: Block = Arc::new(ZEROES);
+    }
+    SHARED.with(Arc::clone)
 }
 
 fn tear(fate: &mut Fate, old: &Block, versions: &[Block], kept: Block) -> Block {
@@ -216,7 +271,7 @@ fn tear(fate: &mut Fate, old: &Block, versions: &[Block], kept: Block) -> Block 
 }
 
 /// Cuts bytes at block boundaries: block number, range within it, bytes.
-fn pieces(position: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, std::ops::Range<usize>, &[u8])> {
+fn pieces(position: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, Range<usize>, &[u8])> {
     let mut done = 0;
     std::iter::from_fn(move || {
         if done == bytes.len() {

@@ -14,6 +14,8 @@ const ROOT: u64 = 0;
 pub(super) struct World {
     nodes: BTreeMap<u64, Node>,
     next_id: u64,
+    /// How many nodes the last look for garbage left.
+    kept_count: usize,
     pub(super) capacity_bytes: Option<u64>,
 }
 
@@ -79,7 +81,7 @@ impl Directory {
 impl World {
     pub(super) fn new() -> World {
         let nodes = BTreeMap::from([(ROOT, Node::Directory(Directory::default()))]);
-        World { nodes, next_id: ROOT + 1, capacity_bytes: None }
+        World { nodes, next_id: ROOT + 1, kept_count: 1, capacity_bytes: None }
     }
 
     pub(super) fn inode(&mut self, id: u64) -> &mut Inode {
@@ -150,6 +152,11 @@ impl World {
         {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
+        if let Ok(replaced) = self.file_id(to)
+            && replaced != moved
+        {
+            self.inode(replaced).claimed.clear();
+        }
         let (_, from_name) = self.parent(from)?;
         let (parent, to_name) = self.parent(to)?;
         parent.change(Change::Rename(from_name, to_name));
@@ -176,7 +183,7 @@ impl World {
     /// What counts against the capacity.
     pub(super) fn used_bytes(&self) -> u64 {
         let claimed = |node: &Node| match node {
-            Node::File(inode) => inode.claimed.len() as u64,
+            Node::File(inode) => inode.claimed.count(),
             Node::Directory(_) => 0,
         };
         self.nodes.values().map(claimed).sum::<u64>() * BLOCK as u64
@@ -194,12 +201,12 @@ impl World {
         let blocks = position / BLOCK as u64..(position + len).div_ceil(BLOCK as u64);
         if let Some(capacity) = self.capacity_bytes {
             let used = self.used_bytes();
-            let new = blocks.clone().filter(|block| !self.inode(id).claimed.contains(block)).count() as u64;
+            let new = blocks.clone().filter(|block| !self.inode(id).claimed.contains(*block)).count() as u64;
             if new > 0 && used + new * BLOCK as u64 > capacity {
                 return Err(io::Error::from_raw_os_error(28));
             }
         }
-        self.inode(id).claimed.extend(blocks);
+        self.inode(id).claimed.insert(blocks);
         Ok(())
     }
 
@@ -221,6 +228,13 @@ impl World {
         })
     }
 
+    /// Looks for garbage where as much may have come together as is in use: it costs memory only.
+    pub(super) fn collect_much_garbage(&mut self) {
+        if self.nodes.len() > 2 * self.kept_count + 8 {
+            self.collect_garbage();
+        }
+    }
+
     /// Forgets files that no name, durable or current, and no process refers to.
     pub(super) fn collect_garbage(&mut self) {
         let mut reachable = BTreeSet::from([ROOT]);
@@ -239,6 +253,7 @@ impl World {
         }
         self.nodes
             .retain(|id, node| reachable.contains(id) || matches!(node, Node::File(inode) if inode.open_count > 0));
+        self.kept_count = self.nodes.len();
     }
 
     fn parent(&mut self, path: &Path) -> io::Result<(&mut Directory, String)> {
