@@ -16,7 +16,7 @@ use openraft::{LogState as RaftLogState, OptionalSend, RaftLogReader};
 use stonelog_protocol::Offset;
 use stonelog_storage::Fault;
 use stonelog_storage::disk::Disk;
-use stonelog_storage::journal::{Change, JournalPosition, ReplayFrom, ReplayedEntry, recover_undamaged};
+use stonelog_storage::journal::{Change, JournalPosition, ReplayFrom, ReplayedEntry, recover};
 use stonelog_storage::small_file::{Envelope, read_small_file, read_two_copies, write_small_file};
 use tokio::sync::oneshot;
 
@@ -142,23 +142,20 @@ impl LogStore {
                 Err(error) => unreadable = unreadable.take().or(Some((replayed.position, error.to_string()))),
             }
         };
-        let replay_from = checkpoint.replay_from;
-        let recovered = recover_undamaged(disk, directory, JOURNAL_OPTIONS, replay_from, &mut visit)?;
-        let damage = recovered.as_ref().err().and_then(|ends| ends.damage.first());
-        if let Some(damage) = damage {
+        let recovered = recover(disk, directory, JOURNAL_OPTIONS, checkpoint.replay_from, &mut visit)?;
+        if let Some(damage) = recovered.ends.damage.first() {
             unreadable = unreadable.or(Some((damage.position, "its checksum does not match".to_owned())));
         }
         if let Some(index) = state.hole() {
             unreadable = unreadable.or(Some((checkpoint.replay_from.position, format!("entry {index} is missing"))));
         }
-        let (Ok(recovered), None) = (recovered, &unreadable) else {
-            let (position, detail) = unreadable.expect("what was not begun is damaged");
-            // So that somebody who repairs a file does not make it usable. The next start sees what this one has.
+        if let Some((position, detail)) = unreadable {
+            // Files that are missing are not missed again: this start has begun one.
             if let Err(fault) = write_small_file(&**disk, directory, LOST_NAME, detail.as_bytes()) {
                 tracing::error!("it cannot be remembered that the metadata log is damaged: {fault}");
             }
             return Err(damaged(directory, position, &detail));
-        };
+        }
         if let Some(torn) = &recovered.ends.torn_tail {
             tracing::info!(position = torn.position.0, bytes = torn.bytes, "metadata log: torn tail dropped");
         }
@@ -204,11 +201,6 @@ impl LogStore {
     /// The last entry there is.
     pub(super) fn last_index(&self) -> Option<u64> {
         self.state().last_id().map(|id| id.index)
-    }
-
-    /// Whether it has voted, or followed a leader.
-    pub(super) fn has_voted(&self) -> bool {
-        self.state().vote.is_some()
     }
 
     fn state(&self) -> MutexGuard<'_, LogState> {

@@ -73,6 +73,14 @@ pub enum StartError {
     /// openraft refused; what it says names the inconsistency.
     #[error("the metadata quorum did not start: {0}")]
     Refused(String),
+    /// The log names this node's voters, and this directory is none of them.
+    #[error("the metadata log in {directory} names members, and node {own} with this directory is none of them")]
+    NotMember {
+        /// The log's directory.
+        directory: PathBuf,
+        /// This node.
+        own: u64,
+    },
     /// The log is another directory's: a copy.
     #[error(
         "the metadata log in {directory} was begun by node {} in log directory {}, and is now in that of node {} ({}): \
@@ -179,8 +187,6 @@ pub struct QuorumNode {
     pub(super) standing: Mutex<Standing>,
     /// What times in it are since.
     pub(super) opened: Instant,
-    /// It has voted, or followed a leader, in an earlier life.
-    pub(super) has_voted_before: bool,
 }
 
 impl QuorumNode {
@@ -213,7 +219,6 @@ impl QuorumNode {
     ) -> Result<QuorumNode, StartError> {
         let node_id = wire::node(options.node_id);
         let (store, thread) = LogStore::open(&options.disk, &options.directory)?;
-        let has_voted_before = store.has_voted();
         let stale_batches = Arc::new(AtomicU64::new(0));
         let snapshots = SnapshotStore::new(options.disk.clone(), options.directory.clone());
         let machine = StateMachine::new(publisher, snapshots, stale_batches.clone());
@@ -226,17 +231,7 @@ impl QuorumNode {
         };
         let (thread, bytes_since_snapshot) = (Mutex::new(Some(thread)), AtomicU64::new(0));
         let (standing, opened) = (Mutex::default(), Instant::now());
-        Ok(QuorumNode {
-            raft,
-            store,
-            thread,
-            node_id,
-            stale_batches,
-            bytes_since_snapshot,
-            standing,
-            opened,
-            has_voted_before,
-        })
+        Ok(QuorumNode { raft, store, thread, node_id, stale_batches, bytes_since_snapshot, standing, opened })
     }
 
     async fn become_leader(&self, options: &QuorumOptions, owner: Option<Owner>) -> Result<(), StartError> {

@@ -13,7 +13,6 @@ use stonelog_protocol::BrokerId;
 use stonelog_protocol::peer::frame::{Frame, Kind};
 use stonelog_protocol::peer::raft;
 use stonelog_protocol::peer::wire::WireError;
-use tokio::time::Instant;
 
 use super::codec::decode_entry;
 use super::link::{PeerSession, Served, Serving};
@@ -28,8 +27,6 @@ pub(super) struct QuorumSession {
     own: BrokerId,
     /// Who has proved to be at the other end.
     peer: BrokerId,
-    /// Before that it helps nobody to lead: whom it followed in an earlier life may still lead by its word.
-    votes_from: Option<Instant>,
     /// A snapshot that has arrived in part.
     snapshot: Option<Partial>,
 }
@@ -82,13 +79,8 @@ impl PeerSession for QuorumSession {
 }
 
 impl QuorumSession {
-    pub(super) fn new(
-        raft: Raft<TypeConfig, StateMachine>,
-        own: BrokerId,
-        peer: BrokerId,
-        votes_from: Option<Instant>,
-    ) -> QuorumSession {
-        QuorumSession { raft, own, peer, votes_from, snapshot: None }
+    pub(super) fn new(raft: Raft<TypeConfig, StateMachine>, own: BrokerId, peer: BrokerId) -> QuorumSession {
+        QuorumSession { raft, own, peer, snapshot: None }
     }
 
     async fn answer(&mut self, request: Frame) -> Result<(Kind, Bytes), Refusal> {
@@ -136,10 +128,6 @@ impl QuorumSession {
 
     async fn vote(&mut self, kind: Kind, request: raft::VoteRequest) -> Result<(Kind, Bytes), Refusal> {
         self.check_from(request.vote, Speaks::AsCandidate)?;
-        // openraft forgets a lease with the process. A leader that hands over has given its own up.
-        if !request.is_transfer && self.votes_from.is_some_and(|from| Instant::now() < from) {
-            return Err(failed("this node has started a moment ago, and may have confirmed a leader before that"));
-        }
         let rpc = VoteRequest {
             vote: vote_in(request.vote),
             last_log_id: request.last.map(id_in),

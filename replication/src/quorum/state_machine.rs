@@ -5,22 +5,19 @@
 //! difference between nodes. An entry that does not fit its image ends the node: going on would make it differ.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt as _};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use stonelog_storage::Fault;
 
 use super::publisher::Publisher;
 use super::snapshot_store::{SnapshotStore, decode_snapshot, encode_snapshot};
 use super::type_config::{Entry, LogId, Outcome, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::metadata::MetadataImage;
-
-/// How long a full disk is left alone before a snapshot is tried on it again.
-const ROOM_LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// openraft's state machine.
 pub struct StateMachine {
@@ -29,8 +26,6 @@ pub struct StateMachine {
     publisher: Arc<Publisher>,
     snapshots: SnapshotStore,
     stale_batches: Arc<AtomicU64>,
-    /// Goes with the state machine: a snapshot that waits for space waits no longer than that.
-    living: Arc<()>,
 }
 
 impl StateMachine {
@@ -42,7 +37,6 @@ impl StateMachine {
             publisher,
             snapshots,
             stale_batches,
-            living: Arc::new(()),
         }
     }
 
@@ -106,7 +100,6 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             meta: SnapshotMeta { last_log_id: self.last_applied, last_membership: self.membership.clone() },
             image: self.publisher.image(),
             snapshots: self.snapshots.clone(),
-            living: Arc::downgrade(&self.living),
         }
     }
 
@@ -118,8 +111,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         }
         let stored = self.snapshots.newest().map_err(io::Error::other)?;
         if stored.is_none_or(|(stored, _, _)| stored != *meta) {
-            let meta = meta.clone();
-            save(&self.snapshots, &Arc::downgrade(&self.living), move || (meta.clone(), bytes.clone())).await?;
+            let (snapshots, meta) = (self.snapshots.clone(), meta.clone());
+            aside(move || snapshots.save(&meta, &bytes)).await?;
         }
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
@@ -139,48 +132,25 @@ pub struct SnapshotBuilder {
     meta: SnapshotMeta,
     image: Arc<MetadataImage>,
     snapshots: SnapshotStore,
-    living: Weak<()>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = Bytes;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        let (meta, image) = (self.meta.clone(), self.image.clone());
-        let encoded = move || (meta.clone(), encode_snapshot(&meta, &image));
-        save(&self.snapshots, &self.living, encoded).await
+        let (meta, image, snapshots) = (self.meta.clone(), self.image.clone(), self.snapshots.clone());
+        let written = aside(move || {
+            let bytes = encode_snapshot(&meta, &image);
+            snapshots.save(&meta, &bytes).map(|()| Snapshot { meta, snapshot: bytes })
+        });
+        written.await
     }
 }
 
-/// Makes a snapshot durable, when there is space for it: a full disk ends nobody, the log waits for space as well. What
-/// is to be written is made anew for each try, and takes no memory between them.
-///
-/// It runs on a thread of its own: it is rare, and long where the image is large; heartbeats and commits go on meanwhile.
+/// Runs a snapshot's work on a thread of its own: it is rare, and long where the image is large; heartbeats and commits
+/// go on meanwhile.
 #[allow(clippy::disallowed_methods, reason = "the metadata plane shares no pool with the data plane")]
-async fn save(
-    snapshots: &SnapshotStore,
-    living: &Weak<()>,
-    encoded: impl Fn() -> (SnapshotMeta, Bytes) + Clone + Send + 'static,
-) -> Result<Snapshot, io::Error> {
-    let mut said = false;
-    loop {
-        let (store, encoded) = (snapshots.clone(), encoded.clone());
-        let saved = tokio::task::spawn_blocking(move || {
-            let (meta, snapshot) = encoded();
-            store.save(&meta, &snapshot).map(|()| Snapshot { meta, snapshot })
-        });
-        match saved.await.map_err(io::Error::other)? {
-            Ok(saved) => return Ok(saved),
-            Err(fault) if fault.is_temporary() => {
-                if !std::mem::replace(&mut said, true) {
-                    tracing::error!("a metadata snapshot waits: {fault}; free some, and it goes on by itself");
-                }
-            }
-            Err(fault) => return Err(io::Error::other(fault)),
-        }
-        tokio::time::sleep(ROOM_LOOK_AGAIN).await;
-        if living.strong_count() == 0 {
-            return Err(io::Error::other("the node has stopped"));
-        }
-    }
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, io::Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(io::Error::other)?.map_err(io::Error::other)
 }

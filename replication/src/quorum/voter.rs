@@ -54,12 +54,11 @@ impl QuorumNode {
         let own = membership.get_node(&quorum.node_id);
         let is_own = own.is_some_and(|voter| voter.directory == options.voter.directory);
         let is_alone = is_own && membership.nodes().count() == 1;
-        // A log of this directory's that names the node with another one was begun anew after the node was emptied, and
-        // has not come to the entry yet in which the other one went. It catches up. What it would vote for meanwhile
-        // comes to nothing: candidates name the directory they mean, and its own log lacks what a majority of the others
-        // committed before it was added.
         let error = if known.is_none() && !is_alone {
             StartError::NoOwner { directory: options.directory }
+        // Whom no membership names does not vote, whatever it starts with.
+        } else if own.is_some() && !is_own {
+            StartError::NotMember { directory: options.directory, own: quorum.node_id }
         } else if known.is_none()
             && let Err(fault) = options.owner(false).write(&*options.disk, &options.directory)
         {
@@ -237,9 +236,7 @@ impl QuorumNode {
 
     /// Serves one proved connection of another voter.
     pub(super) fn session(&self, peer: BrokerId) -> QuorumSession {
-        // A leader may rest on what this node confirmed to it before it was started again.
-        let votes_from = self.has_voted_before.then(|| self.opened + LEASE);
-        QuorumSession::new(self.raft.clone(), broker(self.node_id), peer, votes_from)
+        QuorumSession::new(self.raft.clone(), broker(self.node_id), peer)
     }
 }
 

@@ -56,6 +56,11 @@ impl Cluster {
     /// Topics become strict, or relaxed.
     pub(super) fn change_modes(&mut self) {
         let value = if self.below(3) == 0 { "1000" } else { "1" };
+        self.set_modes(value);
+    }
+
+    /// `flush.messages` of all topics.
+    pub(super) fn set_modes(&mut self, value: &str) {
         for name in self.topic_names() {
             self.coverage.hit("flush.messages changed");
             self.set(&name, "flush.messages", value);

@@ -76,6 +76,17 @@ pub const MARKS: &[&str] = &[
     "disk replaced under a wish to join",
     "led by one that lacks committed records",
     "stopped rather than cut below its watermark",
+    "damage in a sealed segment",
+    "damage in the segment being written",
+    "damage in the journal",
+    "sector lost",
+    "damage found in a segment",
+    "damage met by a read for a follower",
+    "read refused for damage",
+    "repair begun",
+    "damaged segment mended",
+    "damaged log fetched again whole",
+    "damaged leader hands over",
 ];
 
 fn tell(cluster: &Cluster, what: &str, id: BrokerId) {
@@ -96,11 +107,14 @@ fn survival(random: &mut Random) -> Survival {
 /// Something goes wrong.
 pub(super) fn inject(cluster: &mut Cluster) {
     cluster.faults_count += 1;
+    if cluster.below(4) == 0 {
+        super::damage::settle(cluster);
+    }
     let nodes = cluster.options.nodes;
     let id = BrokerId(1 + cluster.below(nodes as u64) as i32);
     let other = BrokerId(1 + (id.0 + cluster.below(nodes as u64 - 1) as i32) % nodes);
     let until = cluster.now + 300_000 + cluster.below(15_000_000);
-    match cluster.below(30) {
+    match cluster.below(33) {
         0..=4 => {
             let is_power = cluster.below(3) > 0;
             cluster.coverage.hit(if is_power { "power cut of one node" } else { "process killed" });
@@ -109,6 +123,10 @@ pub(super) fn inject(cluster: &mut Cluster) {
         5 | 6 => {
             cluster.coverage.hit("power cut of all nodes");
             cluster.ids().into_iter().for_each(|id| crash(cluster, id, true));
+            if cluster.ever_relaxed && cluster.below(2) == 0 {
+                // Before anybody is back: what a topic promises from now on it may lack.
+                cluster.set_modes("1");
+            }
         }
         7..=9 => {
             cluster.coverage.hit("one-way partition");
@@ -142,10 +160,12 @@ pub(super) fn inject(cluster: &mut Cluster) {
         19 | 20 => replace_some_disk(cluster, id),
         21 => recreate(cluster),
         22 => change_min_isr(cluster),
-        23 => cluster.change_modes(),
-        24 | 25 => cluster.reassign(),
+        // What is relaxed loses more to a power cut than a damaged replica's peers are sure to have.
+        23 if cluster.damaged.is_none() => cluster.change_modes(),
+        23..=25 => cluster.reassign(),
         26 => cluster.delete_records(),
         27 | 28 => fail_directory(cluster, id),
+        29..=31 => super::damage::inject(cluster, id),
         _ => {
             // Everybody on their own for a while.
             for from in cluster.ids() {
@@ -185,12 +205,15 @@ pub(super) fn crash(cluster: &mut Cluster, id: BrokerId, is_power: bool) {
 
 /// Whether all that a directory of a node holds may go: what is committed is on enough other disks, durably, and one more
 /// loss would not be one too many for the promise. What is outside of every set is missed by nobody.
-fn may_lose(cluster: &Cluster, id: BrokerId, directory: DirectoryId) -> Option<&'static str> {
+pub(super) fn may_lose(cluster: &Cluster, id: BrokerId, directory: DirectoryId) -> Option<&'static str> {
     let image = cluster.log.newest();
     let is_known = |node: &super::node::Node| {
         let registered = image.broker(node.id).map(|broker| broker.incarnation);
         node.up.as_ref().is_some_and(|up| registered == Some(up.incarnation) && up.epoch.is_some())
     };
+    if cluster.damaged.is_some() {
+        return None;
+    }
     if cluster.options.min_isr == Some(1) || cluster.ever_relaxed || !cluster.nodes.iter().all(is_known) {
         return None;
     }
@@ -209,7 +232,7 @@ fn may_lose(cluster: &Cluster, id: BrokerId, directory: DirectoryId) -> Option<&
     Some(mark)
 }
 
-fn any_directory(cluster: &mut Cluster, id: BrokerId) -> DirectoryId {
+pub(super) fn any_directory(cluster: &mut Cluster, id: BrokerId) -> DirectoryId {
     let all: Vec<DirectoryId> = cluster.node(id).stores.keys().copied().collect();
     all[cluster.below(all.len() as u64) as usize]
 }
@@ -301,6 +324,7 @@ pub fn live(seed: u64) -> Cluster {
         assert!(end < 20 * TIME_MIN, "seed {seed}: hardly anything is appended: {}", describe(&cluster));
     }
     heal(&mut cluster);
+    super::damage::read_everything(&mut cluster);
     if seed.is_multiple_of(3) {
         super::epilogue::accept_loss(&mut cluster);
     }
@@ -311,8 +335,6 @@ pub fn live(seed: u64) -> Cluster {
 fn heal(cluster: &mut Cluster) {
     cluster.healing = true;
     cluster.network.heal();
-    // Whoever has little credit has to catch up, not only to keep up.
-    cluster.options.append_every = cluster.options.append_every.max(150_000);
     let acknowledged = cluster.oracle.acknowledged_count;
     cluster.nodes.iter_mut().for_each(|node| node.stuck_until = 0);
     let end = cluster.now + HEAL;
@@ -322,14 +344,17 @@ fn heal(cluster: &mut Cluster) {
         if cluster.ever_relaxed {
             cluster.accept_losses();
         }
+        super::damage::settle(cluster);
         if cluster.now > end - HEAL + 22_000_000
+            && cluster.damaged.is_none()
             && unsettled(cluster).is_none()
             && cluster.oracle.acknowledged_count > acknowledged
         {
             return;
         }
     }
-    panic!("seed {}: does not come together: {:?}: {}", cluster.seed, unsettled(cluster), describe(cluster));
+    let (why, damaged) = (unsettled(cluster), cluster.damaged);
+    panic!("seed {}: does not come together: {why:?} {damaged:?}: {}", cluster.seed, describe(cluster));
 }
 
 /// What a settled cluster still lacks: everybody in sync, with the same log but for what is on its way, and everything
@@ -390,6 +415,7 @@ fn describe(cluster: &Cluster) -> String {
         for (id, part) in &up.parts {
             said.push_str(&describe_part(*id, part, up.directories.log(*id)));
         }
+        up.streams.values().for_each(|stream| said.push_str(&format!("  leads {stream:?}\n")));
     }
     said
 }
@@ -398,15 +424,16 @@ fn describe_part(id: TopicPartition, part: &super::node::Part, log: &stonelog_st
     let role = match &part.role {
         Role::Idle => "idle".to_owned(),
         Role::Leader(leader) => format!("leads, counts {:?}", leader.maximal_isr()),
-        Role::Follower(follower) => format!("follows, streaming {}", follower.is_streaming()),
+        Role::Follower(follower) => format!("follows: {follower:?}"),
     };
     format!(
-        "  {id}: {role}; start {} durable {} written {} end {} watermark {} changing {}\n",
+        "  {id}: {role}; start {} durable {} written {} end {} watermark {} changing {} holes {:?}\n",
         log.log_start(),
         log.durable(),
         log.written(),
         log.log_end(),
         part.high_watermark,
-        log.is_changing()
+        log.is_changing(),
+        log.holes()
     )
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use stonelog_protocol::{BrokerEpoch, BrokerId, ClusterId, Timestamp, TopicId, Uuid};
+use stonelog_protocol::{BrokerEpoch, BrokerId, ClusterId, Timestamp, TopicId, TopicPartition, Uuid};
 use stonelog_replication::controller::rules::ConfigRules as _;
 use stonelog_replication::controller::{
     BrokerHeartbeat, ControllerRequest, ControllerResponse, Decision, Defaults, FenceBroker, Inputs, Reject,
@@ -146,6 +146,28 @@ impl MetadataLog {
             !broker.fenced && now.saturating_sub(*self.heard.entry(broker.id).or_insert(now)) > SESSION
         })?;
         Some(ControllerRequest::FenceBroker(FenceBroker { id: over.id, epoch: over.epoch }))
+    }
+
+    /// With `STONELOG_SIMULATION_LOG` every change of the metadata is printed, to follow a failed seed.
+    pub fn tell_change(&self, now: u64) {
+        static TELLS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+        let tells = *TELLS.get_or_init(|| std::env::var_os("STONELOG_SIMULATION_LOG").is_some());
+        let [.., before, after] = &self.images[..] else { return };
+        if !tells {
+            return;
+        }
+        println!("{:>12} image {} strict {:?}", now, after.index(), self.strict);
+        for broker in after.brokers() {
+            if before.broker(broker.id) != Some(broker) {
+                println!("    {broker:?}");
+            }
+        }
+        for (topic, index, partition) in after.partitions() {
+            let id = TopicPartition { topic_id: topic.id, partition: index };
+            if before.partition(id).is_none_or(|was| was != partition) {
+                println!("    {id} {partition:?}");
+            }
+        }
     }
 
     fn append(&mut self, records: Vec<MetadataRecord>) {

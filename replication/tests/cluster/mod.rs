@@ -8,6 +8,7 @@
 #![allow(unreachable_pub, reason = "each part is used by its neighbours")]
 
 mod clients;
+mod damage;
 mod directories;
 mod epilogue;
 pub mod faults;
@@ -65,6 +66,9 @@ enum Event {
     ReplaceDisk(BrokerId),
 }
 
+/// Microseconds between two appends, about, while nothing goes wrong.
+const QUIET_APPEND_EVERY: u64 = 250_000;
+
 /// See the module's comment.
 pub struct Cluster {
     pub seed: u64,
@@ -76,8 +80,11 @@ pub struct Cluster {
     options: Options,
     random: Random,
     beginning: Instant,
-    events: BinaryHeap<Reverse<(u64, u64)>>,
-    planned: BTreeMap<u64, Event>,
+    /// When, in which order, and the place in `planned`.
+    events: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    planned: Vec<Option<Event>>,
+    /// Places in `planned` with nothing in them.
+    vacant: Vec<usize>,
     events_count: u64,
     nodes: Vec<Node>,
     log: MetadataLog,
@@ -87,6 +94,9 @@ pub struct Cluster {
     tokens: u64,
     trace: u64,
     healing: bool,
+    /// Until then producers have much to do, and from then on, which is before the next fault.
+    busy_until: u64,
+    busy_from: u64,
     probe: u64,
     /// Directories made so far, beyond the first ones.
     stores_count: u8,
@@ -96,6 +106,8 @@ pub struct Cluster {
     ever_relaxed: bool,
     /// Somebody has accepted that committed records are lost.
     loss_accepted: bool,
+    /// Where damage is that was not mended yet.
+    damaged: Option<damage::Damaged>,
     /// Reports that were sent, some of each pair's.
     reports: BTreeMap<(BrokerId, BrokerId), Vec<bytes::Bytes>>,
 }
@@ -130,7 +142,8 @@ impl Cluster {
             random,
             beginning: stonelog_replication::runtime::clock::Clock.mono(),
             events: BinaryHeap::new(),
-            planned: BTreeMap::new(),
+            planned: Vec::new(),
+            vacant: Vec::new(),
             events_count: 0,
             nodes,
             log: MetadataLog::new(),
@@ -140,11 +153,14 @@ impl Cluster {
             tokens: 0,
             trace: 0xcbf2_9ce4_8422_2325,
             healing: false,
+            busy_until: 0,
+            busy_from: u64::MAX,
             probe: 0,
             stores_count: 0,
             were_strict: Default::default(),
             ever_relaxed,
             loss_accepted: false,
+            damaged: None,
             reports: BTreeMap::new(),
         };
         for id in cluster.ids() {
@@ -170,12 +186,13 @@ impl Cluster {
     }
 
     pub fn run_until(&mut self, end: u64) {
-        while let Some(Reverse((at, _))) = self.events.peek().copied()
+        while let Some(Reverse((at, _, place))) = self.events.peek().copied()
             && at <= end
         {
-            let Some(Reverse((at, number))) = self.events.pop() else { return };
+            self.events.pop();
             self.now = at;
-            let event = self.planned.remove(&number).expect("planned");
+            self.vacant.push(place);
+            let event = self.planned[place].take().expect("planned");
             self.handle(event);
         }
         self.now = end;
@@ -198,8 +215,12 @@ impl Cluster {
 
     fn plan(&mut self, after: u64, event: Event) {
         self.events_count += 1;
-        self.events.push(Reverse((self.now + after, self.events_count)));
-        self.planned.insert(self.events_count, event);
+        let place = self.vacant.pop().unwrap_or(self.planned.len());
+        if place == self.planned.len() {
+            self.planned.push(None);
+        }
+        self.planned[place] = Some(event);
+        self.events.push(Reverse((self.now + after, self.events_count, place)));
     }
 
     fn place(id: BrokerId) -> usize {
@@ -231,11 +252,13 @@ impl Cluster {
             loss_accepted: self.loss_accepted,
         };
         let node = &mut self.nodes[Cluster::place(id)];
+        let committed = env.oracle.committed_count;
         let done = step(node, &mut env);
         let out = env.out;
         let life = node.lives;
         check_superset(node, &self.log);
-        self.check_members();
+        // Nobody else's log has moved.
+        self.check_members(Some(id).filter(|_| self.oracle.committed_count == committed));
         for out in out {
             match out {
                 Out::Mark(mark) => self.coverage.hit(mark),
@@ -258,9 +281,10 @@ impl Cluster {
         done
     }
 
-    fn check_members(&self) {
+    /// Looks at all members, or at one node's replicas.
+    fn check_members(&self, only: Option<BrokerId>) {
         if !self.loss_accepted {
-            check_members(&self.nodes, &self.log, &self.oracle);
+            check_members(&self.nodes, &self.log, &self.oracle, only);
         }
     }
 
@@ -351,9 +375,12 @@ impl Cluster {
             if checkpoints || hurries || process.is_checkpointing() {
                 for _ in 0..if hurries { 200 } else { steps } {
                     process.step_checkpoint(&mut coverage).expect("the disk is whole");
+                    if !hurries && !process.is_checkpointing() {
+                        break;
+                    }
                 }
             }
-            if steps == 0 {
+            if steps < 4 {
                 for partition in process.ids() {
                     process.hosted(partition).log.evict(500);
                 }
@@ -363,6 +390,9 @@ impl Cluster {
         self.with(id, |node, env| {
             let me = node.id;
             if let Some(up) = &mut node.up {
+                if env.dice.is_multiple_of(3) {
+                    up.consume(env);
+                }
                 up.after(me, env);
             }
         });
@@ -393,7 +423,7 @@ impl Cluster {
             Event::Read(id, life) if self.is_life(id, life) => self.with(id, |node, env| {
                 let me = node.id;
                 if let Some(up) = &mut node.up {
-                    up.run_read(me, env);
+                    up.work(me, env);
                 }
             }),
             Event::Arrive(flight) => {
@@ -432,13 +462,21 @@ impl Cluster {
             }
             Event::Append => {
                 self.append();
-                let after = self.options.append_every / 2 + self.below(self.options.append_every);
-                self.plan(after, Event::Append);
+                let is_busy = (self.now < self.busy_until || self.now >= self.busy_from) && !self.healing;
+                if !is_busy && self.below(20) == 0 {
+                    self.be_busy();
+                }
+                let every = if is_busy { self.options.append_every } else { QUIET_APPEND_EVERY };
+                let after = every / 2 + self.below(every);
+                let until_busy = self.busy_from.saturating_sub(self.now);
+                self.plan(if until_busy > 0 { after.min(until_busy) } else { after }, Event::Append);
             }
             Event::Fault if self.healing => {}
             Event::Fault => {
                 faults::inject(self);
+                self.be_busy();
                 let after = self.options.fault_every / 2 + self.below(self.options.fault_every);
+                self.busy_from = self.now + after.saturating_sub(400_000);
                 self.plan(after, Event::Fault);
             }
             Event::Start(id, survived) => self.start(id, survived),
@@ -446,6 +484,11 @@ impl Cluster {
             // Of a process that is gone.
             Event::Tick(..) | Event::Journal(..) | Event::Upkeep(..) | Event::Read(..) | Event::Images(..) => {}
         }
+    }
+
+    /// Producers append one batch after the other for a while.
+    fn be_busy(&mut self) {
+        self.busy_until = self.now + 200_000 + self.below(1_200_000);
     }
 
     fn reset(&mut self, one: BrokerId, other: BrokerId, number: Option<u64>) {
@@ -491,9 +534,9 @@ impl Cluster {
             self.coverage.hit_if(is_from_elr, "elected from the ELR");
             self.coverage.hit_if(is_moved, "reassignment complete");
         }
-        self.tell_change();
+        self.log.tell_change(self.now);
         self.note_modes();
-        self.check_members();
+        self.check_members(None);
         for id in self.ids() {
             let Some(life) = self.node(id).up.as_ref().map(|up| up.life) else { continue };
             let after = match self.below(15) {
@@ -501,28 +544,6 @@ impl Cluster {
                 _ => 200 + self.below(10_000),
             };
             self.plan(after, Event::Images(id, life, index));
-        }
-    }
-
-    /// With `STONELOG_SIMULATION_LOG` every change of the metadata is printed, to follow a failed seed.
-    fn tell_change(&self) {
-        static TELLS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-        let tells = *TELLS.get_or_init(|| std::env::var_os("STONELOG_SIMULATION_LOG").is_some());
-        let [.., before, after] = &self.log.images[..] else { return };
-        if !tells {
-            return;
-        }
-        println!("{:>12} image {} strict {:?}", self.now, after.index(), self.log.strict);
-        for broker in after.brokers() {
-            if before.broker(broker.id) != Some(broker) {
-                println!("    {broker:?}");
-            }
-        }
-        for (topic, index, now) in after.partitions() {
-            let id = TopicPartition { topic_id: topic.id, partition: index };
-            if before.partition(id).is_none_or(|was| was != now) {
-                println!("    {id} {now:?}");
-            }
         }
     }
 
@@ -562,5 +583,6 @@ impl Cluster {
         let after = 1 + self.below(50_000);
         self.plan(after, Event::Tick(id, life));
         self.plan(after + 300_000, Event::Upkeep(id, life));
+        damage::on_started(self, id);
     }
 }

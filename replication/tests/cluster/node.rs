@@ -22,12 +22,12 @@ use stonelog_replication::replica::{CreditPool, LeadStream};
 use stonelog_storage::disk::SimDisk;
 use stonelog_storage::log_dir::RecordedEpochs;
 use stonelog_storage::recovery::Verdict as Recovered;
-use stonelog_storage::segment::read::ReadJob;
 
 use super::directories::Directories;
 use super::metadata_log::{Answer, cluster_id};
-pub use super::part::{Env, Out, Part, Role, Waiting};
+pub use super::part::{Env, Out, Part, Role, Waiting, Work};
 use super::process::Process;
+use super::steps::say;
 use crate::support::new_disk;
 
 /// `replica.lag.time.max.ms`.
@@ -69,7 +69,9 @@ pub struct Up {
     pub image: Arc<MetadataImage>,
     pub parts: BTreeMap<TopicPartition, Part>,
     pub waiting: Vec<Waiting>,
-    pub reads: Vec<(TopicPartition, BrokerId, StreamId, ReadJob)>,
+    pub works: Vec<(TopicPartition, Work)>,
+    /// What each follower has given its leader on the present stream, and not been sent.
+    pub(super) paid: BTreeMap<TopicPartition, i64>,
     pub(super) proposals: IsrProposals,
     pub(super) streams: BTreeMap<(TopicPartition, BrokerId), LeadStream>,
     /// What leaders may send ahead to all of its followers.
@@ -114,7 +116,8 @@ impl Node {
             image,
             parts: BTreeMap::new(),
             waiting: Vec::new(),
-            reads: Vec::new(),
+            works: Vec::new(),
+            paid: BTreeMap::new(),
             proposals: IsrProposals::default(),
             streams: BTreeMap::new(),
             pool: CreditPool::new(env.options.credit as usize, BATCH_BYTES_MAX),
@@ -332,12 +335,19 @@ impl Up {
         let log = self.directories.log(id);
         match &mut part.role {
             Role::Leader(leader) => {
-                match leader.wish(id, OwnLog { end: log.log_end(), is_whole: true }, LAG_MAX, env.moment) {
+                match leader.wish(
+                    id,
+                    OwnLog { end: log.log_end(), is_whole: log.holes().is_empty() },
+                    LAG_MAX,
+                    env.moment,
+                ) {
                     Wish::Nothing => {}
                     Wish::Isr(wish) => {
                         let grows = wish.isr.len() > leader.leadership().isr.len();
                         env.out.push(Out::Mark(if grows { "join proposed" } else { "leave proposed" }));
-                        if wish.hand_over {
+                        if wish.hand_over && !log.holes().is_empty() {
+                            env.out.push(Out::Mark("damaged leader hands over"));
+                        } else if wish.hand_over {
                             env.out.push(Out::Mark("gray leader hands over"));
                             let request = super::metadata_log::fence(me, epoch);
                             env.out.push(Out::Ask(ControllerRequest::Heartbeat(request), 0));
@@ -349,7 +359,14 @@ impl Up {
             Role::Follower(follower) => {
                 if let Some(open) = follower.open(StreamId(self.next_stream), log, false, env.moment) {
                     self.next_stream += 1;
+                    if let StreamBody::Open(open) = &open.body {
+                        self.paid.insert(id, i64::from(open.credit));
+                    }
                     env.out.push(Out::Send(follower.following().leader, open.encode()));
+                }
+                if !log.holes().is_empty() && follower.begin_repair(log, env.moment) {
+                    env.out.push(Out::Mark("repair begun"));
+                    say(follower, log, &mut self.paid, env);
                 }
             }
             Role::Idle => {}

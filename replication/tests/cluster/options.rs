@@ -12,7 +12,7 @@ pub struct Options {
     pub config: LogConfig,
     /// Bytes a follower lets the leader send ahead.
     pub credit: u32,
-    /// Microseconds between two appends, about.
+    /// Microseconds between two appends, about, while much is going on.
     pub append_every: u64,
     /// Microseconds between two faults, about.
     pub fault_every: u64,

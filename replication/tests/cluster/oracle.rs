@@ -44,6 +44,7 @@ pub struct Oracle {
     promised: BTreeMap<TopicPartition, Promised>,
     cuts: u64,
     pub acknowledged_count: u64,
+    /// Batches committed: what members must have is no more than at the last look while this is the same.
     pub committed_count: u64,
 }
 
@@ -141,6 +142,20 @@ impl Oracle {
         let committed = self.committed.get(&id)?;
         let of_before = committed.values().filter(|one| one.by < epoch && one.entry.base >= start);
         of_before.map(|one| one.entry).find(|entry| shadow.get(&entry.base) != Some(entry))
+    }
+
+    /// What was read is what somebody appended.
+    pub fn on_read(&self, id: TopicPartition, entry: &Entry) -> Result<(), String> {
+        match self.appended.get(&(id, entry.base, entry.epoch)) {
+            Some(known) if known == entry => Ok(()),
+            known => Err(format!("{id} serves {entry:?}, and what was appended there is {known:?}")),
+        }
+    }
+
+    /// What is committed between two offsets.
+    pub fn committed_between(&self, id: TopicPartition, from: i64, to: i64) -> impl Iterator<Item = Entry> + '_ {
+        let committed = self.committed.get(&id).into_iter();
+        committed.flat_map(move |all| all.range(from..to)).map(|(_, one)| one.entry)
     }
 
     /// Whether one batch is committed.

@@ -3,10 +3,13 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use stonelog_protocol::peer::stream::{Stamps, StreamId};
 use stonelog_protocol::{BrokerId, LeaderEpoch, Offset};
 use stonelog_replication::controller::ControllerRequest;
 use stonelog_replication::partition::{Leader, Receipt};
-use stonelog_replication::replica::Follower;
+use stonelog_replication::replica::{Follower, Following};
+use stonelog_storage::compaction::repair::RepairJob;
+use stonelog_storage::segment::read::ReadJob;
 
 use super::options::Options;
 use super::oracle::{Oracle, Shadow};
@@ -29,6 +32,14 @@ pub struct Part {
     pub deferred: bool,
     /// Up to where the oracle has heard what this leader committed.
     pub checked: i64,
+}
+
+/// What waits for a disk.
+pub enum Work {
+    /// A read for a follower's next push, or for what it lacks by the number of its request.
+    Read { follower: BrokerId, stream: StreamId, stamps: Stamps, fills: Option<u64>, job: ReadJob },
+    /// A segment to be written anew, with what was fetched for it.
+    Mend { following: Following, job: RepairJob },
 }
 
 /// What it does.

@@ -48,7 +48,7 @@ impl Up {
         }
         self.directories.settle(id, home);
         if !self.parts.contains_key(&id) {
-            let shadow = if is_held { read_all(self.directories.of_mut(id), id) } else { Shadow::new() };
+            let shadow = if is_held { read_all(self.directories.of_mut(id), id, env) } else { Shadow::new() };
             let log = self.directories.log(id);
             // What was committed before an accepted loss may be what is lost.
             let has_loss = image.loss_accepted(id).is_some();
@@ -139,6 +139,11 @@ impl Up {
                         let follower = Follower::begin(following, part.high_watermark, &self.pool, env.moment);
                         *role = Role::Follower(Box::new(follower));
                     }
+                }
+                let (isr, elr) = (&registration.isr, &registration.elr);
+                let is_spare = isr.len() >= 2 && !isr.contains(&me) && !elr.contains(&me);
+                if let Role::Follower(follower) = &mut part.role {
+                    follower.set_spare(is_spare, self.directories.log(id), env.moment);
                 }
             }
         }

@@ -1,15 +1,17 @@
 //! What a node makes of the messages of streams, and what every event ends with.
 
-use stonelog_protocol::BrokerId;
-use stonelog_protocol::peer::stream::{StreamBody, StreamMessage};
+use stonelog_protocol::peer::stream::{Stamps, StreamBody, StreamId, StreamMessage};
+use stonelog_protocol::{BrokerId, TopicPartition};
 use stonelog_replication::partition::leader::Positions;
-use stonelog_replication::replica::{Cut, Effect, PushPlan, Stopped, lead};
-use stonelog_storage::segment::read::ReadDone;
+use stonelog_replication::progress::Progress;
+use stonelog_replication::replica::{Cut, Effect, Following, LeadStream, PushPlan, Stopped, lead};
+use stonelog_storage::compaction::repair::RepairJob;
+use stonelog_storage::segment::read::{ReadDone, ReadJob};
 
 use super::node::{Up, held};
 use super::oracle::Entry;
-use super::part::{Env, Out, Part, Role};
-use super::steps::{cut, entries, progress, pump};
+use super::part::{Env, Out, Part, Role, Work};
+use super::steps::{cut, entries, progress, pump, say, survey_at};
 use crate::support::NOW;
 
 impl Up {
@@ -50,6 +52,11 @@ impl Up {
                     stream.on_credit(*bytes);
                 }
             }
+            StreamBody::Repair(wanted) => {
+                if let Some(stream) = self.streams.get_mut(&(id, from)).filter(|stream| stream.is_of(message)) {
+                    stream.on_lacking(*wanted);
+                }
+            }
             StreamBody::Close => {
                 leader.on_closed(message.stream, &message.stamps);
                 if self.streams.get(&(id, from)).is_some_and(|stream| stream.is_of(message)) {
@@ -72,6 +79,9 @@ impl Up {
                     let ticket = self.directories.ticket(id);
                     let epoch = follower.following().leader_epoch;
                     let bytes = u32::try_from(batches.len()).expect("small");
+                    let paid = self.paid.entry(id).or_default();
+                    *paid -= i64::from(bytes);
+                    assert!(*paid >= 0, "{me} keeps {} bytes of {id} beyond the credit it gave", -*paid);
                     match self.directories.hosted(id).log.append_as_follower(batches.clone(), epoch, NOW, ticket) {
                         Ok(entry) => {
                             for entry in entries(&batches) {
@@ -92,8 +102,9 @@ impl Up {
                 }
                 Effect::Cut { cut: to_cut, lost } => {
                     let log = self.directories.log(id);
-                    if lost.is_some() {
-                        assert!(!log.is_strict(), "a strict follower loses nothing committed");
+                    if let Some((to, high_watermark)) = lost {
+                        let keeps = to >= log.promised_below(high_watermark);
+                        assert!(!log.is_strict() || keeps, "a strict follower loses nothing that was promised");
                         env.out.push(Out::Mark("relaxed replica cut below its watermark"));
                     }
                     // What lies below a leader's log start was deleted, and goes with it.
@@ -101,13 +112,29 @@ impl Up {
                         Cut::To(to) => (to, 0),
                         Cut::Reset(to) => (to, to.0),
                     };
+                    let is_fetched_again = !log.holes().is_empty() && matches!(to_cut, Cut::Reset(_));
+                    if is_fetched_again {
+                        let now = env.truth.partition(id);
+                        let counts = now.is_some_and(|now| now.isr.contains(&me) || now.elr.contains(&me));
+                        assert!(!counts, "{me} drops {id}, and somebody counts on it");
+                        env.out.push(Out::Mark("damaged log fetched again whole"));
+                    }
                     let goes = |entry: &&Entry| entry.end > to.0 && entry.base >= deleted;
                     let mut going = part.shadow.values().filter(goes);
-                    if let Some(entry) = going.find(|entry| env.oracle.is_committed(id, entry)) {
+                    if let Some(entry) = going.find(|entry| env.oracle.is_committed(id, entry))
+                        && !is_fetched_again
+                    {
                         panic!("{me} cuts {id} at {to}, and {entry:?} is committed");
                     }
                     match to_cut {
-                        Cut::To(to) => cut(self.directories.of_mut(id), id, to, env),
+                        Cut::To(to) => {
+                            if !cut(self.directories.of_mut(id), id, to, env) {
+                                let stopped = follower.on_cut_failed(to, env.moment);
+                                assert_eq!(stopped, None, "{me} cannot cut {id}");
+                                continue;
+                            }
+                            follower.on_cut_done();
+                        }
                         Cut::Reset(to) => {
                             env.out.push(Out::Mark("reset to a later log start"));
                             let ticket = self.directories.ticket(id);
@@ -120,7 +147,22 @@ impl Up {
                     part.shadow.retain(|_, entry| entry.end <= end);
                     part.high_watermark = follower.high_watermark();
                 }
-                Effect::Mend(plan, _) => panic!("{me} mends {plan:?}, and nothing is damaged"),
+                Effect::Mend(plan, fetched) => {
+                    let entries: Vec<Entry> = fetched.iter().flatten().flat_map(entries).collect();
+                    match self.directories.hosted(id).log.begin_repair(&plan, fetched) {
+                        Ok(job) => {
+                            entries.iter().for_each(|entry| held(env.oracle.on_read(id, entry)));
+                            part.shadow.extend(entries.iter().map(|entry| (entry.base, *entry)));
+                            self.works.push((id, Work::Mend { following: *follower.following(), job }));
+                            env.out.push(Out::Read);
+                        }
+                        Err(_) => {
+                            env.out.push(Out::Mark("repair refused"));
+                            follower.on_mended(false, env.moment);
+                        }
+                    }
+                }
+                Effect::Stop(Stopped::Damaged(_)) => env.out.push(Out::Mark("stopped where damage hides the parting")),
                 Effect::Stop(Stopped::BelowWatermark { .. }) if env.loss_accepted => {
                     env.out.push(Out::Mark("stopped rather than cut below its watermark"));
                 }
@@ -129,28 +171,86 @@ impl Up {
         }
     }
 
-    /// A read that a stream waits for.
-    pub fn run_read(&mut self, me: BrokerId, env: &mut Env<'_>) {
-        let Some((id, follower, stream, job)) = self.reads.pop() else { return };
+    /// Something that waits for a disk has its turn.
+    pub fn work(&mut self, me: BrokerId, env: &mut Env<'_>) {
+        if self.works.is_empty() {
+            return;
+        }
+        let (id, work) = self.works.swap_remove(env.dice as usize % self.works.len());
         if self.directories.home(id).is_none() {
             return;
         }
-        let done = job.run(&self.directories.of(id).access).expect("the disk is whole");
-        let Some(Part { role: Role::Leader(leader), .. }) = self.parts.get_mut(&id) else { return };
-        let Some(lead) = self.streams.get_mut(&(id, follower)).filter(|lead| lead.id() == stream) else { return };
-        if let ReadDone::Damaged(hole) = &done {
-            panic!("{hole:?}");
-        }
-        env.out.push(Out::Mark("catch-up read from disk"));
-        let plan = lead.on_read(leader, self.directories.log(id), done, env.probe);
-        if let PushPlan::Push(said) | PushPlan::Ask(said) | PushPlan::End(said) = plan {
-            env.out.push(Out::Send(follower, said.encode()));
+        match work {
+            Work::Read { follower, stream, stamps, fills, job } => {
+                self.run_read(id, follower, (stream, stamps, fills), job, env)
+            }
+            Work::Mend { following, job } => self.run_repair(id, following, job, env),
         }
         self.after(me, env);
     }
 
+    fn run_read(
+        &mut self,
+        id: TopicPartition,
+        follower: BrokerId,
+        (stream, stamps, fills): (StreamId, Stamps, Option<u64>),
+        job: ReadJob,
+        env: &mut Env<'_>,
+    ) {
+        let done = match job.run(&self.directories.of(id).access) {
+            Ok(done) => done,
+            Err(fault) => {
+                env.out.push(Out::Mark("damage met by a read for a follower"));
+                survey_at(self.directories.of_mut(id), id, &fault, env);
+                ReadDone::Moved
+            }
+        };
+        let Some(Part { role: Role::Leader(leader), .. }) = self.parts.get_mut(&id) else { return };
+        let is_it = |lead: &&mut LeadStream| lead.id() == stream && *lead.stamps() == stamps;
+        let Some(lead) = self.streams.get_mut(&(id, follower)).filter(is_it) else { return };
+        env.out.push(Out::Mark("catch-up read from disk"));
+        let log = self.directories.log(id);
+        let plan = match fills {
+            Some(number) => lead.on_filling_read(number, done),
+            None => lead.on_read(leader, log, done, env.probe),
+        };
+        match plan {
+            PushPlan::Push(said) | PushPlan::Ask(said) => env.out.push(Out::Send(follower, said.encode())),
+            PushPlan::End(close) => {
+                env.out.push(Out::Send(follower, close.encode()));
+                leader.on_closed(stream, &stamps);
+                self.streams.remove(&(id, follower));
+            }
+            PushPlan::Nothing | PushPlan::Read(_) | PushPlan::Stuck(_) => {}
+        }
+    }
+
+    fn run_repair(&mut self, id: TopicPartition, following: Following, job: RepairJob, env: &mut Env<'_>) {
+        let process = self.directories.of_mut(id);
+        if process.log(id).key() != job.replica {
+            return;
+        }
+        let is_mended = match job.run(&process.access) {
+            Ok(repaired) => process.hosted(id).log.on_repaired(&repaired),
+            Err(fault) => {
+                survey_at(process, id, &fault, env);
+                false
+            }
+        };
+        let hosted = process.hosted(id);
+        hosted.log.on_repair_ended();
+        hosted.uncheckpointed = true;
+        env.out.push(Out::Mark(if is_mended { "damaged segment mended" } else { "repair came to nothing" }));
+        if let Some(Part { role: Role::Follower(follower), .. }) = self.parts.get_mut(&id)
+            && *follower.following() == following
+        {
+            follower.on_mended(is_mended, env.moment);
+        }
+    }
+
     /// What every event ends with: positions are taken over, streams go on, who waits is told.
     pub fn after(&mut self, me: BrokerId, env: &mut Env<'_>) {
+        let mut ended = Vec::new();
         for id in self.parts.keys().copied().collect::<Vec<_>>() {
             if self.parts[&id].deferred && !self.directories.log(id).is_changing() {
                 env.out.push(Out::Mark("leadership waited for a cut"));
@@ -163,7 +263,10 @@ impl Up {
                     leader.on_own_positions(Positions { written: log.written(), durable: log.durable() });
                     for ((_, follower), stream) in self.streams.range_mut((id, BrokerId(0))..=(id, BrokerId(i32::MAX)))
                     {
-                        pump(leader, log, stream, *follower, &mut self.reads, env, id);
+                        if !pump(leader, log, stream, *follower, &mut self.works, env, id) {
+                            leader.on_closed(stream.id(), stream.stamps());
+                            ended.push((id, *follower));
+                        }
                     }
                     assert!(leader.high_watermark() >= part.high_watermark, "the high watermark went back");
                     part.high_watermark = leader.high_watermark();
@@ -181,9 +284,7 @@ impl Up {
                     }
                 }
                 Role::Follower(follower) => {
-                    for message in follower.say(log, false) {
-                        env.out.push(Out::Send(follower.following().leader, message.encode()));
-                    }
+                    say(follower, log, &mut self.paid, env);
                     part.high_watermark = part.high_watermark.max(follower.high_watermark());
                     part.checked = 0;
                 }
@@ -192,16 +293,23 @@ impl Up {
             let high_watermark = part.high_watermark;
             self.directories.hosted(id).log.set_high_watermark(high_watermark);
         }
+        for stream in ended {
+            self.streams.remove(&stream);
+        }
         self.settle(env);
     }
 
     fn settle(&mut self, env: &mut Env<'_>) {
         use stonelog_replication::partition::{Ack, ack};
-        let (parts, directories) = (&self.parts, &self.directories);
+        if self.waiting.is_empty() {
+            return;
+        }
+        let each = |(id, part): (&TopicPartition, &Part)| (*id, progress(*id, part, self.directories.log(*id)));
+        let all: Vec<(TopicPartition, Progress)> = self.parts.iter().map(each).collect();
         self.waiting.retain(|waiting| {
             let id = waiting.receipt.partition;
-            let Some(part) = parts.get(&id) else { return false };
-            match ack::outcome(&waiting.receipt, &progress(id, part, directories.log(id))) {
+            let Some((_, progress)) = all.iter().find(|(known, _)| *known == id) else { return false };
+            match ack::outcome(&waiting.receipt, progress) {
                 Ack::Pending => true,
                 Ack::Done => {
                     held(env.oracle.on_acknowledged(id, waiting.base, waiting.crc));

@@ -3,6 +3,7 @@
 //! position of the wrong kind show here at once, not only when that member happens to lead.
 
 use stonelog_protocol::{BrokerId, TopicPartition};
+use stonelog_replication::metadata::PartitionRegistration;
 
 use super::metadata_log::MetadataLog;
 use super::node::{Node, Role};
@@ -22,18 +23,17 @@ pub fn check_superset(node: &Node, log: &MetadataLog) {
     }
 }
 
-/// Every member of a committed in-sync set has what was committed.
-pub fn check_members(nodes: &[Node], log: &MetadataLog, oracle: &Oracle) {
-    let image = log.newest();
-    for (topic, index, registration) in image.partitions() {
+/// Every member of a committed in-sync set has what was committed; with `only`, this one has.
+pub fn check_members(nodes: &[Node], log: &MetadataLog, oracle: &Oracle, only: Option<BrokerId>) {
+    for (topic, index, registration) in log.newest().partitions() {
         let id = TopicPartition { topic_id: topic.id, partition: index };
         let promised = oracle.promised(id);
         if promised.written == 0 {
             continue;
         }
         let is_strict = log.is_strict(topic.id);
-        for member in &registration.isr {
-            let Some((written, durable)) = positions(nodes, log, *member, id) else { continue };
+        for member in registration.isr.iter().filter(|member| only.is_none_or(|only| only == **member)) {
+            let Some((written, durable)) = positions(nodes, log, *member, (id, registration)) else { continue };
             assert!(
                 written >= promised.written,
                 "member {member} of {id} has {written} of {} that were committed: {registration:?}",
@@ -50,11 +50,16 @@ pub fn check_members(nodes: &[Node], log: &MetadataLog, oracle: &Oracle) {
 
 /// Where a member's log stands, if it is alive under the registration that the metadata knows. What it holds before it
 /// has registered, the metadata has not been told.
-fn positions(nodes: &[Node], log: &MetadataLog, member: BrokerId, id: TopicPartition) -> Option<(i64, i64)> {
+fn positions(
+    nodes: &[Node],
+    log: &MetadataLog,
+    member: BrokerId,
+    (id, registration): (TopicPartition, &PartitionRegistration),
+) -> Option<(i64, i64)> {
     let node = nodes.iter().find(|node| node.id == member)?;
     let up = node.up.as_ref()?;
     let registered = log.newest().broker(member)?;
-    let home = log.newest().partition(id)?.directory_of(member)?;
+    let home = registration.directory_of(member)?;
     if registered.incarnation != up.incarnation || !registered.has_directory(home) || !up.directories.is_open(home) {
         return None;
     }

@@ -6,20 +6,14 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::EntryPayload;
 use openraft::storage::RaftLogStorage as _;
-use stonelog_protocol::BrokerId;
 use stonelog_storage::Fault;
 use stonelog_storage::disk::{Disk, SimDisk, SimFault, SimImage, SimOperation, Survival, Tearing};
 
-use super::cluster::PATIENCE;
 use super::{Contents, append, block_on, contents, entry, id, image, meta};
-use crate::metadata::RecordBatch;
 use crate::quorum::log_store::{LogStore, LogThread};
-use crate::quorum::node::{QuorumNode, QuorumOptions, REQUEST_WITHIN_DEFAULT};
-use crate::quorum::publisher::Publisher;
 use crate::quorum::snapshot_store::{SnapshotStore, encode_snapshot};
-use crate::quorum::type_config::{Outcome, Vote, Voter};
+use crate::quorum::type_config::Vote;
 
 const DIRECTORY: &str = "/d/metadata";
 
@@ -194,23 +188,6 @@ fn damage_in_front_of_what_was_durable_is_refused_and_not_cut_away() {
 }
 
 #[test]
-fn journal_that_is_gone_is_missed_by_every_start_whether_or_not_the_first_could_remember_it() {
-    let (disk, path, ..) = last_commit();
-    disk.remove_file(&path).unwrap();
-    disk.sync_dir(Path::new(DIRECTORY)).unwrap();
-    // The first start cannot write down what it has found, and its supervisor starts it again.
-    for (start, fault) in [Some(SimFault::InputOutput), Some(SimFault::StorageFull), None].into_iter().enumerate() {
-        if let Some(fault) = fault {
-            disk.fail(SimOperation::Create, "metadata.lost", 0, fault);
-        }
-        let refused = recovered(&disk);
-        assert!(matches!(refused, Err(Fault::Damage { .. })), "start {start}: {refused:?}");
-        assert_eq!(disk.waiting_faults(), 0);
-        disk.kill();
-    }
-}
-
-#[test]
 fn snapshot_is_durable_before_what_it_covers_is_gone_whenever_the_power_is_cut() {
     let disk = disk();
     let (mut store, thread) = try_open(&disk).unwrap();
@@ -240,39 +217,6 @@ fn snapshot_is_durable_before_what_it_covers_is_gone_whenever_the_power_is_cut()
             assert_eq!(entries.len() as u64, last.map_or(0, |id| id.index + 1) - first, "{}", what(&image, survival));
         }
     }
-}
-
-#[test]
-fn snapshot_that_finds_no_space_waits_for_it_and_the_node_goes_on() {
-    let disk = disk();
-    let options = QuorumOptions {
-        disk: Arc::new(disk.clone()),
-        directory: PathBuf::from(DIRECTORY),
-        node_id: BrokerId(1),
-        voter: Voter { directory: [1; 16], host: String::new(), port: 0 },
-        request_within: REQUEST_WITHIN_DEFAULT,
-    };
-    block_on(async {
-        let publisher = Arc::new(Publisher::default());
-        let node = QuorumNode::start_alone(options, publisher.clone()).await.unwrap();
-        let propose = async |index: u64| {
-            let term = node.leading_term().unwrap();
-            let EntryPayload::Normal(proposal) = entry(term, index, 8).payload else { unreachable!() };
-            let base_index = publisher.image().index();
-            node.propose(RecordBatch { base_index, ..(*proposal.0).clone() }).await.unwrap().1
-        };
-        assert_eq!(propose(1).await, Outcome::Applied);
-        for operation in [SimOperation::Create, SimOperation::Allocate] {
-            disk.fail(operation, "snapshot-*.snap", 0, SimFault::StorageFull);
-        }
-        let done = tokio::join!(tokio::time::timeout(PATIENCE, node.compact()), propose(2));
-        done.0.expect("it comes to it").unwrap();
-        assert_eq!((done.1, disk.waiting_faults()), (Outcome::Applied, 0));
-        assert_eq!(propose(3).await, Outcome::Applied);
-        node.stop().await;
-    });
-    let snapshots = SnapshotStore::new(Arc::new(disk.clone()), PathBuf::from(DIRECTORY));
-    assert!(snapshots.newest().unwrap().is_some());
 }
 
 /// Set in the process that is to fail.
