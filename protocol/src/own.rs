@@ -6,29 +6,37 @@
 //! not know it closes the connection, as on any unknown key.
 //!
 //! ```text
-//! request:  length i32 | key i16 = 21332 | version i16 = 0 | correlation id i32 | kind u8 | topic u16+text | partition i32
-//!           | replica i32
+//! request:  length i32 | key i16 = 21332 | version i16 = 1 | correlation id i32 | kind u8 | topic u16+text | partition i32
+//!           | replica i32 | Accept only: state
 //! answer:   length i32 | correlation id i32 | error i16 | message u16+text | then, without an error:
-//!           Look:    there u8 | if 1: leads u8 | leader epoch i32 | log start i64 | log end i64
+//!           Look:    state | there u8 | if 1: leads u8 | leader epoch i32 | log start i64 | log end i64
 //!           Accept:  count u32 | so many brokers i32 | time i64
+//! state:    topic id 16 bytes | leader epoch i32 | partition epoch i32
 //! ```
+//!
+//! What is accepted is what was shown: an Accept names the state that a Look told, and is refused when that has changed.
+//! Version 0 named none.
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
 use crate::frame::LENGTH_BYTES;
 use crate::peer::wire::{Reader, WireError, Writer};
-use crate::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionIndex, Timestamp};
+use crate::{BrokerId, ErrorCode, LeaderEpoch, Offset, PartitionEpoch, PartitionIndex, Timestamp, TopicId};
 
 /// The key of every request of our own: `ST`.
 pub const KEY: i16 = 0x5354;
 /// The version of what is said here.
-const VERSION: i16 = 0;
+const VERSION: i16 = 1;
 /// Bytes of key, version and correlation id.
 const HEAD_BYTES: usize = 8;
 /// The longest topic name, in bytes.
 const TOPIC_BYTES_MAX: usize = 249;
 /// The longest message of an error, in bytes.
 const MESSAGE_BYTES_MAX: usize = 4_096;
+
+/// Codes of [`OwnKind`].
+const LOOK: u8 = 0;
+const ACCEPT: u8 = 1;
 
 /// The most brokers an answer names.
 const REPLICAS_MAX: usize = 1_024;
@@ -50,16 +58,49 @@ pub struct OwnRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnKind {
     /// What the replica holds. Asked of its broker; changes nothing.
-    Look = 0,
-    /// The replica shall lead with what it has, and what it lacks is accepted as lost.
-    Accept = 1,
+    Look,
+    /// The replica shall lead with what it has, and what it lacks is accepted as lost, if the partition is still as it was
+    /// shown.
+    Accept(PartitionShown),
+}
+
+/// A partition as somebody was shown it: every change of who leads it, or may, changes this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionShown {
+    /// The topic's id: a topic made anew under the same name has another.
+    pub topic_id: TopicId,
+    /// Raised whenever it is led by somebody else, or by nobody.
+    pub leader_epoch: LeaderEpoch,
+    /// Raised by every change of the partition.
+    pub partition_epoch: PartitionEpoch,
+}
+
+impl PartitionShown {
+    fn write(&self, out: &mut Writer) {
+        out.uuid(self.topic_id);
+        out.i32(self.leader_epoch.0);
+        out.i32(self.partition_epoch.0);
+    }
+
+    fn read(body: &mut Reader) -> Result<PartitionShown, WireError> {
+        Ok(PartitionShown {
+            topic_id: body.uuid()?,
+            leader_epoch: LeaderEpoch(body.i32()?),
+            partition_epoch: PartitionEpoch(body.i32()?),
+        })
+    }
 }
 
 /// An answer without an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnAnswer {
-    /// What the replica holds; `None` when it is not there, or its directory is offline.
-    Look(Option<HeldRecords>),
+    /// What the replica holds.
+    Look {
+        /// The partition, as the replica's broker knows it.
+        shown: PartitionShown,
+        /// `None` when the replica is not there, or its directory is offline.
+        held: Option<HeldRecords>,
+    },
     /// It leads, and that is on record.
     Accept {
         /// The replicas that held more, or may have.
@@ -96,10 +137,16 @@ pub fn is_own(frame: &[u8]) -> bool {
 /// Encodes a request: length, head, body.
 pub fn encode_request(correlation_id: i32, request: &OwnRequest) -> BytesMut {
     let mut body = Writer::new();
-    body.u8(request.kind as u8);
+    body.u8(match request.kind {
+        OwnKind::Look => LOOK,
+        OwnKind::Accept(_) => ACCEPT,
+    });
     body.text(&request.topic, TOPIC_BYTES_MAX);
     body.i32(request.partition.0);
     body.i32(request.replica.0);
+    if let OwnKind::Accept(shown) = &request.kind {
+        shown.write(&mut body);
+    }
     let mut head = BytesMut::with_capacity(HEAD_BYTES);
     head.put_i16(KEY);
     head.put_i16(VERSION);
@@ -118,13 +165,14 @@ pub fn decode_request(frame: Bytes) -> Result<(i32, OwnRequest), WireError> {
         return Err(WireError::Invalid("the version"));
     }
     let mut body = Reader::new(rest);
-    let kind = match body.u8()? {
-        0 => OwnKind::Look,
-        1 => OwnKind::Accept,
-        _ => return Err(WireError::Invalid("the kind of request")),
-    };
+    let kind = body.u8()?;
     let topic = body.text(TOPIC_BYTES_MAX)?.to_string();
     let (partition, replica) = (PartitionIndex(body.i32()?), BrokerId(body.i32()?));
+    let kind = match kind {
+        LOOK => OwnKind::Look,
+        ACCEPT => OwnKind::Accept(PartitionShown::read(&mut body)?),
+        _ => return Err(WireError::Invalid("the kind of request")),
+    };
     body.end()?;
     Ok((correlation_id, OwnRequest { kind, topic, partition, replica }))
 }
@@ -141,12 +189,15 @@ pub fn encode_answer(correlation_id: i32, answer: &Result<OwnAnswer, Refusal>) -
             body.i16(ErrorCode::None.code());
             body.text("", 0);
             match answer {
-                OwnAnswer::Look(held) => body.option(held.as_ref(), |out, held| {
-                    out.flag(held.leads);
-                    out.i32(held.leader_epoch.0);
-                    out.i64(held.log_start.0);
-                    out.i64(held.log_end.0);
-                }),
+                OwnAnswer::Look { shown, held } => {
+                    shown.write(&mut body);
+                    body.option(held.as_ref(), |out, held| {
+                        out.flag(held.leads);
+                        out.i32(held.leader_epoch.0);
+                        out.i64(held.log_start.0);
+                        out.i64(held.log_end.0);
+                    });
+                }
                 OwnAnswer::Accept { instead_of, at } => {
                     body.list(instead_of, |out, broker| out.i32(broker.0));
                     body.i64(at.0);
@@ -166,14 +217,16 @@ pub fn decode_answer(kind: OwnKind, frame: Bytes) -> Result<(i32, Answered), Wir
     let answer = if error != 0 {
         Err((error, message))
     } else if kind == OwnKind::Look {
-        Ok(OwnAnswer::Look(body.option(|body| {
+        let shown = PartitionShown::read(&mut body)?;
+        let held = body.option(|body| {
             Ok(HeldRecords {
                 leads: body.flag()?,
                 leader_epoch: LeaderEpoch(body.i32()?),
                 log_start: Offset(body.i64()?),
                 log_end: Offset(body.i64()?),
             })
-        })?))
+        })?;
+        Ok(OwnAnswer::Look { shown, held })
     } else {
         let instead_of = body.list(4, REPLICAS_MAX, |body| Ok(BrokerId(body.i32()?)))?;
         Ok(OwnAnswer::Accept { instead_of, at: Timestamp(body.i64()?) })
@@ -194,7 +247,7 @@ fn framed(head: &[u8], body: &[u8]) -> BytesMut {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api;
+    use crate::{Uuid, api};
 
     fn request(kind: OwnKind) -> OwnRequest {
         OwnRequest { kind, topic: "t".to_owned(), partition: PartitionIndex(3), replica: BrokerId(2) }
@@ -204,22 +257,32 @@ mod tests {
         let held = HeldRecords { leads: true, leader_epoch: LeaderEpoch(4), log_start: Offset(5), log_end: Offset(9) };
         let instead_of = vec![BrokerId(1), BrokerId(3)];
         vec![
-            (OwnKind::Look, OwnAnswer::Look(None)),
-            (OwnKind::Look, OwnAnswer::Look(Some(held))),
-            (OwnKind::Accept, OwnAnswer::Accept { instead_of, at: Timestamp(7) }),
+            (OwnKind::Look, OwnAnswer::Look { shown: shown(), held: None }),
+            (OwnKind::Look, OwnAnswer::Look { shown: shown(), held: Some(held) }),
+            (OwnKind::Accept(shown()), OwnAnswer::Accept { instead_of, at: Timestamp(7) }),
         ]
+    }
+
+    fn shown() -> PartitionShown {
+        let (leader_epoch, partition_epoch) = (LeaderEpoch(6), PartitionEpoch(8));
+        PartitionShown { topic_id: Uuid([9; 16]), leader_epoch, partition_epoch }
     }
 
     #[test]
     fn the_bytes_are_those_of_the_format() {
-        let bytes = encode_request(1, &request(OwnKind::Accept));
-        let expected = [0, 0, 0, 20, 0x53, 0x54, 0, 0, 0, 0, 0, 1, 1, 0, 1, b't', 0, 0, 0, 3, 0, 0, 0, 2];
+        let bytes = encode_request(1, &request(OwnKind::Look));
+        let mut expected = vec![0, 0, 0, 20, 0x53, 0x54, 0, 1, 0, 0, 0, 1, 0, 0, 1, b't', 0, 0, 0, 3, 0, 0, 0, 2];
+        assert_eq!(&bytes[..], expected);
+        let bytes = encode_request(1, &request(OwnKind::Accept(shown())));
+        (expected[3], expected[12]) = (44, 1);
+        expected.extend([9; 16]);
+        expected.extend([0, 0, 0, 6, 0, 0, 0, 8]);
         assert_eq!(&bytes[..], expected);
     }
 
     #[test]
     fn messages_read_back_and_no_shorter_or_longer_bytes_do() {
-        for kind in [OwnKind::Look, OwnKind::Accept] {
+        for kind in [OwnKind::Look, OwnKind::Accept(shown())] {
             let frame = encode_request(9, &request(kind)).freeze().slice(LENGTH_BYTES..);
             assert!(is_own(&frame));
             assert_eq!(decode_request(frame.clone()), Ok((9, request(kind))));
@@ -238,7 +301,7 @@ mod tests {
         }
         let refused = Err((ErrorCode::ElectionNotNeeded, "it is led".to_owned()));
         let frame = encode_answer(9, &refused).freeze().slice(LENGTH_BYTES..);
-        assert_eq!(decode_answer(OwnKind::Accept, frame), Ok((9, Err((84, "it is led".to_owned())))));
+        assert_eq!(decode_answer(OwnKind::Accept(shown()), frame), Ok((9, Err((84, "it is led".to_owned())))));
     }
 
     #[test]

@@ -212,6 +212,11 @@ impl Cluster {
         self.connection(lane).await?.call_own(request, limit).await
     }
 
+    /// One try to ask whoever is at an address: a broker that is out of touch with the cluster may be reached from here.
+    pub(crate) async fn call_own_at(&self, address: &str, request: &OwnRequest) -> Result<OwnAnswer, Error> {
+        self.dial(address).await?.call_own(request, self.settings.request_timeout).await
+    }
+
     /// Sends to a broker over its data connection and awaits nothing.
     pub(crate) async fn send_broker<R: Request>(
         &mut self,

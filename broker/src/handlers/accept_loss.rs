@@ -1,8 +1,8 @@
 //! Accepting that a partition has lost records: the one request of our own on the clients' port (`protocol/src/own.rs`).
 //!
 //! *Behaviour*: `Look` tells what this broker's replica holds and changes nothing. `Accept` has the active controller make
-//! a replica the leader of a partition that nobody leads, with what it has, and keep a record of it; it is answered once
-//! every lane here has seen that. Whoever may connect may ask, as with every other change while there is no authorizer.
+//! a replica the leader of a partition that nobody leads, with what it has, and keep a record of it, unless the partition
+//! has changed since it was looked at (INVALID_UPDATE_VERSION); it is answered once every lane here has seen that. Whoever may connect may ask, as with every other change while there is no authorizer.
 //! *Differences from Kafka*: Kafka has ElectLeaders with an unclean election, which elects whoever comes first and keeps
 //! no record; on strict topics that answers POLICY_VIOLATION (DESIGN §1).
 
@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stonelog_protocol::own::{self, HeldRecords, OwnAnswer, OwnKind, OwnRequest, Refusal};
+use stonelog_protocol::own::{self, HeldRecords, OwnAnswer, OwnKind, OwnRequest, PartitionShown, Refusal};
 use stonelog_protocol::{ErrorCode, TopicPartition};
 use stonelog_replication::controller::{AcceptLoss, ControllerError, ControllerRequest, ControllerResponse};
 use stonelog_replication::progress::Role;
@@ -30,7 +30,7 @@ pub async fn handle(broker: Arc<Broker>, lane: Rc<Lane>, frame: Bytes) -> Answer
     };
     let answer = match request.kind {
         OwnKind::Look => look(&broker, &lane, &request).await,
-        OwnKind::Accept => accept(&broker, request).await,
+        OwnKind::Accept(shown) => accept(&broker, request, shown).await,
     };
     Answer::Frame(vec![own::encode_answer(correlation_id, &answer).freeze()])
 }
@@ -41,10 +41,15 @@ async fn look(broker: &Broker, lane: &Rc<Lane>, request: &OwnRequest) -> Result<
         return Err((ErrorCode::InvalidRequest, message));
     }
     let image = lane.image();
-    let topic = image.topic_by_name(&request.topic).filter(|topic| topic.partition(request.partition).is_some());
-    let Some(topic) = topic else {
+    let topic = image.topic_by_name(&request.topic);
+    let Some((topic, partition)) = topic.and_then(|topic| Some((topic, topic.partition(request.partition)?))) else {
         let error = ErrorCode::UnknownTopicOrPartition;
         return Err((error, error.message().to_owned()));
+    };
+    let shown = PartitionShown {
+        topic_id: topic.id,
+        leader_epoch: partition.leader_epoch,
+        partition_epoch: partition.partition_epoch,
     };
     let place = TopicPartition { topic_id: topic.id, partition: request.partition };
     let lanes = lane.lanes();
@@ -58,13 +63,13 @@ async fn look(broker: &Broker, lane: &Rc<Lane>, request: &OwnRequest) -> Result<
         log_start: progress.log_start_offset,
         log_end: progress.log_end_offset,
     });
-    Ok(OwnAnswer::Look(held))
+    Ok(OwnAnswer::Look { shown, held })
 }
 
-async fn accept(broker: &Broker, request: OwnRequest) -> Result<OwnAnswer, Refusal> {
+async fn accept(broker: &Broker, request: OwnRequest, shown: PartitionShown) -> Result<OwnAnswer, Refusal> {
     let OwnRequest { topic, partition, replica, .. } = request;
     tracing::warn!(topic, partition = partition.0, replica = replica.0, "somebody accepts that records are lost");
-    let ask = ControllerRequest::AcceptLoss(AcceptLoss { topic, partition, replica });
+    let ask = ControllerRequest::AcceptLoss(AcceptLoss { topic, partition, replica, shown });
     let decided = async {
         let response = broker.metadata.submit(ask).await;
         broker.applied_everywhere().await;

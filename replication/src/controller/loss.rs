@@ -1,9 +1,11 @@
 //! Accepting a loss: a person has a partition led by a replica that may lack acknowledged records (`accept-loss`).
 //!
 //! The only way a strict partition is ever led by anybody outside ISR and ELR. It is done for one partition at a time,
-//! names the replica, and leaves a record that stays in the image.
+//! names the replica, and leaves a record that stays in the image. What is accepted is what was shown: a partition that
+//! has changed since is refused.
 
 use stonelog_protocol::error_code::ErrorCode;
+use stonelog_protocol::own::PartitionShown;
 use stonelog_protocol::{BrokerId, TopicPartition};
 
 use super::request::AcceptLoss;
@@ -23,6 +25,15 @@ pub(super) fn decide_accept(
     if let Some(leader) = partition.leader.filter(|_| image.is_led(partition)) {
         let message = format!("{name} is led by broker {leader}: there is no loss to accept");
         return Err(Reject::new(ErrorCode::ElectionNotNeeded, message));
+    }
+    let now = PartitionShown {
+        topic_id: topic.id,
+        leader_epoch: partition.leader_epoch,
+        partition_epoch: partition.partition_epoch,
+    };
+    if now != request.shown {
+        let message = format!("{name} has changed since it was looked at, and so may what is lost: look again");
+        return Err(Reject::new(ErrorCode::InvalidUpdateVersion, message));
     }
     let Some(directory) = partition.directory_of(request.replica) else {
         let message = format!("broker {} holds no replica of {name}", request.replica);

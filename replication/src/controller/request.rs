@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use stonelog_protocol::own::PartitionShown;
 use stonelog_protocol::{
     BrokerEpoch, BrokerId, ClusterId, DirectoryId, LeaderEpoch, PartitionEpoch, PartitionIndex, TopicId,
     TopicPartition, Uuid,
@@ -152,6 +153,8 @@ pub struct AcceptLoss {
     pub partition: PartitionIndex,
     /// The replica that shall lead with what it has.
     pub replica: BrokerId,
+    /// The partition as it was shown to whoever accepts.
+    pub shown: PartitionShown,
 }
 
 /// See [`ControllerRequest::CreateTopics`].

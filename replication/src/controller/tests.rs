@@ -10,6 +10,7 @@ mod random;
 mod reassignments;
 use std::sync::Arc;
 use stonelog_protocol::error_code::ErrorCode;
+use stonelog_protocol::own::PartitionShown;
 use stonelog_protocol::{
     BrokerEpoch, BrokerId, DirectoryId, LeaderEpoch, Offset, PartitionEpoch, PartitionIndex, ProducerId,
     TopicPartition, Uuid,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use stonelog_protocol::error_code::ErrorCode;
+use stonelog_protocol::own::PartitionShown;
 use stonelog_protocol::{
     BrokerEpoch, BrokerId, ClusterId, LeaderEpoch, Offset, PartitionEpoch, PartitionIndex, ProducerId, Timestamp,
     TopicPartition, Uuid,
@@ -281,6 +282,11 @@ pub(crate) fn request(kind: Kind, samples: &mut Samples) -> ControllerRequest {
             topic: samples.text(),
             partition: PartitionIndex(samples.int()),
             replica: samples.broker(),
+            shown: PartitionShown {
+                topic_id: samples.uuid(),
+                leader_epoch: LeaderEpoch(samples.int()),
+                partition_epoch: PartitionEpoch(samples.int()),
+            },
         }),
         Kind::AlterReassignments => ControllerRequest::AlterReassignments(AlterReassignments {
             partitions: samples.list(|samples| NewReplicas {

@@ -28,6 +28,17 @@ fn restart_cut(image: &MetadataImage, broker: i32, incarnation: u8, end: (i32, i
     unfence(&run(image, ControllerRequest::RegisterBroker(request)).0, broker)
 }
 
+/// The loss of partition 0 of `t`, which stands as it does in `image`, is accepted.
+fn accept_loss(image: &MetadataImage, replica: i32) -> ControllerRequest {
+    let shown = PartitionShown {
+        topic_id: topic_id(0),
+        leader_epoch: p0(image).leader_epoch,
+        partition_epoch: p0(image).partition_epoch,
+    };
+    let (topic, partition, replica) = ("t".to_owned(), PartitionIndex(0), BrokerId(replica));
+    ControllerRequest::AcceptLoss(AcceptLoss { topic, partition, replica, shown })
+}
+
 /// Three replicas, min ISR two; 1 left first, then 2, then the leader 3.
 fn all_gone(configs: &[(&str, &str)]) -> MetadataImage {
     let image = [1, 2, 3].iter().fold(with_topic(3, &[1, 2, 3], configs), |image, broker| fence(&image, *broker));
@@ -100,10 +111,7 @@ fn relaxed_partition_left_by_all_is_led_by_its_last_leader_and_a_strict_one_by_n
 
 #[test]
 fn a_loss_is_accepted_for_one_partition_and_stays_on_record() {
-    let accept = |image: &MetadataImage, replica| {
-        let request = AcceptLoss { topic: "t".to_owned(), partition: PartitionIndex(0), replica: BrokerId(replica) };
-        decided(image, ControllerRequest::AcceptLoss(request))
-    };
+    let accept = |image: &MetadataImage, replica| decided(image, accept_loss(image, replica));
     let image = unfence(&all_gone(&[]), 1);
     assert_eq!(p0(&image).leader, None);
     assert_eq!(accept(&image, 3).unwrap_err().code, ErrorCode::ReplicaNotAvailable);
@@ -122,13 +130,28 @@ fn a_loss_is_accepted_for_one_partition_and_stays_on_record() {
     };
     let records = vec![MetadataRecord::LossAccepted(accepted.clone()), MetadataRecord::PartitionChange(expected)];
     assert_eq!(decision, Decision::new(records, ControllerResponse::AcceptLoss(accepted.clone())));
-    let request = AcceptLoss { topic: "t".to_owned(), partition: PartitionIndex(0), replica: BrokerId(1) };
-    let image = run(&image, ControllerRequest::AcceptLoss(request)).0;
+    let image = run(&image, accept_loss(&image, 1)).0;
     assert_eq!(image.loss_accepted(key), Some(&accepted));
     assert_eq!(MetadataImage::from_records(image.index(), &image.to_records()).unwrap(), image);
     assert_eq!(accept(&image, 1).unwrap_err().code, ErrorCode::ElectionNotNeeded);
     // Who held more has lost its place: it truncates to the new leader.
     assert_eq!(p0(&unfence(&image, 3)).isr, ids(&[1]));
+}
+
+#[test]
+fn a_loss_is_not_accepted_where_the_partition_has_changed_since_it_was_shown() {
+    let image = unfence(&all_gone(&[]), 1);
+    let asked = accept_loss(&image, 1);
+    // Its leader comes back, takes writes and dies again.
+    let changed = fence(&unfence(&image, 3), 3);
+    assert_eq!(p0(&changed).leader, None);
+    let refused = decided(&changed, asked.clone()).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::InvalidUpdateVersion, "{refused}");
+    let ControllerRequest::AcceptLoss(mut other) = asked else { panic!("another request") };
+    other.shown.topic_id = topic_id(1);
+    let refused = decided(&image, ControllerRequest::AcceptLoss(other)).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::InvalidUpdateVersion, "a topic made anew under the name");
+    assert_eq!(p0(&run(&changed, accept_loss(&changed, 1)).0).leader, Some(BrokerId(1)));
 }
 
 #[test]
@@ -195,8 +218,7 @@ fn a_fenced_last_member_gives_way_to_an_eligible_one_that_can_lead() {
     // Somebody may also decide not to wait for it.
     let waiting = unfence(&image, 1);
     assert_eq!(p0(&waiting).leader, Some(BrokerId(3)), "1 is not eligible");
-    let accept = AcceptLoss { topic: "t".to_owned(), partition: PartitionIndex(0), replica: BrokerId(1) };
-    assert_eq!(p0(&run(&waiting, ControllerRequest::AcceptLoss(accept)).0).leader, Some(BrokerId(1)));
+    assert_eq!(p0(&run(&waiting, accept_loss(&waiting, 1)).0).leader, Some(BrokerId(1)));
 }
 
 /// Nobody up; all three are eligible, and two of them would suffice.
@@ -348,8 +370,7 @@ fn what_was_promised_is_not_given_up_because_its_owner_relaxes_the_topic_while_n
         panic!("another answer")
     };
     assert_eq!(results[0].result.clone().map_err(|reject| reject.code), Err(ErrorCode::PolicyViolation));
-    let accept = AcceptLoss { topic: "t".to_owned(), partition: PartitionIndex(0), replica: BrokerId(3) };
-    let image = run(&again, ControllerRequest::AcceptLoss(accept)).0;
+    let image = run(&again, accept_loss(&again, 3)).0;
     assert_eq!((p0(&image).leader, p0(&image).left_strict), (Some(BrokerId(3)), None));
     assert_eq!(MetadataImage::from_records(again.index(), &again.to_records()).unwrap(), again);
     // Relaxed while it is led: from then on Kafka's own contract holds.
@@ -394,8 +415,7 @@ fn lost_replica_of_a_lone_broker_is_judged_by_the_mode_its_journal_recorded() {
 #[test]
 fn loss_of_a_lone_strict_replica_can_be_accepted() {
     let image = restart_lost(&with_topic(1, &[1], &[]), 1, Some(true));
-    let accept = AcceptLoss { topic: "t".to_owned(), partition: PartitionIndex(0), replica: BrokerId(1) };
-    let (image, decision) = run(&image, ControllerRequest::AcceptLoss(accept));
+    let (image, decision) = run(&image, accept_loss(&image, 1));
     let key = TopicPartition { topic_id: topic_id(0), partition: PartitionIndex(0) };
     let accepted = LossAccepted { partition: key, replica: BrokerId(1), instead_of: Vec::new(), at: Timestamp(0) };
     assert_eq!(decision.response, ControllerResponse::AcceptLoss(accepted.clone()));

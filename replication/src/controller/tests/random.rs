@@ -481,9 +481,14 @@ impl World {
                 self.seen.insert("another directory");
                 ControllerRequest::AssignReplicas(AssignReplicas { broker, broker_epoch, replicas })
             }
-            (8, Some((topic, _, partition, registration))) if random.one_in(4) => {
+            (8, Some((topic, topic_id, partition, registration))) if random.one_in(4) => {
                 let replica = random.pick(&registration.replicas).unwrap();
-                ControllerRequest::AcceptLoss(AcceptLoss { topic, partition, replica })
+                let shown = PartitionShown {
+                    topic_id,
+                    leader_epoch: registration.leader_epoch,
+                    partition_epoch: registration.partition_epoch,
+                };
+                ControllerRequest::AcceptLoss(AcceptLoss { topic, partition, replica, shown })
             }
             (9, _) if random.one_in(8) => {
                 let id = random.broker();

@@ -1,5 +1,6 @@
 //! The bytes of each request's fields. Structs are taken apart whole, so that a new field is not forgotten.
 
+use stonelog_protocol::own::PartitionShown;
 use stonelog_protocol::{BrokerEpoch, BrokerId, ClusterId, LeaderEpoch, Offset, PartitionEpoch, PartitionIndex};
 use stonelog_storage::log_dir::RecordedEpochs;
 
@@ -95,10 +96,13 @@ pub(super) fn encode(request: &ControllerRequest, out: &mut Writer) {
             out.u64(*index);
             out.list(brokers, |out, broker| out.i32(broker.0));
         }
-        ControllerRequest::AcceptLoss(AcceptLoss { topic, partition, replica }) => {
+        ControllerRequest::AcceptLoss(AcceptLoss { topic, partition, replica, shown }) => {
             out.text(topic);
             out.i32(partition.0);
             out.i32(replica.0);
+            out.uuid(shown.topic_id);
+            out.i32(shown.leader_epoch.0);
+            out.i32(shown.partition_epoch.0);
         }
         ControllerRequest::AlterReassignments(request) => {
             let AlterReassignments { partitions, allow_replication_factor_change } = request;
@@ -185,6 +189,11 @@ pub(super) fn decode(kind: Kind, input: &mut Reader<'_>) -> Decoded<ControllerRe
             topic: read_string(input)?,
             partition: PartitionIndex(input.i32()?),
             replica: BrokerId(input.i32()?),
+            shown: PartitionShown {
+                topic_id: input.uuid()?,
+                leader_epoch: LeaderEpoch(input.i32()?),
+                partition_epoch: PartitionEpoch(input.i32()?),
+            },
         }),
         Kind::AlterReassignments => ControllerRequest::AlterReassignments(AlterReassignments {
             partitions: read_list(input, 9, |input| {
