@@ -343,6 +343,9 @@ fn decide_shutdown(
     }
 }
 
+/// Partitions that are named when a broker cannot be forgotten for them.
+const NAMED_MAX: usize = 5;
+
 /// Forgets a broker: it leaves every ISR and ELR in the same entry, or in those before it. One that is alive is refused:
 /// its copies, which may be the only ones, would lose their places while it is there to keep them, and it would go on
 /// without a registration.
@@ -362,6 +365,7 @@ pub(super) fn decide_unregister(
         );
         return Err(Reject::new(ErrorCode::InvalidRequest, message));
     }
+    refuse_hidden_loss(image, broker, inputs)?;
     let mut planner = Planner::new(image, inputs.rules);
     let changes = image
         .partitions_with_member(broker.id)
@@ -372,4 +376,31 @@ pub(super) fn decide_unregister(
     }
     records.push(MetadataRecord::UnregisterBroker(UnregisterBroker { id: broker.id, epoch: broker.epoch }));
     Ok(Decision::new(records, ControllerResponse::UnregisterBroker))
+}
+
+/// Refuses to forget a broker while it is one of several members of a strict partition that nobody leads. It may be the
+/// one that has everything, and without it another member would lead with what that has: a loss, which somebody has to
+/// accept partition by partition. The only member may go: after it nobody leads by himself.
+fn refuse_hidden_loss(image: &MetadataImage, broker: &BrokerRegistration, inputs: &Inputs<'_>) -> Result<(), Reject> {
+    let members = image.partitions_with_member(broker.id);
+    let waiting = members.filter(|(topic, _, partition)| {
+        let has_others = partition.isr.iter().chain(&partition.elr).any(|member| *member != broker.id);
+        let is_strict = || partition.left_strict == Some(true) || inputs.rules.is_strict(image, &topic.name);
+        has_others && !image.is_led(partition) && is_strict()
+    });
+    let mut named: Vec<String> =
+        waiting.take(NAMED_MAX + 1).map(|(topic, index, _)| format!("{}-{index}", topic.name)).collect();
+    if named.is_empty() {
+        return Ok(());
+    }
+    if named.len() > NAMED_MAX {
+        named[NAMED_MAX] = "…".to_owned();
+    }
+    let message = format!(
+        "Broker {} may have records that no other replica has, of partitions without a leader: {}. Bring it back, or \
+         accept the loss of each first (stonelog partition accept-loss)",
+        broker.id,
+        named.join(", ")
+    );
+    Err(Reject::new(ErrorCode::PolicyViolation, message))
 }

@@ -64,8 +64,25 @@ fn among_cut_members_the_one_that_reaches_furthest_leads_once_enough_have_regist
 }
 
 #[test]
-fn unregistering_a_member_that_will_not_return_lets_the_cut_one_lead() {
-    let image = restart_cut(&all_gone(&[]), 2, 2, (4, 70));
+fn unregistering_a_member_that_may_return_decides_for_nobody_else_on_a_strict_topic() {
+    let unregister = |id| ControllerRequest::UnregisterBroker(UnregisterBrokerRequest { id: BrokerId(id) });
+    // 2 is cut, 3 may have everything; and before that, while neither is back.
+    let image = all_gone(&[]);
+    for image in [&image, &restart_cut(&image, 2, 2, (4, 70))] {
+        let refused = decided(image, unregister(3)).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::PolicyViolation, "{refused}");
+        assert!(refused.message.contains("t-0"), "{refused}");
+    }
+    // Who accepts the loss says so for the partition, and then the broker can go.
+    let image = restart_cut(&image, 2, 2, (4, 70));
+    let image = run(&image, accept_loss(&image, 2)).0;
+    let image = run(&image, unregister(3)).0;
+    assert_eq!((p0(&image).leader, image.broker(BrokerId(3))), (Some(BrokerId(2)), None));
+}
+
+#[test]
+fn unregistering_a_member_that_will_not_return_lets_the_cut_one_of_a_relaxed_topic_lead() {
+    let image = restart_cut(&all_gone(&[("flush.messages", "100")]), 2, 2, (4, 70));
     let request = ControllerRequest::UnregisterBroker(UnregisterBrokerRequest { id: BrokerId(3) });
     let image = run(&image, request).0;
     assert_eq!((p0(&image).leader, &p0(&image).isr, &p0(&image).elr), (Some(BrokerId(2)), &ids(&[2]), &ids(&[])));
