@@ -102,6 +102,12 @@ fn a_cluster_is_described_and_its_partitions_are_moved_by_commands() {
         (&status["moving"][0]["partition"], &status["moving"][0]["to"]),
         (&1.into(), &serde_json::json!([3, 2]))
     );
+    // What is on its way is left alone: its replicas are those of before and those of after.
+    for asked in [["leader", "transfer", "t:1", "--to", "2"].as_slice(), &["topic", "rf", "t", "3"]] {
+        assert!(refused(&cluster, 0, asked, 8).contains("t:1 is being moved"));
+    }
+    // Two are left of three, with the quorum's majority: neither may stop.
+    assert_eq!(json(&cluster, 0, &["node", "safe-to-stop", "2"], 8)["quorum"], false);
     cluster.succeed(1, &["partition", "cancel", "--all"], "");
     assert!(json(&cluster, 1, &["partition", "status"], 0)["moving"].as_array().unwrap().is_empty());
 }

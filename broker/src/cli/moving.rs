@@ -1,8 +1,9 @@
 //! Partitions on their way to other brokers: asked for in pieces, told one by one, waited for if wanted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
+use stonelog_protocol::ErrorCode;
 
 use super::exit::{Exit, Failure};
 use super::output::{Output, join};
@@ -45,27 +46,51 @@ struct All<'a> {
     partitions: &'a [Moved],
 }
 
+/// Looks at a partition that is not being moved and does not lie where it shall: a controller that has just taken over may
+/// not show yet what the one before was asked.
+const LOOKS_MAX: u32 = 20;
+
+/// What is asked for together.
+#[derive(Debug, Default)]
+pub(super) struct Moves {
+    /// Where partitions shall lie, the preferred leader first; `None` gives up what is in progress.
+    pub(super) wishes: Vec<(String, i32, Option<Vec<i32>>)>,
+    /// What is on its way there already, and is only waited for.
+    pub(super) under_way: Vec<(String, i32, Vec<i32>)>,
+    /// Every partition shall have as many replicas as before: whoever else asks in between is not undone.
+    pub(super) keep_count: bool,
+}
+
+impl Moves {
+    /// These wishes and nothing else.
+    pub(super) fn of(wishes: Vec<(String, i32, Option<Vec<i32>>)>) -> Moves {
+        Moves { wishes, ..Moves::default() }
+    }
+}
+
 /// Asks for every wish, tells what came of each, and with `wait` stays until they have arrived. A refusal makes the exit
 /// code that of the first refusal, or 7 when others were taken.
 pub(super) async fn ask(
     schema: &'static str,
-    wishes: Vec<(String, i32, Option<Vec<i32>>)>,
+    moves: Moves,
     wait: bool,
     cluster: &mut Cluster,
     output: Output,
 ) -> Result<Exit, Failure> {
+    let Moves { wishes, under_way, keep_count } = moves;
     let mut told = Vec::with_capacity(wishes.len());
     let mut failure: Option<Error> = None;
-    let mut on_the_way = BTreeSet::new();
+    let mut on_the_way: BTreeMap<(String, i32), Vec<i32>> =
+        under_way.into_iter().map(|(topic, partition, replicas)| ((topic, partition), replicas)).collect();
     for some in wishes.chunks(AT_ONCE) {
-        for (topic, partition, result) in cluster.reassign(some).await? {
+        for (topic, partition, result) in cluster.reassign(some, keep_count).await? {
             let wish = some.iter().find(|(name, index, _)| (name, *index) == (&topic, partition));
             let replicas = wish.and_then(|(_, _, replicas)| replicas.clone());
             let error = result.as_ref().err().map(ToString::to_string);
-            match result {
-                Ok(()) if replicas.is_some() => drop(on_the_way.insert((topic.clone(), partition))),
-                Ok(()) => {}
-                Err(error) => drop(failure.get_or_insert(error)),
+            match (result, &replicas) {
+                (Ok(()), Some(replicas)) => drop(on_the_way.insert((topic.clone(), partition), replicas.clone())),
+                (Ok(()), None) => {}
+                (Err(error), _) => drop(failure.get_or_insert(error)),
             }
             told.push(Moved { topic, partition, replicas, error });
         }
@@ -98,15 +123,35 @@ pub(super) async fn ask(
     }
 }
 
-/// Waits until none of these is being moved any more.
-async fn arrive(mut on_the_way: BTreeSet<(String, i32)>, cluster: &mut Cluster) -> Result<(), Failure> {
+/// Waits until all of these lie where they shall and are not being moved any more.
+async fn arrive(mut on_the_way: BTreeMap<(String, i32), Vec<i32>>, cluster: &mut Cluster) -> Result<(), Failure> {
     let bar = super::progress::bar("moved", Some(on_the_way.len() as u64));
     let count = on_the_way.len();
+    let mut looks = 0;
     while !on_the_way.is_empty() {
         let moving = cluster.reassignments().await?;
         let moving: BTreeSet<(String, i32)> = moving.into_iter().map(|one| (one.topic, one.partition)).collect();
-        on_the_way.retain(|place| moving.contains(place));
+        let settled: BTreeSet<&String> =
+            on_the_way.keys().filter(|place| !moving.contains(*place)).map(|(topic, _)| topic).collect();
+        let mut lies = BTreeMap::new();
+        for topic in settled {
+            match cluster.partitions(Some(topic)).await {
+                Ok(states) => lies.extend(states.into_iter().map(|one| ((one.topic, one.partition), one.replicas))),
+                // Deleted meanwhile: nothing of it lies anywhere.
+                Err(error) if error.code() == Some(ErrorCode::UnknownTopicOrPartition) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let before = on_the_way.len();
+        on_the_way.retain(|place, wish| moving.contains(place) || lies.get(place).is_some_and(|at| !is_same(at, wish)));
         bar.set_position((count - on_the_way.len()) as u64);
+        let elsewhere = on_the_way.iter().find(|(place, _)| !moving.contains(*place));
+        looks = if elsewhere.is_some() && on_the_way.len() == before { looks + 1 } else { 0 };
+        if let Some(((topic, partition), wish)) = elsewhere.filter(|_| looks > LOOKS_MAX) {
+            let at = lies.get(&(topic.clone(), *partition)).map(|at| join(at)).unwrap_or_default();
+            let what = format!("{topic}:{partition} lies on {at} and is not on its way to {} any more", join(wish));
+            return Err(Failure::new(Exit::Partial, what).hint("somebody gave that up, or asked for something else"));
+        }
         if !on_the_way.is_empty() {
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -115,9 +160,20 @@ async fn arrive(mut on_the_way: BTreeSet<(String, i32)>, cluster: &mut Cluster) 
     Ok(())
 }
 
+/// Whether these are the same brokers: who is first may have changed since.
+fn is_same(a: &[i32], b: &[i32]) -> bool {
+    a.iter().collect::<BTreeSet<_>>() == b.iter().collect::<BTreeSet<_>>()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_partition_has_arrived_on_the_same_brokers_in_whatever_order() {
+        assert!(is_same(&[4, 2, 3], &[2, 4, 3]));
+        assert!(!is_same(&[2, 4, 3, 1], &[4, 2, 3]) && !is_same(&[2, 3], &[4, 2, 3]));
+    }
 
     #[test]
     fn partitions_are_named_by_topic_and_number() {

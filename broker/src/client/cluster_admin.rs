@@ -250,8 +250,14 @@ impl Cluster {
         Ok(found)
     }
 
-    /// Asks for partitions to lie on these brokers, the preferred leader first; `None` gives up what is in progress.
-    pub async fn reassign(&mut self, wishes: &[(String, i32, Option<Vec<i32>>)]) -> Result<Vec<Outcome>, Error> {
+    /// Asks for partitions to lie on these brokers, the preferred leader first; `None` gives up what is in progress. With
+    /// `keep_count` a wish for more or fewer replicas than a partition shall have is refused (KIP-860; brokers before
+    /// Kafka 4.1 know no such refusal).
+    pub async fn reassign(
+        &mut self,
+        wishes: &[(String, i32, Option<Vec<i32>>)],
+        keep_count: bool,
+    ) -> Result<Vec<Outcome>, Error> {
         let timeout_ms = self.timeout_ms();
         let mut topics: BTreeMap<&str, Vec<ReassignablePartition>> = BTreeMap::new();
         for (topic, partition, replicas) in wishes {
@@ -260,11 +266,14 @@ impl Cluster {
             topics.entry(topic).or_default().push(wish);
         }
         let answer = self
-            .call_controller(|_| {
+            .call_controller(|version| {
                 let topics = topics.iter().map(|(name, partitions)| {
                     ReassignableTopic::default().with_name(topic_name(name)).with_partitions(partitions.clone())
                 });
-                AlterPartitionReassignmentsRequest::default().with_topics(topics.collect()).with_timeout_ms(timeout_ms)
+                AlterPartitionReassignmentsRequest::default()
+                    .with_topics(topics.collect())
+                    .with_timeout_ms(timeout_ms)
+                    .with_allow_replication_factor_change(version < 1 || !keep_count)
             })
             .await?;
         Error::check(answer.error_code, "the reassignment", answer.error_message.as_deref())?;

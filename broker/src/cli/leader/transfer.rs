@@ -39,12 +39,19 @@ impl Transfer {
     pub(super) async fn run(self, cluster: &mut Cluster, output: Output) -> Result<Exit, Failure> {
         let mut wishes = Vec::new();
         let mut done = Vec::new();
+        let moving = cluster.reassignments().await?;
         for Place { topic, partition } in self.partitions {
             let states = cluster.partitions(Some(&topic)).await?;
             let state = states
                 .iter()
                 .find(|state| state.partition == partition)
                 .ok_or_else(|| Failure::new(Exit::NotFound, format!("topic {topic} has no partition {partition}")))?;
+            // Its replicas are those of before the move and those of after it: asked for, both would stay.
+            if moving.iter().any(|one| (&one.topic, one.partition) == (&topic, partition)) {
+                let what = format!("{topic}:{partition} is being moved; nothing was changed");
+                return Err(Failure::new(Exit::Precondition, what)
+                    .hint("`stonelog partition status` tells when it has arrived, `partition cancel` gives it up"));
+            }
             let replicas = reordered(state, self.to).map_err(|why| {
                 Failure::new(Exit::Precondition, format!("broker {} cannot lead {topic}:{partition}: {why}", self.to))
             })?;
@@ -54,7 +61,7 @@ impl Transfer {
             done.push(Done { topic, partition, leader: self.to, replicas });
         }
         if !wishes.is_empty() {
-            let outcomes = cluster.reassign(&wishes).await?;
+            let outcomes = cluster.reassign(&wishes, true).await?;
             outcomes.into_iter().try_for_each(|(_, _, result)| result)?;
         }
         let places: Vec<(String, i32)> = done.iter().map(|one| (one.topic.clone(), one.partition)).collect();

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use clap::Args;
 
 use super::super::exit::{Exit, Failure};
-use super::super::moving;
+use super::super::moving::{self, Moves};
 use super::super::output::Output;
 use super::super::placing::Places;
 use crate::client::Cluster;
+use crate::client::cluster_admin::{PartitionState, Reassignment};
 
 /// Partitions that are named when they have nowhere to go.
 const NAMED_MAX: usize = 5;
@@ -32,15 +33,22 @@ impl Drain {
             let what = format!("there is no broker {}; there are {}", self.broker, super::super::output::join(&known));
             return Err(Failure::new(Exit::NotFound, what));
         }
+        let moving = cluster.reassignments().await?;
         let partitions = cluster.partitions(None).await?;
         let leaving = BTreeSet::from([self.broker]);
         let mut places = Places::of(&state.brokers, &partitions, &leaving);
-        let mut wishes = Vec::new();
+        let mut moves = Moves { keep_count: true, ..Moves::default() };
         let mut stuck = Vec::new();
         for partition in partitions.iter().filter(|partition| partition.replicas.contains(&self.broker)) {
-            match places.without(partition, &leaving) {
-                Some(replicas) => wishes.push((partition.topic.clone(), partition.partition, Some(replicas))),
-                None => stuck.push(format!("{}:{}", partition.topic, partition.partition)),
+            let settled = settled(partition, &moving);
+            let (topic, index) = (partition.topic.clone(), partition.partition);
+            if !settled.replicas.contains(&self.broker) {
+                moves.under_way.push((topic, index, settled.replicas));
+                continue;
+            }
+            match places.without(&settled, &leaving) {
+                Some(replicas) => moves.wishes.push((topic, index, Some(replicas))),
+                None => stuck.push(format!("{topic}:{index}")),
             }
         }
         if !stuck.is_empty() {
@@ -51,10 +59,59 @@ impl Drain {
             return Err(Failure::new(Exit::Precondition, what)
                 .hint("add a broker, or lower the number of replicas with `stonelog topic rf`"));
         }
-        if wishes.is_empty() && !output.is_json() {
+        if cluster.quorum().await.is_ok_and(|quorum| quorum.voters.iter().any(|voter| voter.node == self.broker)) {
+            note!("node {} votes on the metadata: without it the quorum stands one failure less", self.broker);
+        }
+        if moves.wishes.is_empty() && moves.under_way.is_empty() && !output.is_json() {
             output.line(&format!("broker {} holds no replica", self.broker))?;
             return Ok(Exit::Done);
         }
-        moving::ask("node.drain/1", wishes, self.wait, cluster, output).await
+        let asked = moving::ask("node.drain/1", moves, self.wait, cluster, output).await?;
+        if self.wait {
+            self.see_that_it_is_empty(cluster).await?;
+        }
+        Ok(asked)
+    }
+
+    /// Partitions may have been put there since it was planned.
+    async fn see_that_it_is_empty(&self, cluster: &mut Cluster) -> Result<(), Failure> {
+        let partitions = cluster.partitions(None).await?;
+        let held = partitions.iter().filter(|partition| partition.replicas.contains(&self.broker));
+        let held: Vec<String> = held.map(|one| format!("{}:{}", one.topic, one.partition)).collect();
+        if held.is_empty() {
+            return Ok(());
+        }
+        let named = held[..held.len().min(NAMED_MAX)].join(", ");
+        let what = format!("broker {} holds {} replicas again, of {named}", self.broker, held.len());
+        Err(Failure::new(Exit::Partial, what).hint("drain it again"))
+    }
+}
+
+/// The partition as it will be when what is in progress has arrived.
+fn settled(partition: &PartitionState, moving: &[Reassignment]) -> PartitionState {
+    let is_it = |one: &&Reassignment| one.topic == partition.topic && one.partition == partition.partition;
+    let removing = moving.iter().find(is_it).map(|one| one.removing.as_slice()).unwrap_or_default();
+    let mut settled = partition.clone();
+    settled.replicas.retain(|replica| !removing.contains(replica));
+    settled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::survey::tests::partition;
+
+    #[test]
+    fn who_is_being_removed_is_counted_as_gone() {
+        let state = partition(0, &[4, 2, 3, 1], &[1, 2, 3]);
+        assert_eq!(settled(&state, &[]).replicas, [4, 2, 3, 1]);
+        let moving = [Reassignment {
+            topic: "t".to_owned(),
+            partition: 0,
+            replicas: vec![4, 2, 3, 1],
+            adding: vec![4],
+            removing: vec![1],
+        }];
+        assert_eq!(settled(&state, &moving).replicas, [4, 2, 3]);
     }
 }

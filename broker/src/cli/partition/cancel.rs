@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::super::exit::{Exit, Failure};
-use super::super::moving::{self, Place, parse_place};
+use super::super::moving::{self, Moves, Place, parse_place};
 use super::super::output::Output;
 use crate::client::Cluster;
 
@@ -26,6 +26,6 @@ impl Cancel {
         } else {
             self.partitions.into_iter().map(|place| (place.topic, place.partition, None)).collect()
         };
-        moving::ask("partition.cancel/1", wishes, false, cluster, output).await
+        moving::ask("partition.cancel/1", Moves::of(wishes), false, cluster, output).await
     }
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::super::exit::{Exit, Failure};
-use super::super::moving::{self, Place, parse_place};
+use super::super::moving::{self, Moves, Place, parse_place};
 use super::super::output::Output;
 use crate::client::Cluster;
 
@@ -25,6 +25,6 @@ impl Move {
     pub(super) async fn run(self, cluster: &mut Cluster, output: Output) -> Result<Exit, Failure> {
         let to = &self.to;
         let wishes = self.partitions.into_iter().map(|place| (place.topic, place.partition, Some(to.clone())));
-        moving::ask("partition.move/1", wishes.collect(), self.wait, cluster, output).await
+        moving::ask("partition.move/1", Moves::of(wishes.collect()), self.wait, cluster, output).await
     }
 }

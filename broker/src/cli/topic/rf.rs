@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use clap::Args;
 
 use super::super::exit::{Exit, Failure};
-use super::super::moving;
+use super::super::moving::{self, Moves};
 use super::super::output::Output;
 use super::super::placing::Places;
 use crate::client::Cluster;
@@ -28,6 +28,13 @@ impl Rf {
     pub(super) async fn run(self, cluster: &mut Cluster, output: Output) -> Result<Exit, Failure> {
         let count = usize::from(self.replicas);
         let state = cluster.state().await?;
+        let moving = cluster.reassignments().await?;
+        // Their replicas are those of before the move and those of after it.
+        if let Some(one) = moving.iter().find(|one| one.topic == self.name) {
+            let what = format!("{}:{} is being moved; nothing was changed", one.topic, one.partition);
+            return Err(Failure::new(Exit::Precondition, what)
+                .hint("`stonelog partition status` tells when it has arrived, `partition cancel` gives it up"));
+        }
         let partitions = cluster.partitions(None).await?;
         let mut places = Places::of(&state.brokers, &partitions, &BTreeSet::new());
         let mut wishes = Vec::new();
@@ -51,6 +58,6 @@ impl Rf {
             output.line(&format!("every partition of {} has {count} replicas", self.name))?;
             return Ok(Exit::Done);
         }
-        moving::ask("topic.rf/1", wishes, self.wait, cluster, output).await
+        moving::ask("topic.rf/1", Moves::of(wishes), self.wait, cluster, output).await
     }
 }
