@@ -24,6 +24,9 @@ const NOW_BYTES_MAX: usize = 128 << 10;
 /// rest is a job, and what was read in vain counts.
 const PASSED_NOW_BYTES_MAX: u64 = 512 << 10;
 
+/// Partitions that are read in one turn of the lane: everybody else of it has a turn in between.
+const READS_PER_TURN_MAX: usize = 1_024;
+
 /// What a lane may still read for one request by itself.
 struct Now {
     wanted: usize,
@@ -70,7 +73,10 @@ impl Lane {
         let mut left = bytes_max;
         let mut first = true;
         let mut now_left = Now { wanted: NOW_BYTES_MAX, passed: PASSED_NOW_BYTES_MAX };
-        for request in requests {
+        for (place, request) in requests.into_iter().enumerate() {
+            if place % READS_PER_TURN_MAX == READS_PER_TURN_MAX - 1 {
+                tokio::task::yield_now().await;
+            }
             let answer = self.read(&request, left, first, &mut now_left).await;
             let bytes: usize = answer.done.iter().flat_map(|done| &done.batches).map(Bytes::len).sum();
             first &= bytes == 0;
