@@ -25,16 +25,19 @@ const UNKNOWN: i64 = -1;
 /// Answers a DescribeQuorum request.
 pub async fn handle(context: &RequestContext, request: DescribeQuorumRequest) -> DescribeQuorumResponse {
     let listener = context.broker.config.controller_listeners.first().map(|listener| listener.name.as_str());
-    match context.broker.metadata.describe_quorum().await {
-        Ok(facts) => respond(context.version(), &request.topics, &facts, listener),
-        Err(error) => {
-            let response = DescribeQuorumResponse::default().with_error_code(error.code().code());
-            match context.version() {
-                2.. => response.with_error_message(Some(StrBytes::from_string(error.to_string()))),
-                _ => response.with_error_message(None),
-            }
+    let asked = context.broker.metadata.describe_quorum();
+    match tokio::time::timeout(context.broker.config.network.request_timeout, asked).await {
+        Ok(Ok(facts)) => respond(context.version(), &request.topics, &facts, listener),
+        Ok(Err(error)) => refuse(context.version(), error.code(), error.to_string()),
+        Err(_) => {
+            refuse(context.version(), ErrorCode::RequestTimedOut, ErrorCode::RequestTimedOut.message().to_owned())
         }
     }
+}
+
+fn refuse(version: i16, error: ErrorCode, message: String) -> DescribeQuorumResponse {
+    let message = (version >= 2).then(|| StrBytes::from_string(message));
+    DescribeQuorumResponse::default().with_error_code(error.code()).with_error_message(message)
 }
 
 fn respond(version: i16, asked: &[AskedTopic], facts: &QuorumFacts, listener: Option<&str>) -> DescribeQuorumResponse {
