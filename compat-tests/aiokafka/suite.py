@@ -175,6 +175,7 @@ async def resume(admin):
             await second.commit()
             assert await second.committed(asked) == 100
             with suite.step("describe.group"):
+                await asyncio.to_thread(compat.whole)
                 (answer,) = await admin.describe_consumer_groups([group])
                 (described,) = answer.groups
                 assert described[0] == 0 and described[2] == "Stable" and len(described[5]) == 1, described

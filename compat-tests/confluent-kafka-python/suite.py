@@ -220,6 +220,7 @@ with suite.step("group.admin_offsets"):
     assert group not in [entry.group_id for entry in listed.valid]
 
 with suite.step("describe.topic"):
+    compat.whole()
     collection = confluent_kafka.TopicCollection([suite.name("none")])
     (described,) = results(admin.describe_topics(collection, request_timeout=20)).values()
     assert len(described.partitions) == PARTITIONS and described.partitions[0].leader is not None

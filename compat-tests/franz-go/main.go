@@ -30,8 +30,6 @@ func main() {
 			kgo.RecordPartitioner(kgo.ManualPartitioner()),
 			kgo.ProducerBatchMaxBytes(1_048_588),
 			kgo.ProducerLinger(20 * time.Millisecond),
-			// As many tries as the time allows, which is what the client does unless it is told otherwise.
-			kgo.RecordDeliveryTimeout(compat.StepTime),
 			kgo.MetadataMinAge(100 * time.Millisecond),
 			kgo.FetchMaxWait(200 * time.Millisecond),
 			kgo.SessionTimeout(10 * time.Second),
@@ -221,7 +219,8 @@ func main() {
 		detail := topics[suite.Name("none")]
 		compat.Must(detail.Err)
 		compat.Check(len(detail.Partitions) == compat.Partitions && detail.ID != kadm.TopicID{}, "%+v", detail)
-		compat.Until("every broker is there", func() bool {
+		compat.Whole()
+		compat.Until("the client has asked anew", func() bool {
 			metadata := compat.Get(admin.BrokerMetadata(ctx))
 			return len(metadata.Brokers) == suite.Nodes && metadata.Cluster != ""
 		})

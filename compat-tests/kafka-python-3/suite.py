@@ -10,7 +10,7 @@ import wire
 from compat import PARTITIONS, wait_until
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource
-from kafka.errors import KafkaConnectionError, KafkaError
+from kafka.errors import KafkaConnectionError
 from kafka_python import CODECS, Steps, offset_and_metadata
 
 suite = compat.Suite("kafka-python-3", kafka.__version__)
@@ -73,17 +73,8 @@ steps.rebalance(group_topic)
 steps.resume(resume_topic, group, describe_group)
 
 
-def everyone_is_back():
-    """Whether what follows can be asked of a whole cluster."""
-    try:
-        return len(admin.describe_cluster()["brokers"]) == compat.NODES
-    except KafkaError:
-        time.sleep(0.1)
-        return False
-
-
 if compat.NODES > 1:
-    wait_until("every broker is there", everyone_is_back)
+    compat.whole()
     # The old one knows a controller that was dead when it last looked at the brokers, and gives up for it.
     admin = KafkaAdminClient(bootstrap_servers=suite.bootstrap, request_timeout_ms=30000)
 

@@ -2,7 +2,7 @@
 
 import { createRequire } from 'node:module'
 import kafkajs from 'kafkajs'
-import { baseTimestamp, check, compare, PARTITIONS, recordSet, STEP_MS, Suite, until, within } from './compat.mjs'
+import { baseTimestamp, check, compare, PARTITIONS, recordSet, STEP_MS, Suite, until, whole, within } from './compat.mjs'
 
 const { CompressionTypes, ConfigResourceTypes, Kafka, logLevel } = kafkajs
 const version = createRequire(import.meta.url)('kafkajs/package.json').version
@@ -236,6 +236,7 @@ await suite.step('describe.topic', async () => {
     topics: [described]
   } = await admin.fetchTopicMetadata({ topics: [suite.name('none')] })
   check(described.partitions.length === PARTITIONS, JSON.stringify(described))
+  await whole()
   const cluster = await admin.describeCluster()
   check(cluster.clusterId && cluster.brokers.length === suite.nodes, JSON.stringify(cluster))
 })

@@ -216,6 +216,7 @@ with suite.step("group.resume"):
     assert first + rest == [str(index) for index in range(100)], f"resumed at {rest[:1]}"
 
 with suite.step("describe.topic"):
+    compat.whole()
     described = json.loads(kcat("-L", "-J"))
     assert len(described["brokers"]) == compat.NODES and described["controllerid"] is not None, described["brokers"]
     assert suite.name("none") in [one["topic"] for one in described["topics"]]

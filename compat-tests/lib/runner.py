@@ -51,7 +51,8 @@ STOP_SECONDS = 15
 INSTALL_SECONDS = 1500
 TEST_SECONDS = 300
 
-# With several nodes: after these steps the leader of this suite's first topic is killed, and so long it stays away.
+# With several nodes: after these steps, which a client may lack, the leader of this suite's first topic is killed, and so
+# long it stays away.
 KILL_AFTER = ("consume.none", "idempotent")
 KILL_SUFFIX = "-none"
 DEAD_SECONDS = 3
@@ -66,6 +67,9 @@ class Cluster:
         self.directory = tempfile.mkdtemp(prefix="stonelog-compat-")
         self.data = os.path.join(self.directory, "data")
         self.log_path = os.path.join(self.directory, "cluster.log")
+        # A file that is there once all is done to the cluster that one suite meets with: what is asked of a whole cluster
+        # waits for it.
+        self.whole = os.path.join(self.directory, "whole")
         self.bootstrap = None
         self.kills = []
         command = [self.binary, "dev", "--nodes", str(nodes), "--base-port", "0", "--data-dir", self.data]
@@ -104,27 +108,45 @@ class Cluster:
         described = json.loads(self._ask("topic", "describe", names[-1], "-b", self.bootstrap, "-o", "json").stdout)
         return next(entry["leader"] for entry in described["partitions"] if entry["partition"] == 0)
 
-    def kill_leader(self, client, suffix):
+    def begin(self):
+        """Before a suite."""
+        Path(self.whole).unlink(missing_ok=True)
+
+    def kill_leader(self, client, suffix, is_last):
         """Kills the leader at once, and has it started again after a while."""
         self.wait_whole()
         try:
             node = self.leader_of(client, suffix)
         except (KeyError, IndexError, ValueError, StopIteration) as problem:
             print(f"  (no leader was found to kill: {problem!r})", flush=True)
+            if is_last:
+                Path(self.whole).touch()
             return
         killed = self._ask("dev", "kill", str(node), "--data-dir", self.data)
         if killed.returncode:
             raise SystemExit(f"node {node} could not be killed: {killed.stderr}")
         self.kills.append(node)
         print(f"  (node {node}, the leader of …{suffix}-0, is killed)", flush=True)
-        self._starting = threading.Thread(target=self._start_later, args=(node,), daemon=True)
+        self._starting = threading.Thread(target=self._start_later, args=(node, is_last), daemon=True)
         self._starting.start()
 
-    def _start_later(self, node):
+    def _start_later(self, node, is_last):
         time.sleep(DEAD_SECONDS)
         started = self._ask("dev", "start", str(node), "--data-dir", self.data, "--timeout", "60s")
         if started.returncode:
             print(f"  (node {node} did not start: {started.stderr})", flush=True)
+        if is_last:
+            limit = time.monotonic() + READY_SECONDS
+            while not all(map(self._sees_all, self.bootstrap.split(","))) and time.monotonic() < limit:
+                time.sleep(0.05)
+            Path(self.whole).touch()
+
+    def _sees_all(self, address):
+        """Whether the broker there says that all are up."""
+        listed = self._ask("cluster", "brokers", "-b", address, "-o", "json")
+        if listed.returncode:
+            return False
+        return [entry["state"] for entry in json.loads(listed.stdout)["brokers"]] == ["up"] * self.nodes
 
     def wait_whole(self):
         """Until whoever was killed is there again."""
@@ -291,6 +313,8 @@ def run_client(client, bootstrap, direct, recorder, cluster=None):
     environment = dict(os.environ, BOOTSTRAP=bootstrap, BOOTSTRAP_DIRECT=direct)
     if cluster:
         environment["COMPAT_NODES"] = str(cluster.nodes)
+        environment["COMPAT_WHOLE"] = cluster.whole
+        cluster.begin()
     kills = list(KILL_AFTER) if cluster else []
     report = {"client": client, "version": "", "steps": {}, "apis": {}, "outcome": "failed", "reason": ""}
     last_lines = []
@@ -309,9 +333,10 @@ def run_client(client, bootstrap, direct, recorder, cluster=None):
         del last_lines[:-30]
         print(f"  {line}" if not line.startswith("  ") else line, flush=True)
         words = line.split()
-        if words[:1] == ["pass"] and words[1:2] and words[1] in kills:
-            kills.remove(words[1])
-            cluster.kill_leader(client, KILL_SUFFIX)
+        step = words[1].rstrip(":") if words[:1] in (["pass"], ["FAIL"], ["lacks"]) and words[1:] else None
+        if step in kills:
+            kills.remove(step)
+            cluster.kill_leader(client, KILL_SUFFIX, not kills)
 
     print(f"== {client}", flush=True)
     started = time.monotonic()

@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs'
 import zlib from 'node:zlib'
 import { Admin, Consumer, MessagesStreamModes, Producer, ProduceAcks } from '@platformatic/kafka'
-import { baseTimestamp, check, compare, PARTITIONS, recordSet, Suite, until, within } from './compat.mjs'
+import { baseTimestamp, check, compare, PARTITIONS, recordSet, Suite, until, whole, within } from './compat.mjs'
 
 const { version } = JSON.parse(
   readFileSync(new URL('./node_modules/@platformatic/kafka/package.json', import.meta.url))
@@ -37,7 +37,8 @@ async function create(topic, partitions) {
 }
 
 async function produce(topic, records, settings = {}) {
-  const producer = new Producer({ ...connect, ...settings })
+  // With several brokers as long as one may be away.
+  const producer = new Producer({ ...connect, retries: suite.nodes > 1 ? 40 : 4, ...settings })
   try {
     // The large record fills a request by itself.
     const at = records.findIndex(record => record.value?.length > 100_000)
@@ -206,6 +207,7 @@ await suite.step('group.resume', async () => {
       `resumed at ${rest[0].value}`
     )
     await suite.step('describe.group', async () => {
+      await whole()
       const described = (await admin.describeGroups({ groups: [group] })).get(group)
       check(
         described.state === 'STABLE' && described.members.size === 1,

@@ -192,6 +192,7 @@ func main() {
 			"%+v",
 			described,
 		)
+		compat.Whole()
 		nodes, _, problem := admin.DescribeCluster()
 		compat.Must(problem)
 		compat.Check(len(nodes) == suite.Nodes, "%d brokers", len(nodes))

@@ -207,6 +207,18 @@ func Until(what string, attempt func() bool) {
 	}
 }
 
+// Whole returns when the runner kills no broker any more and all are back: before what is asked of a whole cluster.
+func Whole() {
+	path, several := os.LookupEnv("COMPAT_WHOLE")
+	if !several {
+		return
+	}
+	Until("every broker is back", func() bool {
+		_, problem := os.Stat(path)
+		return problem == nil
+	})
+}
+
 // Suite is the list of steps of one client and their outcomes.
 type Suite struct {
 	Client    string

@@ -91,6 +91,7 @@ public final class ClientSuite {
         suite.step("group.resume", this::resume);
         suite.step("group.admin_offsets", this::adminOffsets);
         suite.step("describe.topic", () -> {
+            suite.whole();
             var described = Versions.describe(admin, List.of(suite.name("none"))).get(suite.name("none"));
             Suite.check(
                 described.partitions().size() == PARTITIONS && described.partitions().get(0).leader() != null,

@@ -1,3 +1,5 @@
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.concurrent.ExecutionException;
@@ -117,6 +119,12 @@ final class Suite {
             check(System.nanoTime() < limit, "not reached within " + STEP_SECONDS + " s: " + what);
             Thread.sleep(10);
         }
+    }
+
+    /** Returns when the runner kills no broker any more and all are back: before what is asked of a whole cluster. */
+    void whole() throws Exception {
+        var path = System.getenv("COMPAT_WHOLE");
+        if (path != null) until("every broker is back", () -> Files.exists(Path.of(path)));
     }
 
     /** Prints the line that the runner collects and leaves the process. */

@@ -4,6 +4,7 @@
 // process cannot outlive WATCHDOG_MS.
 
 import { createHash, randomBytes } from 'node:crypto'
+import { existsSync } from 'node:fs'
 
 export const PARTITIONS = 3
 export const STEP_MS = 40_000
@@ -116,6 +117,12 @@ export async function until(what, attempt, limitMs = STEP_MS) {
     check(Date.now() < limit, `not reached within ${limitMs} ms: ${what}`)
     await new Promise(resolve => setTimeout(resolve, 20))
   }
+}
+
+/** Resolves when the runner kills no broker any more and all are back: before what is asked of a whole cluster. */
+export async function whole() {
+  const path = process.env.COMPAT_WHOLE
+  if (path) await until('every broker is back', () => existsSync(path))
 }
 
 export class Suite {

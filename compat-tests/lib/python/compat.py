@@ -106,6 +106,12 @@ def wait_until(what, attempt, seconds=STEP_SECONDS):
 NODES = int(os.environ.get("COMPAT_NODES", "1"))
 
 
+def whole():
+    """Returns when the runner kills no broker any more and all are back: before what is asked of a whole cluster."""
+    if "COMPAT_WHOLE" in os.environ:
+        wait_until("every broker is back", lambda: os.path.exists(os.environ["COMPAT_WHOLE"]) or time.sleep(0.05))
+
+
 class Deadline:
     """A point in time after which `check` raises."""
 

@@ -5,7 +5,9 @@ use std::future::Future;
 use std::process::Command;
 use std::time::Duration;
 
-use compat::{Limits, Outcome, PARTITIONS, Record, STEP, Suite, check, compare, of_partition, record_set, until};
+use compat::{
+    Limits, Outcome, PARTITIONS, Record, STEP, Suite, check, compare, of_partition, record_set, until, whole,
+};
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
 };
@@ -15,6 +17,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::util::get_rdkafka_version;
 
 const VERSION: &str = "0.39.0";
@@ -39,7 +42,9 @@ fn main() {
         let sizes =
             names.iter().chain([&idempotent]).map(|name| (name, PARTITIONS)).chain([(&grouped, 4), (&resumed, 1)]);
         let topics: Vec<NewTopic<'_>> = sizes
-            .map(|(name, size)| NewTopic::new(name, size, TopicReplication::Fixed(nodes.into())).set("retention.ms", "-1"))
+            .map(|(name, size)| {
+                NewTopic::new(name, size, TopicReplication::Fixed(nodes.into())).set("retention.ms", "-1")
+            })
             .collect();
         for answer in kafka.wait(async { Ok(admin.create_topics(&topics, &options).await?) })? {
             answer.map_err(|(topic, code)| format!("{topic}: {code}"))?;
@@ -108,6 +113,7 @@ fn main() {
     });
 
     suite.step("describe.topic", || {
+        whole()?;
         let metadata = admin.inner().fetch_metadata(Some(&names[0]), STEP)?;
         check(metadata.brokers().len() == nodes as usize, || format!("{} brokers", metadata.brokers().len()))?;
         let found = metadata.topics()[0].partitions().len();
@@ -242,8 +248,15 @@ impl Kafka {
 
     /// Waits for a short time; at most one record comes back.
     fn poll(&self, consumer: &BaseConsumer) -> Result<Option<Record>, Box<dyn Error>> {
-        let Some(message) = consumer.poll(POLL) else { return Ok(None) };
-        let message = message?;
+        let message = match consumer.poll(POLL) {
+            Some(Ok(message)) => message,
+            // News of a connection: the library goes on by itself.
+            Some(Err(problem)) if self.nodes > 1 && problem.rdkafka_error_code().is_some_and(is_of_a_connection) => {
+                return Ok(None);
+            }
+            Some(Err(problem)) => return Err(problem.into()),
+            None => return Ok(None),
+        };
         let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
         Ok(Some(Record {
             partition: message.partition(),
@@ -323,4 +336,9 @@ impl Kafka {
         let found = committed.elements()[0].offset();
         check(found == Offset::Offset(40), || format!("committed {found:?}"))
     }
+}
+
+/// Whether an error says no more than that a connection was lost, or that there is none now.
+fn is_of_a_connection(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown)
 }

@@ -147,6 +147,15 @@ pub fn check(condition: bool, message: impl FnOnce() -> String) -> Outcome {
     if condition { Ok(()) } else { Err(message().into()) }
 }
 
+/// Returns when the runner kills no broker any more and all are back: before what is asked of a whole cluster.
+pub fn whole() -> Outcome {
+    let Some(path) = std::env::var_os("COMPAT_WHOLE") else { return Ok(()) };
+    until("every broker is back", || {
+        std::thread::sleep(Duration::from_millis(20));
+        Ok(std::path::Path::new(&path).exists())
+    })
+}
+
 /// Asks again until `attempt` answers true; it must block for at most a short poll.
 pub fn until(what: &str, mut attempt: impl FnMut() -> Result<bool, Box<dyn Error>>) -> Outcome {
     let limit = Instant::now() + STEP;
