@@ -76,7 +76,8 @@ async function member(groupId, topic) {
     state.assigned = event.payload.memberAssignment[topic] ?? []
   })
   consumer.on(consumer.events.CRASH, event => {
-    state.crashed = event.payload.error
+    // It starts again by itself where a connection was the reason.
+    if (!event.payload.restart) state.crashed = event.payload.error
   })
   await consumer.connect()
   await consumer.subscribe({ topics: [topic], fromBeginning: true })

@@ -16,7 +16,7 @@ const connect = {
   retries: 4,
   retryDelay: 200
 }
-const admin = new Admin(connect)
+let admin = new Admin(connect)
 const baseMs = baseTimestamp()
 const codecs = ['none', 'gzip', 'snappy', 'lz4', ...(zlib.zstdCompressSync ? ['zstd'] : [])]
 const group = suite.name('group')
@@ -207,7 +207,12 @@ await suite.step('group.resume', async () => {
       `resumed at ${rest[0].value}`
     )
     await suite.step('describe.group', async () => {
-      await whole()
+      if (suite.nodes > 1) {
+        await whole()
+        // The old one fails for a broker that it did not see when it last looked, and is named as the coordinator.
+        await admin.close()
+        admin = new Admin(connect)
+      }
       const described = (await admin.describeGroups({ groups: [group] })).get(group)
       check(
         described.state === 'STABLE' && described.members.size === 1,
