@@ -6,6 +6,7 @@ Not a suite: it is imported by `kafka-python-3` and `kafka-python-2.0.2` after t
 import time
 
 import compat
+import kafka
 import wire
 
 from compat import PARTITIONS, Record, wait_until
@@ -13,9 +14,9 @@ from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartitio
 from kafka.errors import KafkaError
 
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
-# Version 3 forgets the assignment of a group that it joined anew by itself when a poll ends while it does, and waits for
-# ever: with brokers dying, joining takes longer.
+# With brokers dying, joining a group takes longer, and a poll that ends meanwhile does a group no good.
 POLL_MS = 200 if compat.NODES == 1 else 1000
+IS_THREE = kafka.__version__.startswith("3.")
 
 
 def offset_and_metadata(offset, metadata):
@@ -67,10 +68,21 @@ class Steps:
         )
 
     def subscribe(self, consumer, topic):
-        """Subscribes to a topic that the consumer knows. Version 3 may lose its wish to know it when it is asking for
-        something else just then, assigns nothing to itself, and joins the group anew (see `POLL_MS`)."""
-        wait_until("the topic's partitions", lambda: asked(consumer.partitions_for_topic, topic))
+        """Subscribes, and returns when the consumer knows the topic's partitions. Version 3 may lose its wish to know them
+        when it is asking for something else just then; it would assign none to itself, join the group anew when it
+        hears of them, and drop that assignment if a poll ends meanwhile."""
         consumer.subscribe([topic])
+
+        def knows():
+            if not asked(consumer.partitions_for_topic, topic):
+                return False
+            # What its assignments are compared with, to join anew when it changes.
+            if IS_THREE and not consumer._coordinator._metadata_snapshot.get(topic):
+                time.sleep(0.01)
+                return False
+            return True
+
+        wait_until("the topic's partitions", knows)
 
     def read(self, consumer, count, at_most=None):
         found = []
