@@ -264,8 +264,9 @@ func produce(ctx context.Context, brokers []string, topic string, codec kafka.Co
 		BatchTimeout: 20 * time.Millisecond,
 		BatchSize:    1000,
 		WriteTimeout: 20 * time.Second,
-		MaxAttempts:  4,
-		Balancer:     kafka.BalancerFunc(func(message kafka.Message, _ ...int) int { return message.WriterData.(int) }),
+		// Of a second each, as long as a broker may be away.
+		MaxAttempts: 30,
+		Balancer:    kafka.BalancerFunc(func(message kafka.Message, _ ...int) int { return message.WriterData.(int) }),
 	}
 	defer writer.Close()
 	var batch []kafka.Message

@@ -44,6 +44,11 @@ def groups(**wanted):
 
 
 def describe_group():
+    global admin
+    if compat.NODES > 1:
+        compat.whole()
+        # The old one asks the brokers that it saw when it last looked, dead or not, and no others.
+        admin = KafkaAdminClient(bootstrap_servers=suite.bootstrap, request_timeout_ms=30000)
     with suite.step("describe.group"):
         described = admin.describe_groups([group])[group]
         assert described["group_state"] == "Stable" and len(described["members"]) == 1, described
@@ -71,12 +76,6 @@ with suite.step("idempotent"):
 
 steps.rebalance(group_topic)
 steps.resume(resume_topic, group, describe_group)
-
-
-if compat.NODES > 1:
-    compat.whole()
-    # The old one knows a controller that was dead when it last looked at the brokers, and gives up for it.
-    admin = KafkaAdminClient(bootstrap_servers=suite.bootstrap, request_timeout_ms=30000)
 
 with suite.step("group.admin_offsets"):
     asked = TopicPartition(resume_topic, 0)
