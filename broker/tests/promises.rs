@@ -57,7 +57,8 @@ fn set(key: &str, value: &str) -> IncrementalAlterConfigsRequest {
 fn a_topic_is_said_to_be_strict_when_every_replica_goes_by_it() {
     let cluster = Cluster::started_with(&["broker.session.timeout.ms=60000", "request.timeout.ms=4000"]);
     create(&cluster, &[1, 2, 3], &[("flush.messages", "1000")]);
-    let controller = cluster.ask(0, 9, &metadata(&["t"])).controller_id.0;
+    let described = DescribeClusterRequest::default().with_endpoint_type(1);
+    let controller = cluster.ask(0, 1, &described).controller_id.0;
     let asked = usize::try_from(controller - 1).unwrap();
     let held = (asked + 1) % 3;
     cluster.hold(held, true);

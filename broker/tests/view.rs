@@ -111,16 +111,15 @@ fn brokers_that_do_not_lead_say_who_does_and_where_it_is() {
         let response = cluster.ask(node, 2, &quorum());
         assert_eq!((response.error_code, response.topics[0].partitions[0].error_code), (0, 0));
         let partition = &response.topics[0].partitions[0];
-        assert_eq!(partition.leader_id, cluster.ask(node, 9, &metadata("t")).controller_id);
+        assert_eq!(partition.leader_id, cluster.ask(node, 1, &brokers(false)).controller_id);
         let voters: Vec<i32> = partition.current_voters.iter().map(|voter| voter.replica_id.0).collect();
         assert_eq!(voters, [1, 2, 3]);
         assert!(partition.high_watermark > 0 && partition.leader_epoch > 0);
         assert!(response.nodes.iter().all(|node| &*node.listeners[0].name == "CONTROLLER"), "{:?}", response.nodes);
     }
-    // Wherever it is asked, the controller that is named is one that clients can reach.
+    // Whom a client is to ask is there, for it has answered: the active controller may have died a moment ago.
     for node in 0..3 {
-        let response = cluster.ask(node, 9, &metadata("t"));
-        assert!(response.brokers.iter().any(|broker| broker.node_id == response.controller_id));
+        assert_eq!(cluster.ask(node, 9, &metadata("t")).controller_id.0, node as i32 + 1);
     }
 }
 

@@ -9,7 +9,7 @@ use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use stonelog_protocol::messages::{BrokerId as WireBrokerId, DescribeClusterRequest, DescribeClusterResponse};
 
-use super::metadata::controller_for;
+use super::metadata::controller;
 use crate::request::RequestContext;
 
 /// `EndpointType.BROKER`.
@@ -47,7 +47,7 @@ pub fn handle(context: &RequestContext, request: DescribeClusterRequest) -> Desc
         .collect();
     let response = DescribeClusterResponse::default()
         .with_cluster_id(StrBytes::from_string(image.cluster_id().map(ToString::to_string).unwrap_or_default()))
-        .with_controller_id(WireBrokerId(controller_for(context, &image).map_or(-1, |id| id.0)))
+        .with_controller_id(WireBrokerId(controller(context, &image).map_or(-1, |id| id.0)))
         .with_brokers(brokers);
     if version >= 1 { response.with_endpoint_type(BROKERS) } else { response }
 }

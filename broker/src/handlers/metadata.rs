@@ -8,7 +8,7 @@
 //! LISTENER_NOT_FOUND from 6 on, before that LEADER_NOT_AVAILABLE.
 //! *Differences from Kafka*: authorized operations are never filled in: there is no authorizer yet. A topic created on
 //! demand is answered at once with its leaders, where Kafka first answers LEADER_NOT_AVAILABLE. The controller named is the
-//! active one where clients can reach it, else the broker that answers, where Kafka names any broker.
+//! broker that answers, which hands on what only the active one may do; Kafka names any broker that is alive.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -64,7 +64,7 @@ pub async fn handle(context: &RequestContext, request: MetadataRequest) -> Metad
     };
     let mut response = MetadataResponse::default()
         .with_brokers(brokers(context, &image))
-        .with_controller_id(WireBrokerId(controller_for(context, &image).map_or(-1, |id| id.0)))
+        .with_controller_id(WireBrokerId(contact(context, &image).map_or(-1, |id| id.0)))
         .with_topics(topics);
     if version >= 2 {
         response.cluster_id = image.cluster_id().map(|id| StrBytes::from_string(id.to_string()));
@@ -169,13 +169,26 @@ pub(super) fn led_by(image: &MetadataImage, registration: &PartitionRegistration
     registration.leader.filter(|_| image.is_led(registration))
 }
 
-/// Whom a client shall ask what only the controller may do. Any broker hands it on, so it must be one the client is told
-/// of: the active controller, or else this broker.
-pub(super) fn controller_for(context: &RequestContext, image: &MetadataImage) -> Option<BrokerId> {
-    let is_told = |id: &BrokerId| {
-        image.broker(*id).is_some_and(|broker| !broker.fenced && broker.endpoint(&context.listener).is_some())
-    };
-    image.controller().filter(is_told).or(Some(context.broker.node.broker_id).filter(is_told))
+/// Whom a client shall ask what only the controller may do: this very broker, which hands it on. It is there, for it
+/// answers. The active controller may have died a moment ago: a client that is told of it then waits for a connection to
+/// it, in growing pauses, long after another one has taken over.
+fn contact(context: &RequestContext, image: &MetadataImage) -> Option<BrokerId> {
+    [Some(context.broker.node.broker_id), image.controller()]
+        .into_iter()
+        .flatten()
+        .find(|id| is_told(context, image, *id))
+}
+
+/// Who the controller is said to be: the active one where clients are told of its broker, else this broker.
+pub(super) fn controller(context: &RequestContext, image: &MetadataImage) -> Option<BrokerId> {
+    [image.controller(), Some(context.broker.node.broker_id)]
+        .into_iter()
+        .flatten()
+        .find(|id| is_told(context, image, *id))
+}
+
+fn is_told(context: &RequestContext, image: &MetadataImage, id: BrokerId) -> bool {
+    image.broker(id).is_some_and(|broker| !broker.fenced && broker.endpoint(&context.listener).is_some())
 }
 
 /// A replica is offline with its broker, and with its directory.

@@ -176,8 +176,9 @@ impl Nodes {
 
     /// The node with the active controller, as whoever answers first sees it.
     pub fn controller(&self) -> Option<usize> {
-        let views = (0..NODES).filter(|node| self.is_up(*node)).filter_map(|node| self.view(node).ok());
-        views.map(|view| view.controller).find_map(|id| usize::try_from(id - 1).ok()).filter(|node| *node < NODES)
+        let up = (0..NODES).filter(|node| self.is_up(*node));
+        let mut named = up.filter_map(|node| View::controller(&self.ground.address(node)).ok());
+        named.find_map(|id| usize::try_from(id - 1).ok()).filter(|node| *node < NODES)
     }
 
     /// How a node sees the cluster.

@@ -1,15 +1,17 @@
-//! What a cluster says of itself to any client: one Metadata request to one broker, in its own time limit.
+//! What a cluster says of itself to any client: a request or two to one broker, each in its own time limit.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use stonelog::client::connection::Connection;
-use stonelog_protocol::messages::MetadataRequest;
+use stonelog_protocol::messages::{DescribeClusterRequest, MetadataRequest};
 
 /// How long one broker may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// The newest version that says all of this.
 const VERSION: i16 = 12;
+/// The oldest version of DescribeCluster is enough.
+const CLUSTER_VERSION: i16 = 0;
 
 /// A partition as one broker sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +33,6 @@ pub struct Partition {
 pub struct View {
     /// Brokers that clients may use.
     pub brokers: usize,
-    /// The broker with the active controller; -1 when none is known.
-    pub controller: i32,
     /// Every partition, internal ones too.
     pub partitions: Vec<Partition>,
 }
@@ -57,7 +57,20 @@ impl View {
                 in_sync: partition.isr_nodes.len(),
             }));
         }
-        Ok(View { brokers: answer.brokers.len(), controller: answer.controller_id.0, partitions })
+        Ok(View { brokers: answer.brokers.len(), partitions })
+    }
+
+    /// The broker with the active controller, as the broker at an address sees it.
+    pub fn controller(address: &str) -> Result<i32> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let answer = runtime.block_on(async {
+            let mut connection = Connection::open(address, "stonelog-tests", ANSWER_WITHIN).await?;
+            connection.call(&DescribeClusterRequest::default(), CLUSTER_VERSION, ANSWER_WITHIN).await
+        });
+        Ok(answer
+            .with_context(|| format!("the broker at {address} does not say who the controller is"))?
+            .controller_id
+            .0)
     }
 
     /// What keeps the cluster from being whole: brokers missing, partitions without leader or with replicas out of sync.
