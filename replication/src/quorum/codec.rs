@@ -81,7 +81,7 @@ fn write_vote(out: &mut Writer, vote: &Vote) {
 }
 
 fn read_vote(input: &mut Reader<'_>) -> Result<Vote, DecodeError> {
-    let leader_id = LeaderId { term: input.u64()?, voted_for: input.u64()? };
+    let leader_id = LeaderId { term: input.u64()?, voted_for: read_node(input)? };
     Ok(Vote::from_leader_id(leader_id, input.flag()?))
 }
 
@@ -152,6 +152,12 @@ fn read_entry(input: &mut Reader<'_>) -> Result<Entry, DecodeError> {
     Ok(Entry::new(log_id, payload))
 }
 
+/// A node's number: everybody but openraft has 31 bits for it.
+fn read_node(input: &mut Reader<'_>) -> Result<u64, DecodeError> {
+    let id = input.u64()?;
+    i32::try_from(id).map(|_| id).map_err(|_| DecodeError::Invalid("node id"))
+}
+
 fn write_membership(out: &mut Writer, membership: &Membership) {
     out.list(membership.get_joint_config(), |out, voters| {
         out.list(&Vec::from_iter(voters.iter().copied()), |out, id| out.u64(*id));
@@ -167,11 +173,11 @@ fn write_membership(out: &mut Writer, membership: &Membership) {
 
 fn read_membership(input: &mut Reader<'_>) -> Result<Membership, DecodeError> {
     let configs = input.list(4, |input| {
-        let voters = input.list(8, Reader::u64)?;
+        let voters = input.list(8, read_node)?;
         Ok(BTreeSet::from_iter(voters))
     })?;
     let nodes = input.list(30, |input| {
-        let id = input.u64()?;
+        let id = read_node(input)?;
         let directory = input.take(16)?.try_into().expect("take returned the length asked for");
         Ok((id, Voter { directory, host: input.text()?.to_owned(), port: input.u16()? }))
     })?;

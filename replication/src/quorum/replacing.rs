@@ -89,7 +89,8 @@ impl Seen {
             self.voters().filter(|(_, voter)| !voter.is_in_touch()).map(|(id, _)| id).collect();
         match missing[..] {
             [] => self.grow(),
-            [gone] if self.is_replaced(*gone) => Some(Change::Remove(*gone)),
+            // Whoever could not be added again is not taken out: the quorum would only be smaller.
+            [gone] if self.listed.contains_key(gone) && self.is_replaced(*gone) => Some(Change::Remove(*gone)),
             _ => None,
         }
     }
@@ -256,6 +257,15 @@ mod tests {
         // It is a copy of another voter's.
         let mut seen = wiped();
         follows(&mut seen, 3, 2);
+        assert_eq!(seen.decide(), None);
+    }
+
+    #[test]
+    fn wiped_voter_that_the_leader_would_not_add_again_stays() {
+        let mut seen = three();
+        silent(&mut seen, 3);
+        follows(&mut seen, 3, 9);
+        seen.listed.remove(&BrokerId(3));
         assert_eq!(seen.decide(), None);
     }
 

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use openraft::EntryPayload;
+use openraft::entry::RaftEntry as _;
 use stonelog_protocol::peer::frame::Kind;
 use stonelog_protocol::peer::proof::{Identity, Purpose};
 use stonelog_protocol::peer::raft::{Append, LogId, SnapshotChunk, Transfer, Vote, VoteRequest};
 use stonelog_protocol::{BrokerId, Uuid};
 
 use super::cluster::{ALL, Cluster, block_on, cluster_id, others};
-use super::entry;
-use crate::quorum::codec::encode_entry;
+use super::{entry, id as id_of};
+use crate::quorum::codec::{decode_entry, encode_entry};
 use crate::quorum::link::{LinkError, PeerDialer, PeerLink, Target};
+use crate::quorum::type_config::{Entry, Membership, Voter};
 use crate::runtime::peers::TcpDialer;
 
 #[test]
@@ -75,6 +78,17 @@ fn member_that_speaks_for_another_or_sends_what_does_not_follow_is_cut_off() {
         cluster.sees(victim, &["before", "after"]).await;
         cluster.end().await;
     });
+}
+
+#[test]
+fn membership_with_a_number_that_no_node_has_is_not_read() {
+    let named = |id: u64| {
+        let voter = Voter { directory: [9; 16], host: "h".to_owned(), port: 1 };
+        let membership = Membership::new(vec![[id].into()], BTreeMap::from([(id, voter)])).unwrap();
+        encode_entry(&Entry::new(id_of(1, 1), EntryPayload::Membership(membership)))
+    };
+    assert!(decode_entry(&named(i32::MAX as u64)).is_ok());
+    assert!(decode_entry(&named(i32::MAX as u64 + 1)).is_err());
 }
 
 fn chunk(vote: Vote, position: u64, total_bytes: u64) -> Bytes {
