@@ -43,6 +43,8 @@ CORE = [
 ]
 # With several nodes; the rest with --all.
 CORE_OF_SEVERAL = ["confluent-kafka-python", "kafka-python-3", "franz-go", "java-4"]
+# Kafka's tools meet three brokers in `java-cluster`, which starts its own.
+NOT_OF_SEVERAL = ["java-tools", "java-cluster"]
 EXTRA = ["java-2.8", "platformatic-kafka", "rdkafka", "rskafka"]
 
 SKIPPED = 77
@@ -471,7 +473,8 @@ def main():
         for client in known:
             print(f"{client}{'' if client in CORE else ' (only with --all)'}")
         return 0
-    clients = options.client or (known if options.all else CORE if options.nodes == 1 else CORE_OF_SEVERAL)
+    every = known if options.nodes == 1 else [client for client in known if client not in NOT_OF_SEVERAL]
+    clients = options.client or (every if options.all else CORE if options.nodes == 1 else CORE_OF_SEVERAL)
     if options.nodes > 1 and (options.broker or options.write_docs):
         raise SystemExit("--nodes starts a cluster of its own, and API versions are not recorded with it")
     for client in clients:
