@@ -30,6 +30,8 @@ func main() {
 			kgo.RecordPartitioner(kgo.ManualPartitioner()),
 			kgo.ProducerBatchMaxBytes(1_048_588),
 			kgo.ProducerLinger(20 * time.Millisecond),
+			// A broker that dies may take a connection and end it: that is no want of SASL, which the client takes it for.
+			kgo.AlwaysRetryEOF(),
 			kgo.MetadataMinAge(100 * time.Millisecond),
 			kgo.FetchMaxWait(200 * time.Millisecond),
 			kgo.SessionTimeout(10 * time.Second),
