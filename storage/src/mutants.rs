@@ -104,6 +104,8 @@ pub enum Guard {
     CreditBound,
     /// `spare-by-leader`: a damaged replica drops its log only when its leader, too, does not count on it (rule 9).
     SpareByLeader,
+    /// `short-leaves`: a strict member that comes back without what is committed leaves ISR and ELR at once (rule 9).
+    ShortLeaves,
     /// `repair-number`: what answers an earlier request for damaged offsets does not mend a later one's (rule 9).
     RepairNumber,
     /// `repair-cleaned`: a hole is mended only from a log that is compacted as far as the rest of its own (rule 9).
@@ -167,6 +169,7 @@ impl Guard {
             Guard::StreamNumber => "stream-number",
             Guard::CreditBound => "credit-bound",
             Guard::SpareByLeader => "spare-by-leader",
+            Guard::ShortLeaves => "short-leaves",
             Guard::RepairNumber => "repair-number",
             Guard::RepairCleaned => "repair-cleaned",
             Guard::RepairGapless => "repair-gapless",

@@ -35,6 +35,8 @@ pub(super) struct Session {
     pub(super) positions: Positions,
     /// Whether it knows of no damage in its log, by what it said last.
     pub(super) is_whole: bool,
+    /// Whether its log ended below the high watermark when its stream opened.
+    pub(super) opened_short: bool,
     /// Whether its stream is open.
     pub(super) is_open: bool,
     /// End of what was pushed to it: it cannot have more.
@@ -101,6 +103,7 @@ impl Followers {
         stamps: Stamps,
         report: StreamReport,
         (fetch_offset, leader_at): (Offset, Offset),
+        high_watermark: Offset,
         now: Instant,
     ) {
         let caught_up_at = self.sessions.get(&stamps.follower).map_or(self.began, |old| old.caught_up_at);
@@ -111,6 +114,7 @@ impl Followers {
             stream,
             positions,
             is_whole: report.is_whole,
+            opened_short: fetch_offset < high_watermark,
             is_open: true,
             pushed: fetch_offset,
             caught_up_at,

@@ -165,7 +165,7 @@ impl Leader {
         now: Instant,
     ) -> bool {
         let at = self.own.deciding(self.leadership.strict);
-        self.followers.open(stream, stamps, report, (fetch_offset, at), now);
+        self.followers.open(stream, stamps, report, (fetch_offset, at), self.high_watermark, now);
         self.followers.look(at, self.leadership.strict, now);
         self.raise_high_watermark()
     }
@@ -221,7 +221,8 @@ impl Leader {
         if hand_over {
             self.handed_over_at = Some(now);
         }
-        let is_damaged = |(broker, session): &(BrokerId, &Session)| !session.is_whole && !isr.contains(broker);
+        let is_damaged =
+            |(broker, session): &(BrokerId, &Session)| self.is_unfit(*broker, session) && !isr.contains(broker);
         let damaged = self.followers.iter().filter(is_damaged).map(|(broker, _)| broker).collect();
         isr.difference(&self.leadership.isr).for_each(|joins| self.followers.on_joins(*joins, now));
         self.proposed.on_proposed(isr.iter().copied());
@@ -304,7 +305,7 @@ impl Leader {
         // Who has found damage in its log must not be elected over those whose log is whole (rule 9).
         let is_damaged = |broker: BrokerId| {
             let session = self.followers.get(broker);
-            session.is_some_and(|session| !session.is_whole && !off!(WholeJoins))
+            session.is_some_and(|session| self.is_unfit(broker, session) && !off!(WholeJoins))
         };
         let stays = |broker: &BrokerId| !is_behind(*broker) && !is_damaged(*broker);
         let mut isr: BTreeSet<BrokerId> = self.leadership.isr.iter().copied().filter(stays).collect();
@@ -315,8 +316,16 @@ impl Leader {
     /// Whether a replica that has holes could be elected over those that have not (rule 9).
     fn has_damaged_eligible(&self) -> bool {
         let is_eligible = |broker| self.leadership.members.get(&broker).is_some_and(|member| member.is_eligible);
-        let mut damaged = self.followers.iter().filter(|(_, session)| !session.is_whole);
+        let mut damaged = self.followers.iter().filter(|(broker, session)| self.is_unfit(*broker, session));
         damaged.any(|(broker, _)| is_eligible(broker)) && !off!(EligibleDamaged)
+    }
+
+    /// Whether a replica lacks something that it should have: it knows of damage, or it counts on a strict partition and
+    /// came back without what is committed. Until it has that again it must not be elected.
+    fn is_unfit(&self, broker: BrokerId, session: &Session) -> bool {
+        let strict = self.leadership.strict;
+        let is_short = session.opened_short && session.positions.deciding(strict) < self.high_watermark;
+        !session.is_whole || (strict && is_short && self.counts(broker) && !off!(ShortLeaves))
     }
 
     fn may_join(&self, broker: BrokerId, session: &Session) -> bool {

@@ -462,7 +462,10 @@ impl Follower {
         let asked = self.wanted - self.given;
         // Beside what is in memory already it waits for that to be written.
         let may_ask = self.unwritten_bytes == 0 || self.unwritten_bytes + self.wanted <= ASKED_BYTES_MAX;
-        if asked > 0 && may_ask && self.share.take_in_turn(asked) {
+        if asked > 0 && !may_ask {
+            // Nobody waits behind it meanwhile.
+            self.share.step_out();
+        } else if asked > 0 && self.share.take_in_turn(asked) {
             self.given += asked;
         }
         if self.given >= self.wanted {

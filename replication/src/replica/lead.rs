@@ -37,7 +37,8 @@ pub struct LeadStream {
     /// Where its batches are looked for: not below `next`, for compaction leaves gaps, and whole segments empty.
     from: Offset,
     next_number: u64,
-    /// The follower holds nothing, and begins with the batch that the log start lies in, maybe in its middle.
+    /// The follower holds nothing, and begins with the batch that its log end or the log start lies in, maybe in its
+    /// middle.
     begins_anew: bool,
     /// Bytes that may be pushed.
     credit: i64,
@@ -118,7 +119,8 @@ pub fn open(
     }
     // Of a log without records nothing is out of range: the first push says where it begins.
     let is_empty = open.last_fetched_epoch == LeaderEpoch::NONE;
-    let begins_anew = is_empty && open.fetch_offset <= log.log_start() && log.log_start() < log.log_end();
+    // It may have begun where an earlier leader's log did, which was within a batch.
+    let begins_anew = is_empty && open.fetch_offset.max(log.log_start()) < log.log_end();
     if (open.fetch_offset < log.log_start() && !begins_anew) || open.fetch_offset > log.log_end() {
         let refusal = Refusal::OutOfRange { log_start: log.log_start(), log_end: log.log_end() };
         return answer(StreamBody::Refused(refusal));

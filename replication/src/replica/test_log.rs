@@ -118,12 +118,12 @@ impl TestLog {
 
     /// Everything goes to a segment, and a range of it is found damaged.
     pub(super) fn damage(&mut self, start: i64, end: i64) {
-        self.to_segments();
+        self.flush_all();
         assert!(self.log.quarantine(Offset(start), Offset(end), Cause::Missing));
     }
 
     /// Everything goes to a segment, where jobs read it.
-    pub(super) fn to_segments(&mut self) -> Arc<FileAccess> {
+    pub(super) fn flush_all(&mut self) -> Arc<FileAccess> {
         let disk = SimDisk::new();
         disk.create_dir(Path::new("/d")).expect("it is new");
         let disk: Arc<dyn Disk> = Arc::new(disk);

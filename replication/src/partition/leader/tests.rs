@@ -321,6 +321,31 @@ fn damaged_replica_that_is_only_eligible_loses_its_place_at_once() {
     assert_eq!(follow_wish(&mut leader, now), None, "it has none any more");
 }
 
+#[test]
+fn a_strict_member_that_comes_back_without_what_is_committed_leaves_at_once() {
+    let now = start();
+    let came_back = |strict: bool, end: i64| {
+        let mut leader = begin(leadership(&[1, 2, 3], 2, strict), at(20, 20), 3, now);
+        follow(&mut leader, 2, 19, 19, now);
+        follow(&mut leader, 3, 20, 20, now);
+        assert_eq!(leader.high_watermark(), Offset(19));
+        leader.on_opened(StreamId(90), stamps(2), report(end, end), Offset(end), now);
+        leader
+    };
+    let mut leader = came_back(true, 5);
+    assert_eq!(follow_wish(&mut leader, now), Some((set(&[1, 3]), vec![BrokerId(2)])));
+    assert_eq!(follow_wish(&mut came_back(true, 19), now), None, "it has all that is committed");
+    assert_eq!(follow_wish(&mut came_back(false, 5), now), None, "nobody was promised that");
+    // It is a follower like any other from then on.
+    leader.on_isr_answer(Some(51));
+    let settled = Leadership { partition_epoch: PartitionEpoch(10), image_index: 51, ..leadership(&[1, 3], 2, true) };
+    leader.on_leadership(settled, Offset(20), now);
+    assert_eq!(follow_wish(&mut leader, now), None);
+    leader.on_pushed(StreamId(90), &stamps(2), Offset(20));
+    leader.on_report(StreamId(90), &stamps(2), &report(20, 20), now).expect("its own session");
+    assert_eq!(follow_wish(&mut leader, now), Some((set(&[1, 2, 3]), vec![])));
+}
+
 /// The wished set, and who is said to be damaged.
 fn follow_wish(leader: &mut Leader, now: Instant) -> Option<(BTreeSet<BrokerId>, Vec<BrokerId>)> {
     match leader.wish(id(), whole(20), LAG, now) {

@@ -575,3 +575,28 @@ fn a_cut_that_fails_again_and_again_stops_the_follower_until_another_leads() {
     follower.on_following(following(3), at);
     assert!(follower.may_open(&own.log, at));
 }
+
+#[test]
+fn who_may_not_ask_yet_stands_in_nobodys_way() {
+    let now = start();
+    let (leader, mut own) = logs(6, 0);
+    let batches = leader.bytes(0, 3);
+    let bytes = u32::try_from(batches.len()).expect("small");
+    let pool = CreditPool::new(1_000, 16 << 20);
+    let mut follower = Follower::begin(following(1), Offset(0), &pool, now);
+    let stream = streaming(&mut follower, &own.log, now);
+    let mut other = Follower::begin(following(1), Offset(0), &pool, now);
+    let others = streaming(&mut other, &own.log, now);
+    // The other one has all there is, and more.
+    other.on_message(&with(&others, StreamBody::Wants(1 << 20)), &own.log, now);
+    other.say(&own.log, false);
+    follower.on_message(&with(&stream, StreamBody::Wants(bytes)), &own.log, now);
+    follower.say(&own.log, false);
+    assert!(pool.is_wanted(), "it waits");
+    // Its leader has pushed what was not paid for, or something else is not written yet.
+    own.follow(1, batches).expect("at the end");
+    follower.on_appended(Ok(bytes), &own.log, now);
+    follower.on_message(&with(&stream, StreamBody::Wants(2 << 20)), &own.log, now);
+    follower.say(&own.log, false);
+    assert!(!pool.is_wanted(), "it may not ask before that is written");
+}

@@ -254,8 +254,8 @@ fn an_empty_follower_begins_with_the_batch_that_the_log_start_lies_in() {
     own.sync();
     let from_the_batch_on = own.bytes(2, 7).len();
     own.delete_below(4);
-    // Whether it begins at nothing, at the log start, or where the batch begins.
-    for fetch_offset in [0, 4, 2] {
+    // Whether it begins at nothing, at the log start, where the batch begins, or where another's log start was.
+    for fetch_offset in [0, 4, 2, 5] {
         let mut leader = leader(&own.log, 1);
         let mut stream = opened(&mut leader, &own.log, 1, opens(fetch_offset, -1, 10_000));
         let (number, base, bytes) = pushed(stream.plan(&mut leader, &own.log, 0));
@@ -318,7 +318,7 @@ fn what_was_read_for_an_earlier_request_answers_no_later_one() {
     let mut log = TestLog::new(true);
     log.lead(1, 6).sync();
     let all = log.bytes(0, 6);
-    let access = log.to_segments();
+    let access = log.flush_all();
     let mut leader = leader(&log.log, 1);
     let mut stream = opened(&mut leader, &log.log, 1, opens(6, 1, 0));
     let reads = |stream: &mut LeadStream, wanted: Repair| {
