@@ -5,6 +5,7 @@
 
 pub mod credit;
 pub mod follow;
+pub mod following;
 pub mod lead;
 pub mod repair;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod test_log;
 pub mod truncate;
 
 pub use credit::{CreditPool, Share};
-pub use follow::{Effect, Follower, Following};
+pub use follow::{Effect, Follower};
+pub use following::Following;
 pub use lead::{LeadStream, Opening, PushPlan};
 pub use truncate::{Cut, Stopped};

@@ -12,15 +12,14 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use stonelog_protocol::peer::stream::{
-    Filled, OpenStream, Opened, Push, Refusal, Stamps, StreamBody, StreamGeneration, StreamId, StreamMessage,
-    StreamNews, StreamReport,
+    Filled, OpenStream, Opened, Push, Refusal, Stamps, StreamBody, StreamId, StreamMessage, StreamNews, StreamReport,
 };
-use stonelog_protocol::{BrokerEpoch, BrokerId, DirectoryId, LeaderEpoch, Offset, TopicPartition};
-use stonelog_storage::LogGeneration;
+use stonelog_protocol::{LeaderEpoch, Offset};
 use stonelog_storage::compaction::repair::RepairPlan;
 use stonelog_storage::log::{FollowerReject, Log};
 
 use super::credit::{CreditPool, Share};
+use super::following::Following;
 use super::repair::{Repair, Step};
 use super::truncate::{Cut, Stopped, plan_cut, plan_cut_to};
 
@@ -34,41 +33,6 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(1);
 pub const CUTS_FAILED_MAX: u32 = 8;
 /// What one stream may have in memory because its leader asked for more than its fair part, unless a batch alone is larger.
 const ASKED_BYTES_MAX: i64 = 1 << 20;
-
-/// Whom a replica follows, by the metadata.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Following {
-    /// Which partition.
-    pub partition: TopicPartition,
-    /// The epoch it is led in.
-    pub leader_epoch: LeaderEpoch,
-    /// Who leads.
-    pub leader: BrokerId,
-    /// The leader's registration.
-    pub leader_broker_epoch: BrokerEpoch,
-    /// This broker.
-    pub me: BrokerId,
-    /// This broker's registration.
-    pub my_broker_epoch: BrokerEpoch,
-    /// The directory its log lies in.
-    pub my_directory: DirectoryId,
-}
-
-impl Following {
-    /// The stamps of a stream into this log.
-    pub fn stamps(&self, generation: LogGeneration) -> Stamps {
-        Stamps {
-            partition: self.partition,
-            leader_epoch: self.leader_epoch,
-            leader: self.leader,
-            leader_broker_epoch: self.leader_broker_epoch,
-            follower: self.me,
-            follower_broker_epoch: self.my_broker_epoch,
-            follower_directory: self.my_directory,
-            generation: StreamGeneration { recovery_epoch: generation.recovery_epoch, counter: generation.counter },
-        }
-    }
-}
 
 /// What a message from the leader wants done to the log, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The follower's end, message by message.
 
-use stonelog_protocol::peer::stream::Diverging;
-use stonelog_protocol::{BrokerEpoch, Uuid};
+use stonelog_protocol::peer::stream::{Diverging, StreamGeneration};
+use stonelog_protocol::{BrokerEpoch, BrokerId, Uuid};
 
 use super::super::test_log::{TestLog, id};
 use super::*;
