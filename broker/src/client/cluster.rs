@@ -185,9 +185,11 @@ impl Cluster {
         self.call(lane, i16::MAX, build).await
     }
 
-    /// One try to ask the controller, or, where a broker hides it (KRaft), whichever broker it names instead.
+    /// One try to ask the active controller, which knows first what was changed; where brokers do not tell who that is,
+    /// whichever one they name instead.
     pub(crate) async fn call_controller<R: Request>(&mut self, build: impl Fn(i16) -> R) -> Result<R::Response, Error> {
-        let controller = self.metadata(Some(&[])).await?.controller;
+        let named = self.metadata(Some(&[])).await?.controller;
+        let controller = self.try_state().await.map_or(named, |state| state.controller);
         if self.brokers.iter().any(|broker| broker.id == controller) {
             self.call_broker(controller, i16::MAX, build).await
         } else {

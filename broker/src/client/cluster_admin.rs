@@ -145,7 +145,8 @@ impl Cluster {
         }
     }
 
-    async fn try_state(&mut self) -> Result<ClusterState, Error> {
+    /// One try.
+    pub(super) async fn try_state(&mut self) -> Result<ClusterState, Error> {
         let answer = self
             .call_any(|version| {
                 let request = DescribeClusterRequest::default();
