@@ -81,7 +81,7 @@ pub struct Follower {
     unwritten_bytes: i64,
     /// What the open stream's leader may push before more is given.
     given: i64,
-    /// What it said its next push needs in all; 0 when it waits for nothing beyond its fair part.
+    /// What it said its next push needs in all, once; an earlier question may come late. 0 when it waits for nothing more.
     wanted: i64,
     /// Whether it lacks credit only because there is no room.
     is_withheld: bool,
@@ -327,7 +327,7 @@ impl Follower {
             StreamBody::News(news) if !is_opening => self.on_news(news, log),
             StreamBody::Wants(bytes) if !is_opening => {
                 let most = i64::from(self.share.pool().batch_bytes_max()).max(ASKED_BYTES_MAX);
-                self.wanted = i64::from(*bytes).min(most);
+                self.wanted = self.wanted.max(i64::from(*bytes).min(most));
                 Vec::new()
             }
             StreamBody::Filled(filled) if !is_opening => self.on_filled(filled, now),

@@ -533,6 +533,8 @@ fn what_a_leader_asks_for_is_given_once_what_is_in_memory_is_written() {
     own.follow(1, batches).expect("at the end");
     follower.on_appended(Ok(bytes), &own.log, now);
     follower.on_message(&with(&stream, StreamBody::Wants(2 << 20)), &own.log, now);
+    // The question before, once more.
+    follower.on_message(&with(&stream, StreamBody::Wants(bytes)), &own.log, now);
     assert_eq!(credit(&mut follower, &own.log), [0u32; 0], "there is something in memory");
     assert_eq!(pool.given_bytes(), i64::from(bytes));
     own.sync();
