@@ -1,6 +1,7 @@
 //! What clients and operators ask of the cluster: topics, settings, appends, deletions and moves.
 
 use stonelog_protocol::batch::BatchHeader;
+use stonelog_protocol::own::PartitionShown;
 use stonelog_protocol::{BrokerId, LeaderEpoch, Offset, PartitionIndex, TopicPartition};
 use stonelog_replication::controller::{
     AcceptLoss, AlterReassignments, ConfigEdit, ConfigOperation, ControllerRequest, CreateTopics,
@@ -108,7 +109,12 @@ impl Cluster {
             let topic = self.log.newest().topic_by_id(id.topic_id).map(|topic| topic.name.to_string());
             if let (Some((_, replica)), Some(topic)) = (best, topic) {
                 self.coverage.hit("relaxed loss accepted");
-                let request = AcceptLoss { topic, partition: id.partition, replica };
+                let shown = PartitionShown {
+                    topic_id: id.topic_id,
+                    leader_epoch: registration.leader_epoch,
+                    partition_epoch: registration.partition_epoch,
+                };
+                let request = AcceptLoss { topic, partition: id.partition, replica, shown };
                 self.request(ControllerRequest::AcceptLoss(request));
             }
         }

@@ -2,6 +2,7 @@
 //! replica that leads from then on lacks committed records, which no rule would let happen; what still has to hold is that
 //! those two, who know that the records were committed, stop and keep them (rule 9).
 
+use stonelog_protocol::own::PartitionShown;
 use stonelog_protocol::{BrokerId, TopicPartition};
 use stonelog_replication::controller::{AcceptLoss, ControllerRequest};
 
@@ -31,10 +32,12 @@ pub fn accept_loss(cluster: &mut Cluster) {
     others.iter().for_each(|other| isolate(cluster, *other, &[CONTROLLER]));
     pass(cluster, UNTIL_FENCED);
     let topic = cluster.log.newest().topic_by_id(id.topic_id).map(|topic| topic.name.to_string());
-    let is_leaderless = cluster.log.newest().partition(id).is_some_and(|now| now.leader.is_none());
-    let (Some(topic), true) = (topic, is_leaderless) else { return };
+    let left_leaderless = cluster.log.newest().partition(id).filter(|now| now.leader.is_none()).cloned();
+    let (Some(topic), Some(now)) = (topic, left_leaderless) else { return };
     cluster.loss_accepted = true;
-    let request = AcceptLoss { topic, partition: id.partition, replica: left };
+    let shown =
+        PartitionShown { topic_id: id.topic_id, leader_epoch: now.leader_epoch, partition_epoch: now.partition_epoch };
+    let request = AcceptLoss { topic, partition: id.partition, replica: left, shown };
     cluster.request(ControllerRequest::AcceptLoss(request));
     pass(cluster, 1_000_000);
     cluster.network.heal();
