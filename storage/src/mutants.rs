@@ -84,6 +84,10 @@ pub enum Guard {
     RecordedMode,
     /// `unregister-the-dead`: a broker that is alive is not unregistered.
     UnregisterTheDead,
+    /// `epoch-is-settled`: nothing is decided in one entry on the epoch that a registration in it has yet to get.
+    EpochIsSettled,
+    /// `epoch-is-given-out`: no record names a broker epoch that no entry has given out.
+    EpochIsGivenOut,
     /// `takeover-tightens`: one controller after another only tightens what an acknowledgement means.
     TakeoverTightens,
     /// `eligible-damaged`: a damaged replica that is only eligible loses its place at once (rule 9).
@@ -159,6 +163,8 @@ impl Guard {
             Guard::LeftStrict => "left-strict",
             Guard::RecordedMode => "recorded-mode",
             Guard::UnregisterTheDead => "unregister-the-dead",
+            Guard::EpochIsSettled => "epoch-is-settled",
+            Guard::EpochIsGivenOut => "epoch-is-given-out",
             Guard::TakeoverTightens => "takeover-tightens",
             Guard::EligibleDamaged => "eligible-damaged",
             Guard::PreviousIsGone => "previous-is-gone",

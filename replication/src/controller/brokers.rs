@@ -365,6 +365,11 @@ pub(super) fn decide_unregister(
         );
         return Err(Reject::new(ErrorCode::InvalidRequest, message));
     }
+    if u64::try_from(broker.epoch.0).is_ok_and(|epoch| epoch >= inputs.next_index) && !off!(EpochIsGivenOut) {
+        // The record would name it, and every node that applies the record must know it.
+        let message = format!("Broker {} is registering: its epoch is not given out yet", broker.id);
+        return Err(Reject::new(ErrorCode::RequestTimedOut, message));
+    }
     refuse_hidden_loss(image, broker, inputs)?;
     let mut planner = Planner::new(image, inputs.rules);
     let changes = image

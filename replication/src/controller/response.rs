@@ -61,6 +61,12 @@ pub enum ControllerResponse {
 }
 
 impl ControllerResponse {
+    /// Whether it names the index of its entry: until that is written, what it says, and the image it was decided on
+    /// afterwards, hold a guess.
+    pub(crate) fn names_its_entry(&self) -> bool {
+        matches!(self, ControllerResponse::RegisterBroker(registered) if registered.is_new)
+    }
+
     /// The answer once its entry has an index: a fresh registration's epoch is that index.
     pub(crate) fn settled_at(self, index: u64) -> ControllerResponse {
         match self {

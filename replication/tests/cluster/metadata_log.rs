@@ -1,5 +1,6 @@
 //! The controller, and the metadata log as one serial history: the real decisions on the real image, committed after a
-//! delay, one batch at a time. A change of the controller loses what waits, and the outstanding batch or its answer.
+//! delay, one batch at a time. A change of the controller loses what waits, and the outstanding batch or its answer; its
+//! first entry, which has no records, takes an index.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -48,6 +49,8 @@ pub struct MetadataLog {
     pub images: Vec<Arc<MetadataImage>>,
     pub rules: SettingsRules,
     pub term: u64,
+    /// Entries without records since the last one that has some: a new term's first, changes of members.
+    between: u64,
     queue: VecDeque<Asked>,
     outstanding: Option<Outstanding>,
     heard: BTreeMap<BrokerId, u64>,
@@ -63,6 +66,7 @@ impl MetadataLog {
             images: vec![Arc::new(image)],
             rules: SettingsRules { static_broker: Default::default(), broker_key: |_| None, group_key: |_| None },
             term: 1,
+            between: 0,
             queue: VecDeque::new(),
             outstanding: None,
             heard: BTreeMap::new(),
@@ -118,8 +122,14 @@ impl MetadataLog {
         if term != self.term {
             return None;
         }
-        let Outstanding { records, asked, response, goes_on } = self.outstanding.take()?;
+        let Outstanding { records, asked, mut response, goes_on } = self.outstanding.take()?;
         self.append(records);
+        if let ControllerResponse::RegisterBroker(registered) = &mut response
+            && registered.is_new
+        {
+            let index = self.newest().index();
+            registered.epoch = BrokerEpoch(i64::try_from(index).expect("few entries"));
+        }
         if goes_on {
             self.queue.push_front(asked);
             return None;
@@ -131,6 +141,8 @@ impl MetadataLog {
     pub fn change_controller(&mut self, keeps_outstanding: bool, now: u64) {
         self.term += 1;
         self.queue.clear();
+        // A voter is replaced from time to time, in four entries.
+        self.between += if self.term.is_multiple_of(5) { 5 } else { 1 };
         if let Some(outstanding) = self.outstanding.take()
             && keeps_outstanding
         {
@@ -174,10 +186,11 @@ impl MetadataLog {
         let newest = self.newest();
         let batch =
             RecordBatch { base_index: newest.index(), controller_term: self.term, created: Timestamp(0), records };
-        let next = newest.apply(newest.index() + 1, &batch).expect("a decision fits its image");
+        let next = newest.apply(newest.index() + 1 + self.between, &batch).expect("a decision fits its image");
         let strict = next.topics().filter(|topic| self.rules.is_strict(&next, &topic.name));
         self.strict = strict.map(|topic| topic.id).collect();
         self.images.push(Arc::new(next));
+        self.between = 0;
     }
 
     fn answer(&self, asked: &Asked, response: Result<ControllerResponse, Reject>) -> Answer {

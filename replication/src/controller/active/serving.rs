@@ -111,7 +111,7 @@ impl Active {
 
     /// Decides waiting requests on a scratch image, proposes what they come to as one entry, answers. `facts` says what a
     /// request's decision rests on besides the image. A request that found no room, or not for all of what it comes to, is
-    /// left, to be the first of the next.
+    /// left, to be the first of the next. A new incarnation's registration is the last of its entry.
     pub(super) async fn serve(
         &mut self,
         first: Submission,
@@ -166,8 +166,11 @@ impl Active {
             if let ControllerRequest::FenceBroker(fence) = &submission.request {
                 fenced.push(fence.id);
             }
+            // Its epoch is the entry's index, which may be a later one than the next: that of a new term's first entry, or
+            // of a change of members, lies between. Nothing is decided on a guess.
+            let is_guessed = outcome.as_ref().is_ok_and(ControllerResponse::names_its_entry) && !off!(EpochIsSettled);
             pending.push(Pending { submission, outcome });
-            next = if pending.len() < REQUESTS_PER_BATCH_MAX { waiting.take() } else { None };
+            next = if pending.len() < REQUESTS_PER_BATCH_MAX && !is_guessed { waiting.take() } else { None };
         }
         let settled = if !records.is_empty() {
             settled(self.propose(&image, records).await)

@@ -9,7 +9,7 @@ use stonelog_storage::log_dir::RecordedEpochs;
 use super::*;
 use crate::controller::{
     AllocateProducerIds, BrokerHeartbeat, CreateTopics, DeleteTopics, FenceBroker, NewTopic, RegisterBrokerRequest,
-    ReportedDirectory, SettingsRules, TopicReference,
+    ReportedDirectory, SettingsRules, TopicReference, UnregisterBrokerRequest,
 };
 use crate::metadata::{MetadataDelta, Verdict};
 use stonelog_protocol::{BrokerEpoch, LeaderEpoch, Uuid};
@@ -34,7 +34,10 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn register(handle: &MetadataHandle, incarnation: u8) -> ControllerRequest {
-    let replaces = handle.image().broker(NODE).map(|broker| broker.epoch);
+    registration(handle.image().broker(NODE).map(|broker| broker.epoch), incarnation)
+}
+
+fn registration(replaces: Option<BrokerEpoch>, incarnation: u8) -> ControllerRequest {
     let recorded = RecordedEpochs { last: replaces, follows: None };
     ControllerRequest::RegisterBroker(RegisterBrokerRequest {
         id: NODE,
@@ -240,6 +243,67 @@ fn broker_is_not_unfenced_by_the_entry_that_fences_it() {
         assert!(active.serve(left, &mut waiting, |_, _| SoftFacts::ALONE).await.is_none());
         assert!(active.publisher.image().is_active(NODE));
         active.node.stop().await;
+    });
+}
+
+/// Started once more, so that the first entry of the new term lies between what was applied and what is written next: the
+/// answers to a new incarnation's registration and to what was asked right behind it, and the metadata then.
+async fn registering_behind_a_terms_first_entry(
+    dir: &Path,
+    behind: impl FnOnce(&ControllerRequest) -> ControllerRequest,
+) -> (Vec<Result<ControllerResponse, ControllerError>>, Arc<MetadataImage>) {
+    let mut active = start_alone(options(dir), Arc::new(Publisher::default())).await.unwrap();
+    let replaces = active.publisher.image().broker(NODE).map(|broker| broker.epoch);
+    let first = registration(replaces, 2);
+    let second = behind(&first);
+    let (answer, registered) = oneshot::channel();
+    let (other, answered) = oneshot::channel();
+    let (mut own, (_sender, mut queue)) = (VecDeque::from([Submission::new(second, other)]), mpsc::channel(1));
+    let before = active.publisher.image().index();
+    let mut next = Some(Submission::new(first, answer));
+    while let Some(first) = next {
+        let mut waiting = Waiting { own: &mut own, queue: &mut queue, admit: &mut Some };
+        next = active.serve(first, &mut waiting, |_, _| SoftFacts::ALONE).await;
+        next = next.or_else(|| own.pop_front());
+    }
+    let answers = vec![registered.await.unwrap(), answered.await.unwrap()];
+    let image = active.publisher.image();
+    assert!(image.index() > before + 1, "no entry lay between");
+    active.node.stop().await;
+    (answers, image)
+}
+
+#[test]
+fn broker_that_is_forgotten_right_behind_its_registration_is_forgotten_by_the_epoch_it_got() {
+    let dir = tempfile::tempdir().unwrap();
+    let handle = start(options(dir.path())).unwrap();
+    block_on(bring_up(&handle, 1));
+    handle.shut_down();
+    block_on(async {
+        let forget = |_: &_| ControllerRequest::UnregisterBroker(UnregisterBrokerRequest { id: NODE });
+        let (answers, image) = registering_behind_a_terms_first_entry(dir.path(), forget).await;
+        assert_eq!(answers[1], Ok(ControllerResponse::UnregisterBroker));
+        assert!(image.broker(NODE).is_none());
+    });
+    start(options(dir.path())).unwrap().shut_down();
+}
+
+#[test]
+fn registration_that_comes_twice_at_once_is_answered_with_the_epoch_it_got() {
+    let dir = tempfile::tempdir().unwrap();
+    let handle = start(options(dir.path())).unwrap();
+    block_on(bring_up(&handle, 1));
+    handle.shut_down();
+    block_on(async {
+        let (answers, image) = registering_behind_a_terms_first_entry(dir.path(), Clone::clone).await;
+        let epochs: Vec<_> = answers
+            .into_iter()
+            .map(|answer| match answer {
+                Ok(ControllerResponse::RegisterBroker(registered)) => registered.epoch,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(epochs, [image.broker(NODE).unwrap().epoch; 2]);
     });
 }
 

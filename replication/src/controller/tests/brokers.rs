@@ -226,3 +226,26 @@ fn unregistered_broker_leaves_every_set() {
     assert_eq!((p0(&image).leader, &p0(&image).isr, &p0(&image).elr), (Some(BrokerId(2)), &ids(&[2]), &ids(&[])));
     assert_eq!(decided(&image, request).unwrap_err().code, ErrorCode::BrokerIdNotRegistered);
 }
+
+#[test]
+fn broker_whose_epoch_is_not_given_out_yet_is_forgotten_later() {
+    let image = with_topic(1, &[1], &[]);
+    let register = ControllerRequest::RegisterBroker(registration(1, 2, Verdict::Proved));
+    let decision = decided(&image, register).unwrap();
+    assert!(decision.response.names_its_entry());
+    // In the same entry, which may get a later index than the next.
+    let scratch = after(&image, image.index() + 1, &decision.records);
+    let forget = ControllerRequest::UnregisterBroker(UnregisterBrokerRequest { id: BrokerId(1) });
+    assert_eq!(decided(&scratch, forget.clone()).unwrap_err().code, ErrorCode::RequestTimedOut);
+    let batch = crate::metadata::RecordBatch {
+        base_index: image.index(),
+        controller_term: 2,
+        created: Timestamp(0),
+        records: decision.records,
+    };
+    let written = image.apply(image.index() + 4, &batch).unwrap();
+    let epoch = BrokerEpoch(i64::try_from(image.index()).unwrap() + 4);
+    let expected =
+        MetadataRecord::UnregisterBroker(crate::metadata::record::UnregisterBroker { id: BrokerId(1), epoch });
+    assert_eq!(decided(&written, forget).unwrap().records.last(), Some(&expected));
+}

@@ -88,6 +88,8 @@ struct World {
     controller: usize,
     /// How many records an entry takes.
     records_max: usize,
+    /// What else is in the log: a new term's first entry, changes of members.
+    between: Random,
     /// How many starts are yet to come that find what a power cut left.
     restarts_after_cut: usize,
     /// What has happened, so that the test cannot pass by doing nothing.
@@ -110,7 +112,7 @@ fn directories_of(broker: i32) -> [DirectoryId; 2] {
 }
 
 impl World {
-    fn new(records_max: usize) -> World {
+    fn new(records_max: usize, seed: u64) -> World {
         World {
             image: MetadataImage::from_records(INDEX, &bootstrap_records(&cluster())).unwrap(),
             machines: (1..=BROKERS).map(|broker| (broker, Machine::default())).collect(),
@@ -122,6 +124,7 @@ impl World {
             sent: Vec::new(),
             controller: 0,
             records_max,
+            between: Random(!seed),
             restarts_after_cut: 0,
             seen: BTreeSet::new(),
         }
@@ -187,7 +190,8 @@ impl World {
         }
         let batch = RecordBatch { base_index: self.image.index(), controller_term: 1, created: Timestamp(0), records };
         assert_eq!(RecordBatch::decode(&batch.encode()).as_ref(), Ok(&batch));
-        let next = self.image.apply(self.image.index() + 1, &batch).unwrap();
+        let between = if self.between.one_in(4) { self.between.below(5) as u64 } else { 0 };
+        let next = self.image.apply(self.image.index() + 1 + between, &batch).unwrap();
         check(&self.image, &next, asked, &rules_of(self.controller));
         let old = std::mem::replace(&mut self.image, next);
         self.settle_model(&old, asked);
@@ -541,7 +545,7 @@ fn whatever_happens_the_invariants_hold_and_no_strict_leader_lacks_an_acknowledg
         let mut random = Random(seed);
         let records_max = if seed % 2 == 0 { RECORDS_PER_ENTRY_MAX } else { FEW_RECORDS };
         crate::controller::entry::tests::RECORDS_MAX.set(records_max);
-        let mut world = World::new(records_max);
+        let mut world = World::new(records_max, seed);
         for step in 0..STEPS {
             let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.step(&mut random)));
             assert!(run.is_ok(), "seed {seed}, step {step}: see above");
