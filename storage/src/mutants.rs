@@ -88,6 +88,8 @@ pub enum Guard {
     EpochIsSettled,
     /// `epoch-is-given-out`: no record names a broker epoch that no entry has given out.
     EpochIsGivenOut,
+    /// `half-fenced`: a broker whose fencing was left half-way does not stay one that is leaving.
+    HalfFenced,
     /// `takeover-tightens`: one controller after another only tightens what an acknowledgement means.
     TakeoverTightens,
     /// `eligible-damaged`: a damaged replica that is only eligible loses its place at once (rule 9).
@@ -165,6 +167,7 @@ impl Guard {
             Guard::UnregisterTheDead => "unregister-the-dead",
             Guard::EpochIsSettled => "epoch-is-settled",
             Guard::EpochIsGivenOut => "epoch-is-given-out",
+            Guard::HalfFenced => "half-fenced",
             Guard::TakeoverTightens => "takeover-tightens",
             Guard::EligibleDamaged => "eligible-damaged",
             Guard::PreviousIsGone => "previous-is-gone",

@@ -308,6 +308,10 @@ pub(super) fn decide_heartbeat(
     } else if request.want_fence {
         change.fenced = Some(true);
         state.is_fenced = true;
+    } else if !off!(HalfFenced) {
+        // It was being fenced bit by bit, and whoever did is not the controller any more, or it is heard again. If it is
+        // to be fenced all the same, that is decided anew.
+        change.in_controlled_shutdown = broker.in_controlled_shutdown.then_some(false);
     }
     if change.fenced == Some(true) {
         let (records, is_complete) = fencing::fence(image, inputs, broker, change);

@@ -2,7 +2,9 @@
 //!
 //! Who is fenced leaves every in-sync set first; who is unfenced may be elected after. Both in one entry, unless a broker
 //! is in more in-sync sets than an entry has room for: then it leaves them entry by entry, from the first on as one in
-//! controlled shutdown, so that nobody elects it or lets it join meanwhile, and is fenced in the last.
+//! controlled shutdown, so that nobody elects it or lets it join meanwhile, and is fenced in the last. A heartbeat that
+//! comes in between, from a broker that does not want to leave, ends that: nothing else would, if the controller is
+//! another one by then and never comes to the last entry.
 
 use stonelog_protocol::DirectoryId;
 
@@ -87,7 +89,7 @@ pub(super) fn with_effects(
         return Vec::new();
     }
     let leaves = change.in_controlled_shutdown == Some(true);
-    let is_unfenced = change.fenced == Some(false);
+    let may_lead = change.fenced == Some(false) || change.in_controlled_shutdown == Some(false);
     let record = MetadataRecord::BrokerRegistrationChange(change);
     let mut records = Vec::new();
     if leaves {
@@ -105,7 +107,7 @@ pub(super) fn with_effects(
         records.extend(entry.finish().0);
     }
     records.push(record);
-    if is_unfenced {
+    if may_lead {
         let changed = after(image, inputs.next_index, &records);
         let room = Entry::new(records.len());
         records.extend(elections::of_leaderless(&changed, inputs.rules, Some(broker.id), room).0);

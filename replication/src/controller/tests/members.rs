@@ -203,6 +203,26 @@ fn a_broker_in_very_many_in_sync_sets_is_fenced_entry_by_entry_and_joins_none_me
 }
 
 #[test]
+fn a_broker_whose_fencing_was_left_half_way_joins_and_leads_again_when_it_is_heard() {
+    let image = run(&brokers(3), create(vec![new_topic("t", 10, 1), new_topic("u", 10, 3)])).0;
+    let broker = image.broker(BrokerId(1)).unwrap();
+    let request = FenceBroker { id: BrokerId(1), epoch: broker.epoch };
+    crate::controller::entry::tests::RECORDS_MAX.set(8);
+    let (half, decision) = run(&image, ControllerRequest::FenceBroker(request));
+    assert_eq!(decision.response, ControllerResponse::FenceBroker { is_fenced: false });
+    // And there the controller ends.
+    assert!(half.broker(BrokerId(1)).is_some_and(|broker| !broker.fenced && broker.in_controlled_shutdown));
+    let leaving = BrokerHeartbeat { want_shutdown: true, ..heartbeat(&half, 1) };
+    assert!(!run(&half, ControllerRequest::Heartbeat(leaving)).0.is_active(BrokerId(1)), "it wants to leave");
+    crate::controller::entry::tests::RECORDS_MAX.set(RECORDS_PER_ENTRY_MAX);
+    let heard = unfence(&half, 1);
+    assert!(heard.is_active(BrokerId(1)));
+    for (topic, index, partition) in heard.partitions() {
+        assert!(heard.is_led(partition), "nobody leads {}-{index}", topic.name);
+    }
+}
+
+#[test]
 fn preferred_leaders_go_back_a_thousand_at_a_time() {
     let mut image = run(&brokers(3), create(vec![new_topic("t", 3_600, 3)])).0;
     image = unfence(&fence(&image, 1), 1);

@@ -421,10 +421,12 @@ impl World {
             online_directories: random.one_in(12).then(|| random.subset(&online)),
             ..heartbeat(&self.image, broker)
         };
+        let wants_to_leave = request.want_fence || request.want_shutdown;
         let answer = self.ask(ControllerRequest::Heartbeat(request), random);
-        if let Some(ControllerResponse::Heartbeat(state)) = answer
-            && state.should_shut_down
-        {
+        let Some(ControllerResponse::Heartbeat(state)) = answer else { return };
+        let is_heard = state.is_fenced || wants_to_leave || self.image.is_active(BrokerId(broker));
+        assert!(is_heard, "broker {broker} is heard, and stays one that is leaving");
+        if state.should_shut_down {
             self.seen.insert("controlled shutdown");
             self.machines.get_mut(&broker).unwrap().runs = false;
         }
