@@ -90,6 +90,10 @@ pub enum Guard {
     EpochIsGivenOut,
     /// `half-fenced`: a broker whose fencing was left half-way does not stay one that is leaving.
     HalfFenced,
+    /// `cut-members-tell`: a member that was cut goes on saying where it ends, however it starts (rule 11).
+    CutMembersTell,
+    /// `cut-ends-known`: among cut members nobody leads before all that are there have said where they end (rule 11).
+    CutEndsKnown,
     /// `takeover-tightens`: one controller after another only tightens what an acknowledgement means.
     TakeoverTightens,
     /// `eligible-damaged`: a damaged replica that is only eligible loses its place at once (rule 9).
@@ -168,6 +172,8 @@ impl Guard {
             Guard::EpochIsSettled => "epoch-is-settled",
             Guard::EpochIsGivenOut => "epoch-is-given-out",
             Guard::HalfFenced => "half-fenced",
+            Guard::CutMembersTell => "cut-members-tell",
+            Guard::CutEndsKnown => "cut-ends-known",
             Guard::TakeoverTightens => "takeover-tightens",
             Guard::EligibleDamaged => "eligible-damaged",
             Guard::PreviousIsGone => "previous-is-gone",

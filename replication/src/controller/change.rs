@@ -298,8 +298,8 @@ impl<'a> ChangePlan<'a> {
     }
 
     /// A whole member at once; a cut one when no registered member is whole and enough of them have registered, and then
-    /// the one that reaches furthest. A member that has registered and is not unfenced yet is waited for: it is whole, or
-    /// reaches further.
+    /// the one that reaches furthest, for which all of them have to have said how far. A member that has registered and is
+    /// not unfenced yet is waited for: it is whole, or reaches further.
     fn elect_from(&self, elr: &[BrokerId]) -> Option<BrokerId> {
         let is_there = |broker: &BrokerId| self.is_acceptable(*broker) || self.is_coming(*broker);
         let registered: Vec<BrokerId> = elr.iter().copied().filter(is_there).collect();
@@ -310,9 +310,14 @@ impl<'a> ChangePlan<'a> {
         if registered.len() < self.promise.min_isr.min(elr.len()) {
             return None;
         }
-        let mut furthest: Option<((LeaderEpoch, Offset), BrokerId)> = None;
+        let is_only_one = registered.len() == 1;
+        let mut furthest: Option<(Option<(LeaderEpoch, Offset)>, BrokerId)> = None;
         for broker in registered {
             let end = self.end_of(broker);
+            if end.is_none() && !is_only_one && !off!(CutEndsKnown) {
+                // It may be the one that reaches furthest.
+                return None;
+            }
             // Among equals one that can lead at once, and of those the first replica.
             let is_better = |(best, than): (_, BrokerId)| {
                 end > best || end == best && self.is_acceptable(broker) && !self.is_acceptable(than)
@@ -333,12 +338,12 @@ impl<'a> ChangePlan<'a> {
         registration.fenced && directory.is_some_and(is_unused) && !off!(ComingMembers)
     }
 
-    /// Where a cut replica ended when its broker registered.
-    fn end_of(&self, broker: BrokerId) -> (LeaderEpoch, Offset) {
+    /// Where a cut replica ended when its broker registered, if it said so.
+    fn end_of(&self, broker: BrokerId) -> Option<(LeaderEpoch, Offset)> {
         let key = TopicPartition { topic_id: self.topic.id, partition: self.index };
         let home = self.layout.directory_of(broker);
         let report = self.image.broker(broker).and_then(|registration| registration.report(key, home?));
-        report.map_or((LeaderEpoch::NONE, Offset::ZERO), |report| (report.last_epoch, report.log_end_offset))
+        report.map(|report| (report.last_epoch, report.log_end_offset))
     }
 
     fn last_known(&self) -> Option<BrokerId> {

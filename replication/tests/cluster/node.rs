@@ -301,7 +301,10 @@ fn found(
         was_strict: Some(process.log(*id).is_strict()),
     };
     let reports = process.verdicts.iter().filter(|(id, _)| is_here(**id)).map(report);
-    let tells = |report: &ReplicaReport| report.verdict != verdict || report.verdict == Verdict::Cut;
+    let is_cut = |id: TopicPartition| image.partition(id).is_some_and(|registration| registration.cut.contains(&node));
+    let tells = |report: &ReplicaReport| {
+        report.verdict != verdict || report.verdict == Verdict::Cut || is_cut(report.partition)
+    };
     (verdict, reports.filter(tells).collect())
 }
 

@@ -59,8 +59,23 @@ fn among_cut_members_the_one_that_reaches_furthest_leads_once_enough_have_regist
         directories: vec![reported(directory(2), Verdict::Proved, Some(image.broker(BrokerId(2)).unwrap().epoch.0))],
         ..registration(2, 3, Verdict::Proved)
     };
-    let again = unfence(&run(&image, ControllerRequest::RegisterBroker(request)).0, 2);
+    let report = ReplicaReport {
+        partition: TopicPartition { topic_id: topic_id(0), partition: PartitionIndex(0) },
+        verdict: Verdict::Proved,
+        last_epoch: LeaderEpoch(4),
+        log_end_offset: Offset(70),
+        directory: Some(directory(2)),
+        was_strict: Some(true),
+    };
+    let told = RegisterBrokerRequest { differing: vec![report], ..request.clone() };
+    let again = unfence(&run(&image, ControllerRequest::RegisterBroker(told)).0, 2);
     assert_eq!((p0(&again).leader, &p0(&again).cut), (None, &ids(&[2])));
+    assert_eq!(p0(&restart_cut(&again, 3, 2, (4, 69))).leader, Some(BrokerId(2)), "it still reaches further");
+    assert_eq!(p0(&restart_cut(&again, 3, 2, (4, 71))).leader, Some(BrokerId(3)));
+    // One that does not say where it ends may reach further.
+    let silent = unfence(&run(&image, ControllerRequest::RegisterBroker(request)).0, 2);
+    let silent = restart_cut(&silent, 3, 2, (4, 71));
+    assert_eq!((p0(&silent).leader, &p0(&silent).cut), (None, &ids(&[2, 3])));
 }
 
 #[test]

@@ -354,6 +354,8 @@ impl World {
                 self.holds.insert((key, BrokerId(broker)), 0);
                 self.damaged.remove(&(key, BrokerId(broker)));
             }
+            // Cut by an earlier start, and whole by what this one finds.
+            let is_cut = partition.cut.contains(&BrokerId(broker)) && !lost.contains(&home);
             if self.damaged.contains(&(key, BrokerId(broker))) && !lost.contains(&home) {
                 let verdict = Verdict::Damaged;
                 let end = Offset::ZERO;
@@ -365,12 +367,12 @@ impl World {
                     directory: Some(home),
                     was_strict: None,
                 });
-            } else if cut.contains(&home) {
+            } else if cut.contains(&home) || is_cut && !off!(CutMembersTell) {
                 let held = self.holds.get(&(key, BrokerId(broker))).copied().unwrap_or(0);
                 let log_end_offset = Offset(i64::try_from(held).unwrap());
                 let report = ReplicaReport {
                     partition: key,
-                    verdict: Verdict::Cut,
+                    verdict: if cut.contains(&home) { Verdict::Cut } else { Verdict::Proved },
                     last_epoch: partition.leader_epoch,
                     log_end_offset,
                     directory: Some(home),

@@ -159,7 +159,8 @@ fn request(
             Some(options.rules.is_strict(image, &topic.name))
         };
         let reports = reports(options.node_id, image, directory);
-        differing.extend(reports.filter(|report| tells(report, verdict, image, is_strict(report.partition))));
+        let me = options.node_id;
+        differing.extend(reports.filter(|report| tells(report, verdict, me, image, is_strict(report.partition))));
     }
     RegisterBrokerRequest {
         id: options.node_id,
@@ -174,9 +175,21 @@ fn request(
 }
 
 /// Whether a replica's report goes with its directory's. Where a cut replica ends decides only where another member could
-/// lead instead; what this node does not know may have others. In which mode a lost one was written is told where its
-/// topic has another by now (`is_strict`), or none that this node knows.
-fn tells(report: &ReplicaReport, of_directory: Verdict, image: &MetadataImage, is_strict: Option<bool>) -> bool {
+/// lead instead; what this node does not know may have others. A replica that an earlier start cut, and that has not been
+/// in sync since, tells it again however this start finds it: it is still one of those that are compared (rule 11). In
+/// which mode a lost one was written is told where its topic has another by now (`is_strict`), or none that this node
+/// knows.
+fn tells(
+    report: &ReplicaReport,
+    of_directory: Verdict,
+    me: BrokerId,
+    image: &MetadataImage,
+    is_strict: Option<bool>,
+) -> bool {
+    let is_cut = image.partition(report.partition).is_some_and(|partition| partition.cut.contains(&me));
+    if is_cut && !off!(CutMembersTell) {
+        return true;
+    }
     match report.verdict {
         Verdict::Lost if of_directory == Verdict::Lost => report.was_strict != is_strict,
         Verdict::Cut if of_directory == Verdict::Cut => {
@@ -295,7 +308,7 @@ mod tests {
     #[test]
     fn end_of_a_cut_replica_is_told_unless_it_is_known_to_be_the_only_one() {
         let image = image();
-        let tells = |report: &ReplicaReport, of_directory| tells(report, of_directory, &image, Some(true));
+        let tells = |report: &ReplicaReport, of_directory| tells(report, of_directory, BrokerId(1), &image, Some(true));
         assert!(!tells(&cut(KNOWN, 0), Verdict::Cut));
         assert!(tells(&cut(KNOWN, 1), Verdict::Cut));
         let unknown = Uuid([2; 16]);
@@ -304,12 +317,27 @@ mod tests {
     }
 
     #[test]
+    fn a_member_that_was_cut_says_where_it_ends_however_often_it_starts() {
+        let mut records = image().to_records();
+        for record in &mut records {
+            if let MetadataRecord::Partition(PartitionRecord { registration, .. }) = record {
+                let all = std::mem::take(&mut registration.isr);
+                (registration.elr, registration.cut, registration.leader) = (all, vec![BrokerId(1)], None);
+            }
+        }
+        let image = MetadataImage::from_records(6, &records).unwrap();
+        let whole = ReplicaReport { verdict: Verdict::Proved, ..cut(KNOWN, 1) };
+        assert!(tells(&whole, Verdict::Proved, BrokerId(1), &image, Some(true)), "it is still compared");
+        assert!(!tells(&whole, Verdict::Proved, BrokerId(2), &image, Some(true)));
+    }
+
+    #[test]
     fn mode_of_a_lost_replica_is_told_where_it_is_another_now() {
         let image = image();
         let lost = ReplicaReport { verdict: Verdict::Lost, ..cut(KNOWN, 0) };
-        assert!(!tells(&lost, Verdict::Lost, &image, Some(true)));
-        assert!(tells(&lost, Verdict::Lost, &image, Some(false)), "its owner has relaxed it since");
-        assert!(tells(&lost, Verdict::Lost, &image, None));
-        assert!(tells(&lost, Verdict::Proved, &image, Some(true)));
+        assert!(!tells(&lost, Verdict::Lost, BrokerId(1), &image, Some(true)));
+        assert!(tells(&lost, Verdict::Lost, BrokerId(1), &image, Some(false)), "its owner has relaxed it since");
+        assert!(tells(&lost, Verdict::Lost, BrokerId(1), &image, None));
+        assert!(tells(&lost, Verdict::Proved, BrokerId(1), &image, Some(true)));
     }
 }
