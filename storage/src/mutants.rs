@@ -94,6 +94,10 @@ pub enum Guard {
     CutMembersTell,
     /// `cut-ends-known`: among cut members nobody leads before all that are there have said where they end (rule 11).
     CutEndsKnown,
+    /// `own-log-first`: a voter records a registration in its directories when its own metadata log holds it for certain.
+    OwnLogFirst,
+    /// `old-log-asks`: a metadata log of an earlier time votes nowhere, and follows where whoever leads does not count on it.
+    OldLogAsks,
     /// `takeover-tightens`: one controller after another only tightens what an acknowledgement means.
     TakeoverTightens,
     /// `eligible-damaged`: a damaged replica that is only eligible loses its place at once (rule 9).
@@ -174,6 +178,8 @@ impl Guard {
             Guard::HalfFenced => "half-fenced",
             Guard::CutMembersTell => "cut-members-tell",
             Guard::CutEndsKnown => "cut-ends-known",
+            Guard::OwnLogFirst => "own-log-first",
+            Guard::OldLogAsks => "old-log-asks",
             Guard::TakeoverTightens => "takeover-tightens",
             Guard::EligibleDamaged => "eligible-damaged",
             Guard::PreviousIsGone => "previous-is-gone",

@@ -15,7 +15,7 @@ mod waiting;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread::JoinHandle;
 
 use stonelog_protocol::error_code::ErrorCode;
@@ -161,9 +161,21 @@ impl Submission {
 #[derive(Clone)]
 pub struct MetadataHandle {
     publisher: Arc<Publisher>,
+    own_log: OwnLog,
     requests: mpsc::Sender<Submission>,
     elsewhere: Option<Elsewhere>,
     stop: Arc<Stop>,
+}
+
+/// The metadata log of this node's own, once it is a voter of several. A lone voter applies nothing that is not durable
+/// here, and a node that does not vote promises nothing.
+#[derive(Clone, Default)]
+struct OwnLog(Arc<OnceLock<Weak<QuorumNode>>>);
+
+impl OwnLog {
+    fn is_of(&self, node: &Arc<QuorumNode>) {
+        assert!(self.0.set(Arc::downgrade(node)).is_ok(), "a node becomes a voter once");
+    }
 }
 
 /// Ends the thread, once.
@@ -193,6 +205,14 @@ impl MetadataHandle {
         let submission = Submission { elsewhere: self.elsewhere.clone(), ..Submission::new(request, answer) };
         self.requests.send(submission).await.map_err(|_| ControllerError::Stopped)?;
         answered.await.map_err(|_| ControllerError::Stopped)?
+    }
+
+    /// Returns when what this node has applied is durable in its own metadata log as well, if it votes. An entry is applied
+    /// when a majority has it, and this node may be none of that.
+    pub async fn keeps_what_it_applied(&self) -> Result<(), ControllerError> {
+        let Some(node) = self.own_log.0.get() else { return Ok(()) };
+        let node = node.upgrade().ok_or(ControllerError::Stopped)?;
+        node.has_kept_what_it_applied().await.map_err(|_| ControllerError::Stopped)
     }
 
     /// The quorum as its leader knows it, asked of wherever that is.
@@ -247,7 +267,7 @@ pub fn start(options: MetadataOptions) -> Result<MetadataHandle, StartError> {
         return Err(error);
     }
     let stop = Stop { signal: Mutex::new(Some(signal)), thread: Mutex::new(Some(thread)) };
-    Ok(MetadataHandle { publisher, requests, elsewhere: None, stop: Arc::new(stop) })
+    Ok(MetadataHandle { publisher, own_log: OwnLog::default(), requests, elsewhere: None, stop: Arc::new(stop) })
 }
 
 /// Runs the controller of a lone voter.

@@ -14,7 +14,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use stonelog_protocol::peer::probe::{ListedVoter, Member, ProbeAnswer};
-use stonelog_protocol::{BrokerId, ClusterId, DirectoryId};
+use stonelog_protocol::{BrokerEpoch, BrokerId, ClusterId, DirectoryId};
 
 /// What a node finds on its own disk when it starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +34,33 @@ pub enum OnDisk {
         /// about this node, and the others are asked.
         members: Vec<Member>,
     },
+    /// A metadata log that names this node with its directory, and ends before an entry that this node is known to have
+    /// applied. One that voted may have forgotten what it promised; one that was taken out of the quorum since, and
+    /// followed it without this log, has nothing to forget.
+    OldLog(OldLog),
     /// This log directory has voted, and its metadata log is gone: it must not vote again under the same id.
     LogLost(PathBuf),
+}
+
+/// See [`OnDisk::OldLog`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the metadata log in {} ends at entry {last}, and this node has registered with entry {recorded}: the log is of an \
+     earlier time and may have forgotten what it promised, and the quorum counts on this node's vote. Put back the newest \
+     one. If it is lost, see first that every partition has another replica in sync, for those in this log directory go \
+     with it; then remove everything in the log directory, the hidden files (.stonelog_*) included, and the node joins \
+     anew",
+    directory.display()
+)]
+pub struct OldLog {
+    /// Whose it is.
+    pub cluster: ClusterId,
+    /// Where it is.
+    pub directory: PathBuf,
+    /// Its last entry.
+    pub last: u64,
+    /// The newest broker epoch recorded in any of the node's directories: the index of an entry that it had applied.
+    pub recorded: BrokerEpoch,
 }
 
 /// What happens.
@@ -74,6 +99,8 @@ pub enum Waiting {
     ForInitializer(BrokerId),
     /// Nodes belong to this cluster, and none of those that answer knows its members.
     ForMembers(ClusterId),
+    /// The metadata log here is of an earlier time, and nobody who leads has said whether this node votes.
+    ForLeader(OldLog),
     /// This node is not listed: it cannot form a cluster, and has found none.
     ForCluster,
     /// A listed voter has another list.
@@ -100,6 +127,12 @@ impl fmt::Display for Waiting {
             Waiting::ForMembers(cluster) => {
                 write!(f, "cluster {cluster} exists, and nobody that answers knows its voters")
             }
+            Waiting::ForLeader(OldLog { directory, last, recorded, .. }) => write!(
+                f,
+                "the metadata log in {} ends at entry {last}, before the one that this node has registered with \
+                 ({recorded}): only whoever leads can say whether this node votes, and with that log it must not",
+                directory.display()
+            ),
             Waiting::ForCluster => f.write_str("this node is no voter, and has found no cluster"),
             Waiting::ListsDiffer { node, here, there } => write!(
                 f,
@@ -132,6 +165,9 @@ pub enum BootstrapError {
         .0.display()
     )]
     LogLost(PathBuf),
+    /// The leader names this node as a voter: see [`OnDisk::OldLog`].
+    #[error(transparent)]
+    LogIsOld(OldLog),
     /// The voters belong to another cluster than this node's directories.
     #[error("this node's directories belong to cluster {own}, and node {node} belongs to cluster {found}")]
     OtherCluster {
@@ -175,7 +211,7 @@ impl Bootstrap {
             OnDisk::Log { cluster, members } => {
                 ProbeAnswer::Member { cluster: cluster.clone(), members: members.clone(), leader: None }
             }
-            OnDisk::Joined(cluster) => {
+            OnDisk::Joined(cluster) | OnDisk::OldLog(OldLog { cluster, .. }) => {
                 ProbeAnswer::Member { cluster: cluster.clone(), members: Vec::new(), leader: None }
             }
             OnDisk::LogLost(_) => return None,
@@ -217,6 +253,7 @@ impl Bootstrap {
         let formatted = match &self.disk {
             OnDisk::LogLost(directory) => return Err(BootstrapError::LogLost(directory.clone())),
             OnDisk::Log { cluster, members } if !members.is_empty() => return Ok(self.enter_again(cluster, members)),
+            OnDisk::OldLog(old) => return self.enter_with_old_log(old),
             OnDisk::Formatted(cluster) | OnDisk::Joined(cluster) | OnDisk::Log { cluster, .. } => Some(cluster),
             OnDisk::Empty => None,
         };
@@ -236,19 +273,40 @@ impl Bootstrap {
     /// voter that was replaced while it was away does not vote. Where none answers the node votes by its log, for without
     /// it there may be none.
     fn enter_again(&self, cluster: &ClusterId, members: &[Member]) -> Step {
-        let of_leader = self.heard.iter().find_map(|(node, answer)| match answer {
-            ProbeAnswer::Member { cluster: found, members, leader } if found == cluster && *leader == Some(*node) => {
-                (!members.is_empty()).then_some(members)
-            }
-            _ => None,
-        });
-        let step = self.enter(cluster, of_leader.map_or(members, Vec::as_slice));
+        let of_leader = self.of_leader(cluster);
+        let step = self.enter(cluster, of_leader.unwrap_or(members));
         let untried: BTreeSet<_> =
             self.asked().map(|voter| voter.node).filter(|node| !self.tried.contains(node)).collect();
         if of_leader.is_none() && !untried.is_empty() && matches!(step, Step::Vote(_)) {
             return Step::Ask(Waiting::For(untried));
         }
         step
+    }
+
+    /// With a log that must not vote. A leader that does not name this node with its directory counts on nothing that the
+    /// log may have forgotten.
+    fn enter_with_old_log(&self, old: &OldLog) -> Result<Step, BootstrapError> {
+        if off!(OldLogAsks) {
+            return Ok(Step::Vote(old.cluster.clone()));
+        }
+        self.found(Some(&old.cluster))?;
+        let Some(members) = self.of_leader(&old.cluster) else {
+            return Ok(Step::Ask(Waiting::ForLeader(old.clone())));
+        };
+        match self.enter(&old.cluster, members) {
+            Step::Observe(cluster) => Ok(Step::Observe(cluster)),
+            _ => Err(BootstrapError::LogIsOld(old.clone())),
+        }
+    }
+
+    /// The members that whoever leads has named.
+    fn of_leader(&self, cluster: &ClusterId) -> Option<&[Member]> {
+        self.heard.iter().find_map(|(node, answer)| match answer {
+            ProbeAnswer::Member { cluster: found, members, leader } if found == cluster && *leader == Some(*node) => {
+                (!members.is_empty()).then_some(&members[..])
+            }
+            _ => None,
+        })
     }
 
     /// As a voter if the membership names this node with this directory, else as an observer.

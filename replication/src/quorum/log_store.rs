@@ -235,6 +235,14 @@ impl LogStore {
         Following::Entries(entries.map(|(_, entry)| entry.clone()).collect())
     }
 
+    /// Returns when everything that was handed to the journal is durable.
+    pub(super) async fn flushed(&self) -> Result<(), io::Error> {
+        if off!(OwnLogFirst) {
+            return Ok(());
+        }
+        self.write_durably(|done| Work::Write { records: Vec::new(), done }).await
+    }
+
     async fn write_durably(&self, work: impl FnOnce(Done) -> Work) -> Result<(), io::Error> {
         let (done, durable) = oneshot::channel();
         self.send(work(Done::Waiter(done)));

@@ -283,6 +283,12 @@ impl QuorumNode {
         self.raft.as_leader().ok().map(|leader| leader.term())
     }
 
+    /// Returns when what this node has applied is durable in its own log. A follower applies what a majority has made
+    /// durable, which need not count itself: its own journal may be behind, or wait for room.
+    pub async fn has_kept_what_it_applied(&self) -> Result<(), std::io::Error> {
+        self.store.flushed().await
+    }
+
     /// Batches that were ignored because they were decided on another image. Anything but 0 is a bug.
     pub fn stale_batches(&self) -> u64 {
         self.stale_batches.load(Ordering::Relaxed)

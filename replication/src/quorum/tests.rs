@@ -27,6 +27,7 @@ mod cluster;
 mod forming;
 mod hostile;
 mod observing;
+mod own_log;
 mod power;
 mod sweep;
 

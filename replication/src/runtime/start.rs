@@ -285,6 +285,8 @@ async fn start_with(mut options: StartOptions, kept: Option<MetadataHandle>) -> 
     catch_up(&metadata).await?;
     let recovered = leave_out_old_copies(options.node_id, &metadata.image(), recovered, &mut absent);
     let registered = register(&options, &cluster_id, &metadata, &recovered).await?;
+    // A directory that names an epoch behind the end of its voter's log would be one that was put back from a copy.
+    metadata.keeps_what_it_applied().await?;
     for (RecoveredDirectory { open, .. }, known) in recovered.iter().zip(&registered.directories) {
         let recorded = record_epoch(open, registered.epoch, known);
         recorded.and_then(|()| open.log_dir.record_tenure(&open.tenure)).inspect_err(|fault| {

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::asking::{Arrivals, Asker, News};
 use super::member::JoinError;
 use super::serving::Active;
-use super::{MetadataOptions, Submission};
+use super::{MetadataOptions, OwnLog, Submission};
 use crate::quorum::control::ControlSession;
 use crate::quorum::link::PeerSession;
 use crate::quorum::node::{QuorumNode, QuorumOptions};
@@ -34,6 +34,7 @@ pub(super) struct Candidacy {
     pub(super) publisher: Arc<Publisher>,
     pub(super) services: Arc<NodeServices>,
     pub(super) dialer: TcpDialer,
+    pub(super) own_log: OwnLog,
     pub(super) requests: mpsc::Sender<Submission>,
     pub(super) news: mpsc::UnboundedSender<News>,
     pub(super) arrivals: Arc<Arrivals>,
@@ -62,6 +63,7 @@ impl Candidacy {
         let mark = MemberMark { directory_id: metadata.directory_id, may_have_voted: true };
         mark.write(&*quorum.disk, &log_dir)?;
         let node = Arc::new(node);
+        self.own_log.is_of(&node);
         services.serve_quorum(&node);
         if let Some(founders) = founders {
             node.initialize(founders).await?;

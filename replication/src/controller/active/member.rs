@@ -23,9 +23,9 @@ use super::candidacy::Candidacy;
 use super::serving::Active;
 use super::voting::{Soft, hand_over};
 use super::waiting::say_what_is_waited_for;
-use super::{ControllerError, MetadataHandle, MetadataOptions, QUEUE_LEN_MAX, Stop, Submission};
+use super::{ControllerError, MetadataHandle, MetadataOptions, OwnLog, QUEUE_LEN_MAX, Stop, Submission};
 use crate::controller::duties::DutySettings;
-use crate::quorum::bootstrap::{Bootstrap, BootstrapError, OnDisk, Step};
+use crate::quorum::bootstrap::{Bootstrap, BootstrapError, OldLog, OnDisk, Step};
 use crate::quorum::die;
 use crate::quorum::form::find_cluster;
 use crate::quorum::link::Target;
@@ -89,21 +89,6 @@ pub enum JoinError {
     /// Its member of the quorum did not start.
     #[error(transparent)]
     Quorum(#[from] QuorumError),
-    /// The metadata log is older than what else this node's directories say: it was put back from a copy.
-    #[error(
-        "the metadata log in {} ends at entry {last}, and this node has registered with entry {recorded}: the log is of \
-         an earlier time and may have forgotten what it promised. Put back the newest one; if it is lost, remove \
-         everything in the log directory, the hidden files (.stonelog_*) included, and the node joins anew",
-        directory.display()
-    )]
-    LogIsOld {
-        /// The log's directory.
-        directory: PathBuf,
-        /// Its last entry.
-        last: u64,
-        /// The newest broker epoch recorded in any of the node's directories: the index of an entry that it had applied.
-        recorded: BrokerEpoch,
-    },
     /// Its disk.
     #[error(transparent)]
     Fault(#[from] Fault),
@@ -139,6 +124,7 @@ pub struct Joining {
     entered: oneshot::Receiver<Result<Elsewhere, JoinError>>,
     links: oneshot::Receiver<StreamLinks>,
     publisher: Arc<Publisher>,
+    own_log: OwnLog,
     requests: mpsc::Sender<Submission>,
     stop: Stop,
 }
@@ -154,15 +140,17 @@ pub fn join(options: JoinOptions) -> Result<Joining, JoinError> {
     let (links_sender, links) = oneshot::channel();
     let start = Start { found: found_sender, entering, entered: entered_sender, links: links_sender };
     let (published, own_requests) = (publisher.clone(), requests.clone());
+    let own_log = OwnLog::default();
+    let log = own_log.clone();
     let thread = std::thread::Builder::new().name("metadata".to_owned()).spawn(move || {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => return drop(start.found.send(Err(error.into()))),
         };
-        runtime.block_on(live(options, published, own_requests, queue, stopped, start));
+        runtime.block_on(live(options, published, log, own_requests, queue, stopped, start));
     })?;
     let stop = Stop { signal: Mutex::new(Some(signal)), thread: Mutex::new(Some(thread)) };
-    Ok(Joining { found, enter, entered, links, publisher, requests, stop })
+    Ok(Joining { found, enter, entered, links, publisher, own_log, requests, stop })
 }
 
 impl Joining {
@@ -176,8 +164,8 @@ impl Joining {
     pub fn enter(self, options: MetadataOptions) -> Entering {
         // A thread that has ended says why.
         drop(self.enter.send(options));
-        let Joining { entered, links, publisher, requests, stop, .. } = self;
-        Entering { entered, links, publisher, requests, stop }
+        let Joining { entered, links, publisher, own_log, requests, stop, .. } = self;
+        Entering { entered, links, publisher, own_log, requests, stop }
     }
 }
 
@@ -186,6 +174,7 @@ pub struct Entering {
     entered: oneshot::Receiver<Result<Elsewhere, JoinError>>,
     links: oneshot::Receiver<StreamLinks>,
     publisher: Arc<Publisher>,
+    own_log: OwnLog,
     requests: mpsc::Sender<Submission>,
     stop: Stop,
 }
@@ -194,10 +183,11 @@ impl Entering {
     /// Returns when somebody leads and this node knows its cluster. It may not have applied everything that was committed
     /// before: whoever must know asks for [`ControllerRequest::ReadBarrier`](crate::controller::ControllerRequest).
     pub async fn entered(self) -> Result<(MetadataHandle, StreamLinks), JoinError> {
-        let Entering { entered, links, publisher, requests, stop } = self;
+        let Entering { entered, links, publisher, own_log, requests, stop } = self;
         let elsewhere = entered.await.unwrap_or(Err(JoinError::Ended))?;
         let links = links.await.map_err(|_| JoinError::Ended)?;
-        Ok((MetadataHandle { publisher, requests, elsewhere: Some(elsewhere), stop: Arc::new(stop) }, links))
+        let (elsewhere, stop) = (Some(elsewhere), Arc::new(stop));
+        Ok((MetadataHandle { publisher, own_log, requests, elsewhere, stop }, links))
     }
 }
 
@@ -256,6 +246,7 @@ impl Entered {
 async fn live(
     options: JoinOptions,
     publisher: Arc<Publisher>,
+    own_log: OwnLog,
     requests: mpsc::Sender<Submission>,
     queue: mpsc::Receiver<Submission>,
     mut stopped: oneshot::Receiver<()>,
@@ -282,7 +273,7 @@ async fn live(
     drop(found.send(Ok(FoundCluster { id: cluster.clone(), is_new })));
     let Ok(metadata) = entering.await else { return };
     let (dialer, listed) = (seeker.dialer.clone(), seeker.options.cluster.voters.clone());
-    let (mut member, elsewhere) = match seeker.enter(step, cluster, metadata, requests).await {
+    let (mut member, elsewhere) = match seeker.enter(step, cluster, metadata, own_log, requests).await {
         Ok(entered) => entered,
         Err(error) => return drop(entered.send(Err(error))),
     };
@@ -367,9 +358,10 @@ impl Seeker {
                 && let Some(recorded) = options.newest_epoch
                 && last.is_none_or(|last| (last as i64) < recorded.0)
             {
+                // Unless somebody who leads says that it has been taken out: it must not even be asked for a vote.
                 node.stop().await;
                 let directory = self.directory();
-                return Err(JoinError::LogIsOld { directory, last: last.unwrap_or(0), recorded });
+                return Ok(OnDisk::OldLog(OldLog { cluster, directory, last: last.unwrap_or(0), recorded }));
             }
             self.node = Some(node);
             if is_initialized {
@@ -423,6 +415,7 @@ impl Seeker {
         step: Step,
         cluster: ClusterId,
         metadata: MetadataOptions,
+        own_log: OwnLog,
         requests: mpsc::Sender<Submission>,
     ) -> Result<(Member, Elsewhere), JoinError> {
         let options = &self.options;
@@ -443,6 +436,7 @@ impl Seeker {
             publisher: self.publisher.clone(),
             services: self.services.clone(),
             dialer: self.dialer.clone(),
+            own_log,
             requests,
             news: news_sender.clone(),
             arrivals: arrivals.clone(),

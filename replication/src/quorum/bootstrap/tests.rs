@@ -213,6 +213,33 @@ fn voter_that_was_replaced_while_it_was_away_votes_no_more() {
 }
 
 #[test]
+fn old_log_does_not_vote_and_hinders_no_node_that_was_taken_out_of_the_quorum() {
+    let old =
+        OldLog { cluster: cluster("c"), directory: "d".into(), last: 7, recorded: stonelog_protocol::BrokerEpoch(9) };
+    let node = || on(2, 2, OnDisk::OldLog(old.clone()));
+    let waits = Ok(Step::Ask(Waiting::ForLeader(old.clone())));
+    let says = |node, leader, members| {
+        let leader = Some(BrokerId(leader));
+        Event::Answered(BrokerId(node), ProbeAnswer::Member { cluster: cluster("c"), members, leader })
+    };
+    let now = || vec![member(1, 1), member(2, 9), member(3, 3)];
+    assert_eq!(after(node(), vec![]), waits);
+    assert_eq!(after(node(), vec![silent(1), silent(3)]), waits);
+    // Who does not lead may not have heard of it, or be the next to be asked for a vote.
+    assert_eq!(after(node(), vec![says(1, 3, now()), belongs(3, "c", now())]), waits);
+    assert_eq!(after(node(), vec![says(3, 3, now())]), Ok(Step::Observe(cluster("c"))));
+    assert_eq!(after(node(), vec![says(3, 3, vec![member(1, 1), member(3, 3)])]), Ok(Step::Observe(cluster("c"))));
+    assert_eq!(after(node(), vec![says(3, 3, founders())]), Err(BootstrapError::LogIsOld(old.clone())));
+    let other = after(node(), vec![belongs(1, "e", founders())]);
+    assert!(matches!(other, Err(BootstrapError::OtherCluster { .. })), "{other:?}");
+    // Nobody forms a cluster with it, or takes its word for who the members are.
+    assert_eq!(
+        after(on(3, 3, OnDisk::Empty), vec![Event::Answered(BrokerId(2), node().answer().unwrap())]),
+        Ok(Step::Ask(Waiting::ForMembers(cluster("c"))))
+    );
+}
+
+#[test]
 fn voter_that_has_voted_and_knows_no_members_yet_makes_nobody_an_observer() {
     let waits = Ok(Step::Ask(Waiting::ForMembers(cluster("c"))));
     assert_eq!(after(on(3, 3, OnDisk::Empty), vec![belongs(2, "c", vec![]), empty(1, 1)]), waits);
