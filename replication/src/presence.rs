@@ -2,7 +2,8 @@
 //!
 //! Every couple of seconds it says that it is alive, and at once when its directories change or it wants to stop. One
 //! heartbeat is under way at a time. A broker whose id is registered under a later epoch than its own has been replaced:
-//! another process acts in its name, and it must end. Times are since any fixed moment.
+//! another process acts in its name, and it must end. So must one that was forgotten while it could not be heard: it can
+//! register anew only by starting. Times are since any fixed moment.
 
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub enum PresenceEffect {
     MayStop,
     /// This process has been replaced: by the registration of this epoch.
     Replaced(BrokerEpoch),
+    /// The registration was removed (UnregisterBroker), and there is no other.
+    Forgotten,
 }
 
 /// One registered broker, from its own side.
@@ -89,9 +92,15 @@ impl Presence {
         match event {
             PresenceEvent::Applied(image) => {
                 self.metadata_index = self.metadata_index.max(image.index());
-                if let Some(registered) = image.broker(self.id).filter(|registered| registered.epoch > self.epoch) {
+                let knows_of_it = u64::try_from(self.epoch.0).is_ok_and(|epoch| image.index() >= epoch);
+                let end = match image.broker(self.id) {
+                    Some(other) if other.epoch > self.epoch => Some(PresenceEffect::Replaced(other.epoch)),
+                    None if knows_of_it && !off!(ForgottenEnds) => Some(PresenceEffect::Forgotten),
+                    _ => None,
+                };
+                if end.is_some() {
                     self.is_over = true;
-                    return Some(PresenceEffect::Replaced(registered.epoch));
+                    return end;
                 }
             }
             PresenceEvent::SettingsChanged => self.next_at = now,
@@ -289,6 +298,17 @@ mod tests {
         assert_eq!(presence.on_event(PresenceEvent::Tick, at(2_000)), beat(0, false, None));
         assert_eq!(presence.on_event(PresenceEvent::WantsToLeave, at(2_001)), None);
         assert_eq!(presence.on_event(answer(false), at(2_002)), beat(0, true, None));
+    }
+
+    #[test]
+    fn process_whose_broker_was_forgotten_ends() {
+        let mut presence = presence();
+        let nobody = |index| MetadataImage::from_records(index, &[]).unwrap();
+        assert_eq!(presence.on_event(PresenceEvent::Applied(&nobody(9)), at(1)), None, "it is registered by entry 10");
+        assert_eq!(presence.on_event(PresenceEvent::Applied(&image(10, 10)), at(2)), None);
+        let forgotten = presence.on_event(PresenceEvent::Applied(&nobody(11)), at(3));
+        assert_eq!(forgotten, Some(PresenceEffect::Forgotten));
+        assert_eq!(presence.on_event(PresenceEvent::Tick, at(2_000)), None);
     }
 
     #[test]

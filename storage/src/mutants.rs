@@ -98,6 +98,8 @@ pub enum Guard {
     OwnLogFirst,
     /// `old-log-asks`: a metadata log of an earlier time votes nowhere, and follows where whoever leads does not count on it.
     OldLogAsks,
+    /// `forgotten-ends`: a process whose broker was unregistered while nobody heard it ends.
+    ForgottenEnds,
     /// `takeover-tightens`: one controller after another only tightens what an acknowledgement means.
     TakeoverTightens,
     /// `eligible-damaged`: a damaged replica that is only eligible loses its place at once (rule 9).
@@ -180,6 +182,7 @@ impl Guard {
             Guard::CutEndsKnown => "cut-ends-known",
             Guard::OwnLogFirst => "own-log-first",
             Guard::OldLogAsks => "old-log-asks",
+            Guard::ForgottenEnds => "forgotten-ends",
             Guard::TakeoverTightens => "takeover-tightens",
             Guard::EligibleDamaged => "eligible-damaged",
             Guard::PreviousIsGone => "previous-is-gone",

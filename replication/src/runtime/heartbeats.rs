@@ -132,6 +132,7 @@ impl Beating {
             Some(PresenceEffect::Send(beat)) => self.answer = Some(Box::pin(send(self.metadata.clone(), beat))),
             Some(PresenceEffect::MayStop) => drop(self.leaving.allowed.send_replace(true)),
             Some(PresenceEffect::Replaced(epoch)) => self.node.on_superseded(epoch),
+            Some(PresenceEffect::Forgotten) => self.node.on_forgotten(),
             None => {}
         }
     }

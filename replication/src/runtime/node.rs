@@ -66,7 +66,8 @@ pub struct Node {
     /// How many lanes there are.
     pub lane_count: usize,
     failures: Failures,
-    superseded: OnceLock<BrokerEpoch>,
+    /// By the registration with this epoch, or by none: see [`Node::on_forgotten`].
+    superseded: OnceLock<Option<BrokerEpoch>>,
     /// Markers of failed directories that are being written.
     markers: Mutex<Vec<Receiver<()>>>,
 }
@@ -126,8 +127,16 @@ impl Node {
 
     /// Another process has registered this broker with a later epoch: whatever this one does from here on is refused.
     pub fn on_superseded(&self, by: BrokerEpoch) {
-        if self.superseded.set(by).is_ok() {
+        if self.superseded.set(Some(by)).is_ok() {
             tracing::error!("another process has registered broker {} with epoch {by}", self.broker_id);
+            self.failures.add();
+        }
+    }
+
+    /// The broker's registration was removed, while nobody heard it: only a start makes another.
+    pub fn on_forgotten(&self) {
+        if self.superseded.set(None).is_ok() {
+            tracing::error!("broker {} is not registered any more", self.broker_id);
             self.failures.add();
         }
     }
@@ -174,12 +183,21 @@ impl Node {
     /// Why the broker cannot go on: its last directory, or the one with the metadata log, has failed, or another process
     /// has taken its place.
     pub fn must_stop(&self) -> Option<String> {
-        if let Some(by) = self.superseded.get() {
-            return Some(format!(
-                "another process has registered broker {} (with epoch {by}; this one's is {}): two processes have the \
-                 same node.id",
-                self.broker_id, self.broker_epoch
-            ));
+        match self.superseded.get() {
+            Some(Some(by)) => {
+                return Some(format!(
+                    "another process has registered broker {} (with epoch {by}; this one's is {}): two processes have \
+                     the same node.id",
+                    self.broker_id, self.broker_epoch
+                ));
+            }
+            Some(None) => {
+                return Some(format!(
+                    "broker {} was unregistered (its registration's epoch was {}): start it to have it registered anew",
+                    self.broker_id, self.broker_epoch
+                ));
+            }
+            None => {}
         }
         let failed = |directory: &Directory| {
             let reason = directory.health.reason()?;
