@@ -253,8 +253,7 @@ fn diverging_at(follower: &mut Follower, log: &Log, end: i64, now: Instant) -> V
 
 #[test]
 fn what_was_committed_while_the_topic_was_relaxed_keeps_nobody_from_following_on() {
-    let now = start();
-    let mut own = TestLog::new(false);
+    let (now, mut own) = (start(), TestLog::new(false));
     own.lead(1, 4).sync();
     own.log.set_high_watermark(Offset(3));
     own.tighten();
@@ -272,8 +271,7 @@ fn what_was_committed_while_the_topic_was_relaxed_keeps_nobody_from_following_on
 
 #[test]
 fn a_loss_that_was_accepted_keeps_nobody_from_following_on() {
-    let now = start();
-    let mut own = TestLog::new(true);
+    let (now, mut own) = (start(), TestLog::new(true));
     own.lead(1, 4).sync();
     let mut follower = follower(3, 3, now);
     follower.on_loss_accepted(&own.log);
@@ -328,8 +326,7 @@ fn streams_that_end_again_and_again_are_opened_less_and_less_often_until_records
         );
         at += pause;
     }
-    let stream = streaming(&mut follower, &own.log, at);
-    let batches = leader.bytes(2, 3);
+    let (stream, batches) = (streaming(&mut follower, &own.log, at), leader.bytes(2, 3));
     follower.on_message(&push(&stream, 0, 2, batches.clone(), 0), &own.log, at);
     own.follow(1, batches).expect("at the end");
     follower.on_appended(Ok(10), &own.log, at);
@@ -396,8 +393,7 @@ fn batches_that_the_log_refuses_end_the_stream() {
 
 #[test]
 fn an_empty_log_begins_where_the_first_push_does_and_another_goes_on_at_its_end() {
-    let now = start();
-    let mut leader = TestLog::new(true);
+    let (now, mut leader) = (start(), TestLog::new(true));
     leader.lead(1, 2);
     leader.append(1, 4);
     leader.sync();
@@ -472,8 +468,7 @@ fn the_high_watermark_said_with_the_last_push_covers_what_that_push_brought() {
     let now = start();
     let (leader, mut own) = logs(6, 0);
     let mut follower = follower(1, 0, now);
-    let stream = streaming(&mut follower, &own.log, now);
-    let batches = leader.bytes(0, 3);
+    let (stream, batches) = (streaming(&mut follower, &own.log, now), leader.bytes(0, 3));
     follower.on_message(&push(&stream, 0, 0, batches.clone(), 5), &own.log, now);
     assert_eq!(follower.high_watermark(), Offset(0), "nothing of it is here");
     own.follow(1, batches).expect("at the end");
