@@ -40,7 +40,8 @@ impl Groups {
         Some(decision)
     }
 
-    /// Tombstones for what has expired, as many as have room: to be settled and called again until none come back. Kafka looks every `offsets.retention.check.interval.ms`.
+    /// Tombstones for what has expired, as many as have room: to be settled and called again until none come back.
+    /// Kafka looks every `offsets.retention.check.interval.ms`.
     pub fn decide_expiry(&self, now: Timestamp) -> Decision {
         let retention_ms = i64::try_from(self.config.offsets_retention.as_millis()).unwrap_or(i64::MAX);
         let mut tombstones = Tombstones::default();

@@ -249,7 +249,7 @@ impl World {
         response
     }
 
-    /// Expires offsets until nothing more does; returns how many records that took.
+    /// Expires offsets until nothing more does, or the log refuses; returns how many records that took.
     pub(super) fn expire(&mut self) -> usize {
         let mut records = 0;
         loop {
@@ -257,7 +257,7 @@ impl World {
             let count = decision.records.len();
             self.settle(decision);
             records += count;
-            if count == 0 {
+            if count == 0 || self.refusal.is_some() {
                 return records;
             }
         }
