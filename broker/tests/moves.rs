@@ -6,42 +6,19 @@
 mod support;
 
 use stonelog_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
-use stonelog_protocol::messages::create_topics_request::{
-    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
-};
 use stonelog_protocol::messages::elect_leaders_request::TopicPartitions;
 use stonelog_protocol::messages::list_partition_reassignments_request::ListPartitionReassignmentsTopics;
 use stonelog_protocol::messages::metadata_request::MetadataRequestTopic;
 use stonelog_protocol::messages::metadata_response::{MetadataResponse, MetadataResponsePartition};
 use stonelog_protocol::messages::{
-    AlterPartitionReassignmentsRequest, CreateTopicsRequest, DescribeClusterRequest, ElectLeadersRequest,
-    ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse, MetadataRequest,
+    AlterPartitionReassignmentsRequest, DescribeClusterRequest, ElectLeadersRequest, ListPartitionReassignmentsRequest,
+    ListPartitionReassignmentsResponse, MetadataRequest,
 };
 
 use support::cluster::Cluster;
-use support::{text, topic_name};
+use support::topic_name;
 
 const TIMEOUT_MS: i32 = 30_000;
-
-/// A topic whose partitions have these replicas.
-fn create(cluster: &Cluster, name: &str, replicas: &[&[i32]], configs: &[(&str, &str)]) {
-    let assignments = (0..).zip(replicas).map(|(index, replicas)| {
-        let replicas = replicas.iter().map(|id| (*id).into()).collect();
-        CreatableReplicaAssignment::default().with_partition_index(index).with_broker_ids(replicas)
-    });
-    let configs = configs
-        .iter()
-        .map(|(key, value)| CreatableTopicConfig::default().with_name(text(key)).with_value(Some(text(value))));
-    let topic = CreatableTopic::default()
-        .with_name(topic_name(name))
-        .with_num_partitions(-1)
-        .with_replication_factor(-1)
-        .with_assignments(assignments.collect())
-        .with_configs(configs.collect());
-    let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(TIMEOUT_MS);
-    let response = cluster.ask(1, 7, &request);
-    assert_eq!(response.topics[0].error_code, 0, "{:?}", response.topics[0].error_message);
-}
 
 /// Waits until all three brokers are unfenced.
 fn wait_for_all(cluster: &Cluster) {
@@ -126,7 +103,7 @@ fn elected(cluster: &Cluster, node: usize, request: &ElectLeadersRequest) -> Vec
 fn partitions_are_moved_and_moves_are_listed_and_given_up_by_any_broker() {
     let mut cluster = Cluster::started();
     wait_for_all(&cluster);
-    create(&cluster, "t", &[&[1], &[2], &[3]], &[]);
+    cluster.create("t", &[&[1], &[2], &[3]], &[]);
     let records: String = (0..300).map(|number| format!("record-{number}\n")).collect();
     cluster.succeed(2, &["produce", "t"], &records);
 
@@ -166,9 +143,9 @@ fn partitions_are_moved_and_moves_are_listed_and_given_up_by_any_broker() {
 fn partitions_go_back_to_their_preferred_leaders_and_none_is_led_uncleanly_on_a_strict_topic() {
     let mut cluster = Cluster::started();
     wait_for_all(&cluster);
-    create(&cluster, "t", &[&[1, 2, 3], &[2, 3, 1]], &[]);
-    create(&cluster, "single", &[&[1]], &[]);
-    create(&cluster, "relaxed", &[&[1]], &[("flush.messages", "1000")]);
+    cluster.create("t", &[&[1, 2, 3], &[2, 3, 1]], &[]);
+    cluster.create("single", &[&[1]], &[]);
+    cluster.create("relaxed", &[&[1]], &[("flush.messages", "1000")]);
     assert_eq!(elected(&cluster, 1, &elect(0, Some(&[0, 1, 0, 9]))), [(0, 84), (1, 84), (9, 3)]);
     assert!(elected(&cluster, 1, &elect(0, None)).is_empty());
 

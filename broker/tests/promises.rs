@@ -4,14 +4,10 @@
 
 mod support;
 
-use stonelog_protocol::messages::create_topics_request::{
-    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
-};
 use stonelog_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use stonelog_protocol::messages::metadata_request::MetadataRequestTopic;
 use stonelog_protocol::messages::{
-    CreateTopicsRequest, DescribeClusterRequest, FindCoordinatorRequest, IncrementalAlterConfigsRequest,
-    MetadataRequest,
+    DescribeClusterRequest, FindCoordinatorRequest, IncrementalAlterConfigsRequest, MetadataRequest,
 };
 
 use support::cluster::Cluster;
@@ -26,20 +22,7 @@ const COORDINATOR_NOT_AVAILABLE: i16 = 15;
 fn create(cluster: &Cluster, replicas: &[i32], configs: &[(&str, &str)]) {
     let all = DescribeClusterRequest::default().with_endpoint_type(1);
     cluster.ask_until(0, 1, &all, |response| response.brokers.len() == 3);
-    let replicas = replicas.iter().map(|id| (*id).into()).collect();
-    let assignment = CreatableReplicaAssignment::default().with_partition_index(0).with_broker_ids(replicas);
-    let configs = configs
-        .iter()
-        .map(|(key, value)| CreatableTopicConfig::default().with_name(text(key)).with_value(Some(text(value))));
-    let topic = CreatableTopic::default()
-        .with_name(topic_name("t"))
-        .with_num_partitions(-1)
-        .with_replication_factor(-1)
-        .with_assignments(vec![assignment])
-        .with_configs(configs.collect());
-    let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
-    let response = cluster.ask(1, 7, &request);
-    assert_eq!(response.topics[0].error_code, 0, "{:?}", response.topics[0].error_message);
+    cluster.create("t", &[replicas], configs);
 }
 
 fn metadata(topics: &[&str]) -> MetadataRequest {

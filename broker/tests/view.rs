@@ -8,9 +8,6 @@ mod support;
 use stonelog_protocol::Timestamp;
 use stonelog_protocol::batch::{BatchBuilder, NewRecord};
 use stonelog_protocol::messages::alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
-use stonelog_protocol::messages::create_topics_request::{
-    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
-};
 use stonelog_protocol::messages::describe_quorum_request::{PartitionData, TopicData};
 use stonelog_protocol::messages::describe_topic_partitions_request::TopicRequest;
 use stonelog_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -18,32 +15,13 @@ use stonelog_protocol::messages::metadata_request::MetadataRequestTopic;
 use stonelog_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use stonelog_protocol::messages::update_features_request::FeatureUpdateKey;
 use stonelog_protocol::messages::{
-    AlterReplicaLogDirsRequest, ApiVersionsRequest, BrokerId, CreateTopicsRequest, DescribeClusterRequest,
-    DescribeLogDirsRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest, FetchRequest, MetadataRequest,
-    ProduceRequest, UnregisterBrokerRequest, UpdateFeaturesRequest,
+    AlterReplicaLogDirsRequest, ApiVersionsRequest, BrokerId, DescribeClusterRequest, DescribeLogDirsRequest,
+    DescribeQuorumRequest, DescribeTopicPartitionsRequest, FetchRequest, MetadataRequest, ProduceRequest,
+    UnregisterBrokerRequest, UpdateFeaturesRequest,
 };
 
 use support::cluster::Cluster;
 use support::{text, topic_name};
-
-/// A topic of one partition.
-fn create(cluster: &Cluster, name: &str, replicas: &[i32], configs: &[(&str, &str)]) -> uuid::Uuid {
-    let replicas = replicas.iter().map(|id| (*id).into()).collect();
-    let assignment = CreatableReplicaAssignment::default().with_partition_index(0).with_broker_ids(replicas);
-    let configs = configs
-        .iter()
-        .map(|(key, value)| CreatableTopicConfig::default().with_name(text(key)).with_value(Some(text(value))));
-    let topic = CreatableTopic::default()
-        .with_name(topic_name(name))
-        .with_num_partitions(-1)
-        .with_replication_factor(-1)
-        .with_assignments(vec![assignment])
-        .with_configs(configs.collect());
-    let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
-    let response = cluster.ask(1, 7, &request);
-    assert_eq!(response.topics[0].error_code, 0, "{:?}", response.topics[0].error_message);
-    response.topics[0].topic_id
-}
 
 fn brokers(with_fenced: bool) -> DescribeClusterRequest {
     DescribeClusterRequest::default().with_endpoint_type(1).with_include_fenced_brokers(with_fenced)
@@ -88,7 +66,7 @@ fn brokers_that_do_not_lead_say_who_does_and_where_it_is() {
     let cluster = Cluster::started();
     cluster.ask_until(0, 1, &DescribeClusterRequest::default().with_endpoint_type(1), |r| r.brokers.len() == 3);
     // Broker 3 holds no replica.
-    let id = create(&cluster, "t", &[1, 2], &[]);
+    let id = cluster.create("t", &[&[1, 2]], &[]);
     cluster.ask_until(2, 9, &metadata("t"), |response| response.topics[0].error_code == 0);
     let port = i32::from(cluster.ports[0]);
     for node in [1, 2] {
@@ -127,9 +105,9 @@ fn brokers_that_do_not_lead_say_who_does_and_where_it_is() {
 fn a_broker_that_is_gone_is_fenced_and_shown_until_it_is_forgotten() {
     let mut cluster = Cluster::started();
     cluster.ask_until(0, 1, &DescribeClusterRequest::default().with_endpoint_type(1), |r| r.brokers.len() == 3);
-    create(&cluster, "t", &[1, 2, 3], &[("min.insync.replicas", "3")]);
-    create(&cluster, "relaxed", &[1, 2, 3], &[("min.insync.replicas", "3"), ("flush.messages", "1000")]);
-    create(&cluster, "two", &[1, 2, 3], &[]);
+    cluster.create("t", &[&[1, 2, 3]], &[("min.insync.replicas", "3")]);
+    cluster.create("relaxed", &[&[1, 2, 3]], &[("min.insync.replicas", "3"), ("flush.messages", "1000")]);
+    cluster.create("two", &[&[1, 2, 3]], &[]);
     assert_eq!(produced(&cluster, 0, "t", -1), 0);
     cluster.kill(2);
     let response = cluster.ask_until(0, 2, &brokers(true), |r| r.brokers.iter().any(|broker| broker.is_fenced));

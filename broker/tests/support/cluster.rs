@@ -6,8 +6,16 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use stonelog_protocol::Request;
+use stonelog_protocol::messages::create_topics_request::{
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
+};
+use stonelog_protocol::messages::metadata_request::MetadataRequestTopic;
+use stonelog_protocol::messages::{CreateTopicsRequest, MetadataRequest};
 
-use super::{BINARY, BlockingClient, LIMIT};
+use super::{BINARY, BlockingClient, LIMIT, text, topic_name};
+
+const REQUEST_TIMED_OUT: i16 = 7;
+const TOPIC_ALREADY_EXISTS: i16 = 36;
 
 /// A broker process; dropping it kills it.
 struct Node(Child);
@@ -179,5 +187,32 @@ impl Cluster {
             std::thread::sleep(Duration::from_millis(50));
         }
         panic!("it stays at {last:?}");
+    }
+
+    /// Makes a topic whose partitions have these replicas; its id. A controller that loses its lease on the way cannot say
+    /// whether the topic was made, and is asked again.
+    pub(crate) fn create(&self, name: &str, replicas: &[&[i32]], configs: &[(&str, &str)]) -> uuid::Uuid {
+        let assignments = (0..).zip(replicas).map(|(index, replicas)| {
+            let replicas = replicas.iter().map(|id| (*id).into()).collect();
+            CreatableReplicaAssignment::default().with_partition_index(index).with_broker_ids(replicas)
+        });
+        let configs = configs
+            .iter()
+            .map(|(key, value)| CreatableTopicConfig::default().with_name(text(key)).with_value(Some(text(value))));
+        let topic = CreatableTopic::default()
+            .with_name(topic_name(name))
+            .with_num_partitions(-1)
+            .with_replication_factor(-1)
+            .with_assignments(assignments.collect())
+            .with_configs(configs.collect());
+        let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
+        let response = self.ask_until(1, 7, &request, |response| response.topics[0].error_code != REQUEST_TIMED_OUT);
+        let made = &response.topics[0];
+        if made.error_code == TOPIC_ALREADY_EXISTS {
+            let topic = MetadataRequestTopic::default().with_name(Some(topic_name(name)));
+            return self.ask(1, 12, &MetadataRequest::default().with_topics(Some(vec![topic]))).topics[0].topic_id;
+        }
+        assert_eq!(made.error_code, 0, "{:?}", made.error_message);
+        made.topic_id
     }
 }
