@@ -27,7 +27,7 @@ fn main() {
         command: "tests/simulate --cluster",
         dose: (6, 1),
         chunk: 20,
-        marked_seeds_min: 1_000,
+        marked_seeds_min: 10_000,
         marks: faults::MARKS.iter().copied().chain([ACKNOWLEDGED]).collect(),
         live,
     };
