@@ -95,8 +95,15 @@ def read_value(message):
 
 
 def produce(number):
+    fatal = []
+
+    def on_error(error):
+        if error.fatal():
+            fatal.append(str(error))
+
     producer = Producer({
         "bootstrap.servers": bootstrap,
+        "error_cb": on_error,
         # A broker that is gone is what this is about: no line for each connection lost.
         "log_level": 2,
         "enable.idempotence": True,
@@ -109,8 +116,13 @@ def produce(number):
     following = [0] * PARTITIONS
     in_flight = [0]
 
+    # What the binding failed to hand over without saying whether librdkafka took it: no later word on it counts.
+    doubtful = set()
+
     def delivered(identifier):
         def on_delivery(error, message):
+            if identifier in doubtful:
+                return
             in_flight[0] -= 1
             if error is None:
                 offset = message.offset()
@@ -127,8 +139,18 @@ def produce(number):
         value = value_of(partition, number, sequence)
         identifier = history.send(producer=number, partition=partition, first=sequence, count=1)
         in_flight[0] += 1
-        producer.produce(topic, value, partition=partition, on_delivery=delivered(identifier))
+        try:
+            producer.produce(topic, value, partition=partition, on_delivery=delivered(identifier))
+        except SystemError as failure:
+            # The binding has raised an error and lost which one. A fatal one comes through `on_error` as well.
+            print(f"producer {number}: {failure!r}", file=sys.stderr, flush=True)
+            doubtful.add(identifier)
+            in_flight[0] -= 1
+            history.write("unknown", id=identifier, error=repr(failure))
+            producer.poll(0.05)
         producer.poll(0)
+        if fatal:
+            raise SystemExit(f"producer {number}: librdkafka gives up: {fatal[0]}")
         while in_flight[0] >= IN_FLIGHT_MAX and not stopping.is_set():
             producer.poll(0.05)
         if dice.randrange(50) == 0:
