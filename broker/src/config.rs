@@ -17,6 +17,7 @@ mod reader;
 mod relaxations;
 pub mod render;
 pub mod report;
+pub mod request;
 pub mod setting;
 pub mod surroundings;
 
@@ -25,7 +26,8 @@ pub use broker_config::{
     StorageSettings, TopicSettings,
 };
 pub use listeners::{Endpoint, Listener, SecurityProtocol};
-pub use load::{Request, load};
+pub use load::load;
 pub use report::{Code, Complaint, Report};
+pub use request::Request;
 pub use setting::{Origin, Setting};
 pub use surroundings::Surroundings;

@@ -6,7 +6,7 @@
 mod cluster;
 mod groups;
 mod inactive;
-mod network;
+pub(super) mod network;
 mod own;
 pub(super) mod security;
 mod storage;

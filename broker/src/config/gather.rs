@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use super::broker_keys::broker_key;
 use super::environment::{self, Variable};
-use super::load::Request;
 use super::properties;
 use super::report::{Code, Complaint, Part, Place, Report};
+use super::request::Request;
 use super::setting::{Origin, Setting};
 use super::surroundings::Surroundings;
 

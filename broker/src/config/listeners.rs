@@ -6,14 +6,12 @@
 
 use std::net::Ipv6Addr;
 
+use super::broker_keys::network::PROTOCOLS;
 use super::broker_keys::security::LATER;
 use super::reader::Reader;
 use super::report::{Code, Report};
 use super::setting::{Origin, Setting};
 use super::surroundings::Surroundings;
-
-/// The protocols a listener may be given; all but the first are refused for now.
-pub(super) const PROTOCOLS: &[&str] = &["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
 
 /// What a listener speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

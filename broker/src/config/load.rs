@@ -21,6 +21,7 @@ use super::quorum;
 use super::reader::Reader;
 use super::relaxations::relaxations;
 use super::report::{Code, Report};
+use super::request::Request;
 use super::setting::Setting;
 use super::surroundings::Surroundings;
 
@@ -29,17 +30,6 @@ const QUEUED_REQUEST_BYTES_DEFAULT: u64 = 256 << 20;
 
 /// The longest cluster id; it is written into every directory and sent in every answer about the cluster.
 const CLUSTER_ID_BYTES_MAX: usize = 64;
-
-/// What the command line says.
-#[derive(Clone, Debug, Default)]
-pub struct Request {
-    /// `--config`.
-    pub config: Option<PathBuf>,
-    /// `--data-dir`.
-    pub data_dir: Option<PathBuf>,
-    /// Each `--set`, as `key=value`.
-    pub set: Vec<String>,
-}
 
 /// Loads the configuration. The only file it touches is the one named.
 pub fn load(request: &Request, surroundings: &Surroundings<'_>) -> Result<BrokerConfig, Report> {

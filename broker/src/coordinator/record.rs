@@ -25,9 +25,6 @@ pub use offset_commit::CommittedOffset;
 
 use wire::{Reader, Writer};
 
-/// The longest text a record can hold, in bytes: its length is a signed 16-bit number.
-pub const TEXT_BYTES_MAX: usize = i16::MAX as usize;
-
 const KEY_OFFSET_LEGACY: i16 = 0;
 const KEY_OFFSET: i16 = 1;
 const KEY_GROUP: i16 = 2;
@@ -220,6 +217,7 @@ pub fn encode_batch<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::coordinator::group::names::TEXT_BYTES_MAX;
 
     fn group(text: &str) -> GroupId {
         GroupId::new(text).unwrap()

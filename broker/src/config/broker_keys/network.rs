@@ -2,7 +2,8 @@
 
 use stonelog_replication::settings::{Constraint, Definition, Kind};
 
-use super::super::listeners::PROTOCOLS;
+/// The protocols a listener may be given; all but the first are refused for now.
+pub(in crate::config) const PROTOCOLS: &[&str] = &["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"];
 
 const LANES: &str = "one thread per core serves connections and partitions alike: see stonelog.lanes";
 const PEERS: &str = "a broker that cannot be reached is tried again with growing pauses";

@@ -22,8 +22,9 @@ use stonelog_protocol::ErrorCode;
 use super::config::COMMIT_BYTES_MAX;
 use super::live::State;
 use super::message::{CommitPartition, CommitRequest, CommitTopic, PerPartition, Response};
+use super::names::TEXT_BYTES_MAX;
 use super::{Decision, Groups, Now, Ticket};
-use crate::coordinator::record::{CommittedOffset, Record, TEXT_BYTES_MAX};
+use crate::coordinator::record::{CommittedOffset, Record};
 
 impl Groups {
     /// Decides an OffsetCommit.

@@ -21,10 +21,9 @@ use super::config::{
 use super::live::{LiveGroup, State};
 use super::member::{Member, millis};
 use super::message::{JoinRequest, JoinResponse, Response};
-use super::names::MemberId;
+use super::names::{MemberId, TEXT_BYTES_MAX};
 use super::rebalance::Turn;
 use super::{Config, Decision, Groups, Now, Ticket};
-use crate::coordinator::record::TEXT_BYTES_MAX;
 
 impl Groups {
     /// Decides a JoinGroup. `random` becomes part of the member's id if it needs one.

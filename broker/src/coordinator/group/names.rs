@@ -9,7 +9,8 @@ use std::sync::Arc;
 use stonelog_protocol::Uuid;
 use thiserror::Error;
 
-use crate::coordinator::record::TEXT_BYTES_MAX;
+/// The longest text a record can hold, in bytes: its length is a signed 16-bit number.
+pub const TEXT_BYTES_MAX: usize = i16::MAX as usize;
 
 /// A client id is cut to this many bytes before it becomes part of a member id.
 const MEMBER_ID_CLIENT_BYTES_MAX: usize = 255;

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::{DecodeError, TEXT_BYTES_MAX};
+use super::DecodeError;
+use crate::coordinator::group::names::TEXT_BYTES_MAX;
 
 /// Reads fields from the front of a slice.
 pub(super) struct Reader<'a> {
