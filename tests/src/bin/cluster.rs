@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
+use stonelog_tests::cluster::NODES;
 use stonelog_tests::cluster::disk::SlowDisk;
 use stonelog_tests::cluster::faults::{Allowed, Fault};
+use stonelog_tests::cluster::flips::{self, Flips};
 use stonelog_tests::cluster::ground::Ground;
 use stonelog_tests::cluster::loads::Loads;
 use stonelog_tests::cluster::nodes::{self, Nodes};
@@ -30,12 +32,18 @@ struct Options {
     /// The same in seconds.
     #[arg(long, conflicts_with = "minutes")]
     seconds: Option<u64>,
+    /// So many faults, however long they take.
+    #[arg(long, conflicts_with_all = ["minutes", "seconds"])]
+    faults: Option<u64>,
     /// Chooses what goes wrong and when; a fresh one if not given.
     #[arg(long)]
     seed: Option<u64>,
     /// Take disks away as well.
     #[arg(long)]
     wipe: bool,
+    /// Bits that flip on the nodes' disks, instead of everything else.
+    #[arg(long, conflicts_with_all = ["minutes", "seconds", "faults", "wipe", "only"])]
+    flips: Option<u64>,
     /// Only this fault, by its name (`Kill`, `Isolate`, …).
     #[arg(long)]
     only: Option<String>,
@@ -139,20 +147,25 @@ fn finish(loads: Loads, binary: &Path, brokers: &str) -> Result<()> {
 fn run_in(directory: &Path, options: &Options, ground: Ground, seed: u64) -> Result<()> {
     let binary = binary::release_binary()?;
     let mut random = Random::new(seed);
+    if let Some(flips) = options.flips {
+        println!("cluster: {flips} flips, seed {seed}, {}", binary.display());
+        return flip(directory, options, ground, random, flips);
+    }
     let lasts = Duration::from_secs(options.seconds.unwrap_or(60 * options.minutes));
+    let extent = options.faults.map_or_else(|| format!("{lasts:?}"), |faults| format!("{faults} faults"));
     let allowed = Allowed {
         network: ground.has_network(),
         slow_disk: SlowDisk::is_possible(directory),
         wipe: options.wipe || options.only.as_deref() == Some("Wipe"),
     };
-    println!("cluster: {lasts:?}, seed {seed}, {allowed:?}, {}", binary.display());
+    println!("cluster: {extent}, seed {seed}, {allowed:?}, {}", binary.display());
     let mut nodes = Nodes::start(ground, nodes::Plan::new(binary.clone(), directory))?;
     let mut loads = start_loads(options, &nodes, &binary, directory)?;
     // Everyone is at work before the first fault.
     loads.get_on(1, 1)?;
     let (begun, mut count, mut slowest, mut longest) = (clock::now(), 0u64, Duration::ZERO, Duration::ZERO);
     let mut struck: BTreeMap<String, (u32, Duration)> = BTreeMap::new();
-    while begun.elapsed() < lasts {
+    while options.faults.map_or(begun.elapsed() < lasts, |faults| count < faults) {
         let fault = choose(&mut random, allowed, options.only.as_deref())?;
         count += 1;
         let context = || format!("fault {count}, {fault:?}, {:?} after the beginning", begun.elapsed());
@@ -174,6 +187,35 @@ fn run_in(directory: &Path, options: &Options, ground: Ground, seed: u64) -> Res
     }
     println!("{count} faults; longest wait for acknowledgements {slowest:.1?}, for all replicas {longest:.1?}");
     nodes.stop_all()
+}
+
+/// Bits flip on one node's disk after the other.
+fn flip(directory: &Path, options: &Options, ground: Ground, mut random: Random, count: u64) -> Result<()> {
+    let binary = binary::release_binary()?;
+    let settings = flips::SETTINGS.map(str::to_owned).to_vec();
+    let plan = nodes::Plan { settings, ..nodes::Plan::new(binary.clone(), directory) };
+    let mut nodes = Nodes::start(ground, plan)?;
+    let mut loads = start_loads(options, &nodes, &binary, directory)?;
+    loads.get_on(1, 1)?;
+    let mut flips = Flips::new(&binary);
+    while flips.count() < count {
+        let number = 1 + flips.count() / flips::PER_ROUND;
+        let left = (count - flips.count()).min(flips::PER_ROUND);
+        flips.round(&mut nodes, &mut loads, &mut random, left).with_context(|| format!("round {number}"))?;
+    }
+    flips.lead_each(&mut nodes, &mut loads).context("while each node leads")?;
+    let said = flips.metadata(&mut nodes, &mut loads, &mut random)?;
+    finish(loads, &binary, &nodes.bootstrap())?;
+    let histories = ["strict", "relaxed", "stock"].map(|name| directory.join(format!("{name}.history")));
+    flips.read_from_each(&mut nodes, &histories.into_iter().filter(|path| path.exists()).collect::<Vec<_>>())?;
+    let topics = nodes.view(0)?.partitions;
+    let data: [std::path::PathBuf; NODES] = std::array::from_fn(|node| nodes.data(node).to_owned());
+    nodes.stop_all()?;
+    let compared = flips.compare(data.each_ref().map(std::path::PathBuf::as_path), &topics)?;
+    println!("{} bits flipped, {:?}: {flips}", flips.count(), flips.flipped);
+    println!("all mended, and the same bytes in all replicas: {compared:?}");
+    println!("with a flipped bit in its metadata log a node did not start: {said}; emptied, it votes again");
+    Ok(())
 }
 
 fn choose(random: &mut Random, allowed: Allowed, only: Option<&str>) -> Result<Fault> {

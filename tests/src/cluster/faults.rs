@@ -1,7 +1,7 @@
 //! What goes wrong with a cluster, one thing at a time: chosen from a seed, done, held for a while, and mended.
 //!
 //! After each the cluster is as before, but for what it still has to catch up with. What takes a second copy away waits
-//! first until there are three again: two failures at once may cost records that were acknowledged with one copy left,
+//! first until there are three again, of the metadata too: two failures at once may cost records that were acknowledged with one copy left,
 //! and a promise about two disks is none about three.
 
 use anyhow::Result;
@@ -180,12 +180,14 @@ impl Fault {
             }
             Fault::Wipe(node) => {
                 nodes.wait_whole()?;
+                nodes.wait_voting()?;
                 nodes.kill9(node)?;
                 nodes.wipe(node)?;
                 hold(random);
                 nodes.spawn(node)?;
                 nodes.wait_ready(node)?;
-                nodes.wait_whole().map(drop)
+                nodes.wait_whole()?;
+                nodes.wait_voting()
             }
         }
     }

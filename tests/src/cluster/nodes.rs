@@ -134,6 +134,17 @@ impl Nodes {
         broker.wait_ready().with_context(|| format!("node {}", node + 1))
     }
 
+    /// Starts a node that must end by itself instead, and not cleanly; what it said.
+    pub fn spawn_refused(&mut self, node: usize, within: Duration) -> Result<String> {
+        self.spawn(node)?;
+        let mut broker = self.brokers[node].take().context("no process")?;
+        let status = broker.wait_ended(within).with_context(|| format!("node {}", node + 1))?;
+        if status.success() {
+            bail!("node {} ended as if all were well", node + 1);
+        }
+        Ok(broker.output())
+    }
+
     /// SIGKILL.
     pub fn kill9(&mut self, node: usize) -> Result<()> {
         let broker = self.brokers[node].take().with_context(|| format!("node {} does not run", node + 1))?;
@@ -189,6 +200,31 @@ impl Nodes {
     /// Waits until every node sees every partition led, with all its replicas in sync; how long that took.
     pub fn wait_whole(&mut self) -> Result<Duration> {
         self.wait_until(|view| view.missing(NODES))
+    }
+
+    /// Waits until every node votes with the directory it has. Until then the metadata quorum stands one failure less, and
+    /// none if another disk is taken away.
+    pub fn wait_voting(&mut self) -> Result<()> {
+        let begun = clock::now();
+        loop {
+            let voters = (0..NODES).find_map(|node| View::voters(&self.ground.address(node)).ok()).unwrap_or_default();
+            let is_voter = |node: usize| -> Result<bool> {
+                let path = self.specs[node].data_dir.join("meta.properties");
+                let properties = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+                let own = properties.lines().find_map(|line| line.strip_prefix("directory.id="));
+                Ok(voters.iter().any(|voter| Some(voter.to_string().as_str()) == own))
+            };
+            let missing: Vec<usize> = (0..NODES)
+                .filter_map(|node| is_voter(node).map(|votes| (!votes).then_some(node + 1)).transpose())
+                .collect::<Result<_>>()?;
+            if missing.is_empty() {
+                return Ok(());
+            }
+            if begun.elapsed() > WHOLE_WITHIN {
+                bail!("nodes {missing:?} do not vote {WHOLE_WITHIN:?} after everything was mended");
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
 
     /// Waits until every node sees every partition led; how long that took.

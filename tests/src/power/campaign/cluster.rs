@@ -4,6 +4,7 @@
 //! strict topic with three replicas and min ISR 2, a stock client's topic and their groups live through all cuts of a part
 //! and are judged at its end: nothing acknowledged may be missing, no commit may have gone back. Some cuts come while
 //! one node, two or all have just been killed and start, and some before all replicas are in sync again.
+//! Beside them each cut under load meets a relaxed topic of its own, as it does with one broker (`super::broker`).
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +12,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use super::broker::{
-    BATCHES_PER_CUT, CONTROL_BATCHES, Control, Dying, JUST_STARTED_MS, Outcome, Plan, SETTINGS, UNDER_LOAD_MS,
+    BATCHES_PER_CUT, CONTROL_BATCHES, Control, Dying, JUST_STARTED_MS, Outcome, Plan, RELAXED_BATCHES_PER_CUT,
+    SETTINGS, UNDER_LOAD_MS,
 };
 use super::{Moment, Place};
 use crate::clock;
@@ -55,6 +57,17 @@ impl Plan {
             groups: self.groups,
             directory: directory.to_owned(),
         }
+    }
+
+    fn relaxed(&self, number: u64, nodes: &Nodes, directory: &Path) -> Result<Load> {
+        Load::start(load::Spec {
+            name: format!("relaxed-{number}"),
+            topic_settings: vec!["flush.messages=10000".to_owned(), "min.insync.replicas=2".to_owned()],
+            partitions: 2,
+            producers: 1,
+            groups: 0,
+            ..self.strict(nodes, directory)
+        })
     }
 }
 
@@ -131,18 +144,41 @@ fn run_on(
         let canaries = plant(images, number, place.rig)?;
         let context = || format!("before cut {number}");
         loads.get_on(BATCHES_PER_CUT, 0).with_context(context)?;
-        std::thread::sleep(random.millis_below(UNDER_LOAD_MS));
         let moment = Moment::choose(&mut random);
+        let mut relaxed = None;
+        if moment == Moment::UnderLoad {
+            let mut load = plan.relaxed(number, nodes, directory).with_context(context)?;
+            load.wait_for(RELAXED_BATCHES_PER_CUT, 0).with_context(context)?;
+            relaxed = Some(load);
+        }
+        std::thread::sleep(random.millis_below(UNDER_LOAD_MS));
+        let is_flushed = random.below(3) == 0;
+        if is_flushed && let Some(load) = &mut relaxed {
+            // Strict batches that were sent later are acknowledged by every member: so their journals have been flushed.
+            load.freeze()?;
+            nodes.wait_whole().with_context(context)?;
+            loads.get_on(BATCHES_PER_CUT, 0).with_context(context)?;
+        }
         if moment != Moment::UnderLoad {
             kill_some(nodes, moment, &mut random).with_context(context)?;
         }
         let cut = cut_all(place.rig, nodes, images, canaries).with_context(|| format!("cut {number}"))?;
         outcome.on_cut(moment, cut, cuts)?;
+        if !is_flushed && let Some(load) = &mut relaxed {
+            // Before the brokers are back: whatever is missing then was at the end.
+            load.freeze()?;
+        }
         let context = || format!("after cut {number}, {moment:?}");
         let begun = clock::now();
         nodes.start_all().with_context(context)?;
         nodes.wait_led().with_context(context)?;
         outcome.led_after = outcome.led_after.max(begun.elapsed());
+        if let Some(load) = relaxed {
+            outcome.on_relaxed(number, is_flushed, load.judge_now().with_context(context)?);
+            if !outcome.broken.is_empty() {
+                return Ok(outcome);
+            }
+        }
         if random.below(WHOLE_EVERY) == 0 {
             nodes.wait_whole().with_context(context)?;
         }
