@@ -23,6 +23,9 @@ use stonelog_protocol::messages::{
 use support::cluster::Cluster;
 use support::{text, topic_name};
 
+const FENCED_LEADER_EPOCH: i16 = 74;
+const UNKNOWN_LEADER_EPOCH: i16 = 75;
+
 fn brokers(with_fenced: bool) -> DescribeClusterRequest {
     DescribeClusterRequest::default().with_endpoint_type(1).with_include_fenced_brokers(with_fenced)
 }
@@ -99,6 +102,43 @@ fn brokers_that_do_not_lead_say_who_does_and_where_it_is() {
     for node in 0..3 {
         assert_eq!(cluster.ask(node, 9, &metadata("t")).controller_id.0, node as i32 + 1);
     }
+}
+
+#[test]
+fn who_reads_with_an_epoch_is_told_that_it_is_over_or_unknown_and_where_its_history_ended() {
+    let cluster = Cluster::started();
+    cluster.ask_until(0, 1, &brokers(false).with_endpoint_type(1), |r| r.brokers.len() == 3);
+    let id = cluster.create("t", &[&[1, 2, 3]], &[]);
+    assert_eq!(produced(&cluster, 0, "t", -1), 0);
+    let all_in_sync =
+        |r: &stonelog_protocol::messages::MetadataResponse| r.topics[0].partitions[0].isr_nodes.len() == 3;
+    cluster.ask_until(0, 9, &metadata("t"), all_in_sync);
+    cluster.succeed(0, &["leader", "transfer", "t:0", "--to", "2"], "");
+    let led = |r: &stonelog_protocol::messages::MetadataResponse| r.topics[0].partitions[0].leader_id.0 == 2;
+    let response = cluster.ask_until(1, 9, &metadata("t"), led);
+    let epoch = response.topics[0].partitions[0].leader_epoch;
+    assert!(epoch > 0);
+    assert_eq!(produced(&cluster, 1, "t", -1), 0);
+
+    let read = |offset: i64, current: i32, last: i32| {
+        let mut request = fetch(id);
+        let partition = &mut request.topics[0].partitions[0];
+        partition.fetch_offset = offset;
+        partition.current_leader_epoch = current;
+        partition.last_fetched_epoch = last;
+        let mut response = cluster.ask(1, 16, &request);
+        response.responses.remove(0).partitions.remove(0)
+    };
+    assert_eq!(read(1, epoch, 0).error_code, 0);
+    assert_eq!(read(1, epoch - 1, 0).error_code, FENCED_LEADER_EPOCH);
+    assert_eq!(read(1, epoch + 1, 0).error_code, UNKNOWN_LEADER_EPOCH);
+    // It has read two records of the first epoch, it says; that had one.
+    let parted = read(2, epoch, 0);
+    assert_eq!(parted.error_code, 0);
+    assert_eq!((parted.diverging_epoch.epoch, parted.diverging_epoch.end_offset), (0, 1));
+    assert!(parted.records.as_ref().is_none_or(|records| records.is_empty()), "nothing of another history");
+    let agreed = read(2, epoch, epoch);
+    assert_eq!((agreed.error_code, agreed.diverging_epoch.epoch), (0, -1));
 }
 
 #[test]

@@ -203,6 +203,40 @@ with suite.step("configs"):
     strict = ["--entity-type", "topics", "--entity-name", "whole"]
     assert "strict topic" in tool("kafka.admin.ConfigCommand", "--alter", *strict, *unclean, code=1)
 
+live = ["--entity-type", "topics", "--entity-name", "live"]
+load = None
+
+
+def alter(*what, code=0):
+    return tool("kafka.admin.ConfigCommand", "--alter", *live, *what, code=code)
+
+
+def restarted(node):
+    nodes.play("kill", node)
+    nodes.play("start", node)
+    wait_until("all are in sync", lambda: not partitions("--under-replicated-partitions"))
+
+
+with suite.step("configs.relaxed_under_load"):
+    tool("TopicCommand", "--create", "--topic", "live", "--partitions", "3", "--replication-factor", "3")
+    command = [nodes.binary, "verify", "--output", "json", "--until-stdin-closes", "--patience", "60s"]
+    command += ["--brokers", nodes.bootstrap, "--topic", "live", "--producers", "2", "--groups", "1", "--members", "2"]
+    load = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    atexit.register(load.kill)
+    assert "strict topic" in alter(*unclean, code=1)
+    alter("--add-config", "flush.messages=1000,min.insync.replicas=1")
+    alter(*unclean)
+    restarted("2")
+
+with suite.step("configs.strict_under_load"):
+    # In this order: a strict topic does not elect uncleanly.
+    assert "strict topic" in alter("--delete-config", "flush.messages", code=1)
+    alter("--delete-config", "unclean.leader.election.enable,flush.messages,min.insync.replicas")
+    restarted("2")
+    verdict, errors = load.communicate(timeout=compat.STEP_SECONDS)
+    assert load.returncode == 0, f"{load.returncode}: {verdict.decode()[-900:]} {errors.decode()[-900:]}"
+    assert json.loads(verdict)["acknowledged"] > 0 and json.loads(verdict)["commits"] > 0, verdict
+
 with suite.step("broker_gone"):
     nodes.play("kill", "3")
     fenced = lambda: " fenced" in tool("ClusterTool", "list-endpoints", "--include-fenced-brokers")

@@ -1,4 +1,5 @@
-//! Three broker processes with a common secret: one cluster, of which nodes are killed and come back.
+//! Three broker processes with a common secret: one cluster, of which nodes are killed and come back. Brokers without a
+//! vote may be added.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -14,6 +15,7 @@ use stonelog_protocol::messages::{CreateTopicsRequest, MetadataRequest};
 
 use super::{BINARY, BlockingClient, LIMIT, text, topic_name};
 
+const VOTERS: usize = 3;
 const REQUEST_TIMED_OUT: i16 = 7;
 const TOPIC_ALREADY_EXISTS: i16 = 36;
 
@@ -27,15 +29,15 @@ impl Drop for Node {
     }
 }
 
-/// Three nodes, some of them running. Node n of these is broker n + 1.
+/// Nodes, some of them running. Node n of these is broker n + 1; the first three vote.
 pub(crate) struct Cluster {
     /// They end before their directories do.
-    running: [Option<Node>; 3],
+    running: Vec<Option<Node>>,
     directory: tempfile::TempDir,
     /// For clients.
-    pub(crate) ports: [u16; 3],
+    pub(crate) ports: Vec<u16>,
     /// For controllers.
-    quorum: [u16; 3],
+    quorum: [u16; VOTERS],
     /// What is set besides who and where they are.
     pub(crate) settings: Vec<String>,
 }
@@ -43,15 +45,29 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Ports and a secret; nothing runs yet.
     pub(crate) fn begin() -> Cluster {
+        Cluster::begin_of(VOTERS)
+    }
+
+    /// The same for so many nodes.
+    fn begin_of(nodes: usize) -> Cluster {
         // Ports that are free, and stay so for the moment it takes.
-        let sockets: [TcpListener; 6] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+        let sockets: Vec<TcpListener> =
+            (0..nodes + VOTERS).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let port = |place: usize| sockets[place].local_addr().unwrap().port();
-        let (ports, quorum) = ([port(0), port(1), port(2)], [port(3), port(4), port(5)]);
+        let (ports, quorum) = ((0..nodes).map(port).collect(), std::array::from_fn(|voter| port(nodes + voter)));
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("secret"), "a secret that all three know\n").unwrap();
         let settings = ["broker.session.timeout.ms=3000", "broker.heartbeat.interval.ms=500"];
         let settings = settings.map(str::to_owned).into();
-        Cluster { running: [None, None, None], directory, ports, quorum, settings }
+        let running = (0..nodes).map(|_| None).collect();
+        Cluster { running, directory, ports, quorum, settings }
+    }
+
+    /// Three voters and so many brokers without a vote, all of them ready.
+    pub(crate) fn started_with_brokers(brokers: usize) -> Cluster {
+        let mut cluster = Cluster::begin_of(VOTERS + brokers);
+        cluster.start_all();
+        cluster
     }
 
     /// Three nodes that are ready.
@@ -67,13 +83,17 @@ impl Cluster {
             cluster.settings.retain(|known| !known.starts_with(&format!("{key}=")));
             cluster.settings.push((*setting).to_owned());
         }
-        for node in 0..3 {
-            cluster.start(node);
-        }
-        for node in 0..3 {
-            cluster.wait_until_ready(node);
-        }
+        cluster.start_all();
         cluster
+    }
+
+    fn start_all(&mut self) {
+        for node in 0..self.ports.len() {
+            self.start(node);
+        }
+        for node in 0..self.ports.len() {
+            self.wait_until_ready(node);
+        }
     }
 
     /// Starts a node.
@@ -84,11 +104,16 @@ impl Cluster {
 
     /// What starts a node.
     pub(crate) fn command(&self, node: usize) -> Command {
-        let voters: Vec<String> = (0..3).map(|node| format!("{}@127.0.0.1:{}", node + 1, self.quorum[node])).collect();
-        let (port, quorum) = (self.ports[node], self.quorum[node]);
+        let voters: Vec<String> = (1..).zip(&self.quorum).map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
+        let port = self.ports[node];
+        let (roles, controller) = match self.quorum.get(node) {
+            Some(quorum) => ("broker,controller", format!(",CONTROLLER://127.0.0.1:{quorum}")),
+            None => ("broker", String::new()),
+        };
         let settings = [
             format!("node.id={}", node + 1),
-            format!("listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{quorum}"),
+            format!("process.roles={roles}"),
+            format!("listeners=PLAINTEXT://127.0.0.1:{port}{controller}"),
             "controller.listener.names=CONTROLLER".to_owned(),
             format!("controller.quorum.voters={}", voters.join(",")),
             format!("stonelog.cluster.secret.file={}", self.directory.path().join("secret").display()),
