@@ -45,6 +45,19 @@ pub enum Guard {
     CommitPayload,
     /// `producers-in-checkpoint`: a checkpoint holds the idempotent producers.
     ProducersInCheckpoint,
+    /// `replaced-file-sync`: a small file is durable before it takes its name (rule 17).
+    ReplacedFileSync,
+    /// `commit-place`: a commit counts only at its place, in its file, behind the one before it.
+    CommitPlace,
+    /// `index-checks`: an index file is believed only when its checksum, its segment and the length of that match.
+    IndexChecks,
+    /// `journal-reaches-checkpoint`: a journal that ends before what the checkpoint covers is damage, not an empty one.
+    JournalReachesCheckpoint,
+    /// `state-is-replay`: a group coordinator applies only what its log took.
+    StateIsReplay,
+    /// `offsets-outlive-members`: no offset expires that a member reads, or while a group rebalances, or counted from before
+    /// its last member left.
+    OffsetsOutliveMembers,
     /// `old-copy`: a directory proves nothing unless it was there for the last unfenced incarnation.
     OldCopy,
     /// `report-stamps`: a follower's report counts only with every stamp of its own session (rule 1).
@@ -156,6 +169,12 @@ impl Guard {
             Guard::SegmentNames => "segment-names",
             Guard::CommitPayload => "commit-payload",
             Guard::ProducersInCheckpoint => "producers-in-checkpoint",
+            Guard::ReplacedFileSync => "replaced-file-sync",
+            Guard::CommitPlace => "commit-place",
+            Guard::IndexChecks => "index-checks",
+            Guard::JournalReachesCheckpoint => "journal-reaches-checkpoint",
+            Guard::StateIsReplay => "state-is-replay",
+            Guard::OffsetsOutliveMembers => "offsets-outlive-members",
             Guard::OldCopy => "old-copy",
             Guard::ReportStamps => "report-stamps",
             Guard::OnePosition => "one-position",

@@ -126,6 +126,24 @@ fn a_misplaced_or_stale_block_is_never_taken_for_a_commit() {
     assert!(ends.is_proved(), "{ends:?}");
 }
 
+/// Space is allocated before it is written: a header may reach the device alone, with the zeroes of before behind it.
+#[test]
+fn zeroes_behind_a_header_are_not_its_batches() {
+    for index in [1, 2] {
+        let (disk, mut entries) = three_commits(false);
+        let start = commit_at(index as u64);
+        let batches = start + 64 + 52;
+        disk.overwrite(&file_of(1), batches, &vec![0; (commit_at(index as u64 + 1) - batches) as usize]);
+        let (found, ends) = reopen(&disk);
+        entries.remove(index as usize);
+        assert_eq!(found, entries);
+        match index {
+            1 => assert_eq!(ends, damage(1, range(1))),
+            _ => assert_eq!(ends.torn_tail.unwrap().position, JournalPosition(start)),
+        }
+    }
+}
+
 #[test]
 fn a_missing_file_hurts_everyone() {
     for generation in 1..=4 {

@@ -177,6 +177,10 @@ impl Groups {
     /// the answers, returned to be given as any others, say so. `error` is the log's.
     pub fn on_refused(&mut self, decision: Decision, error: ErrorCode, now: Now) -> Vec<Answer> {
         let error = append_error(error);
+        #[cfg(feature = "mutants")]
+        if stonelog_storage::mutants::Guard::StateIsReplay.is_off() {
+            decision.records.iter().for_each(|record| self.hard.apply(record));
+        }
         let Decision { records: _, answers, then } = decision;
         let mut answers: Vec<Answer> = answers
             .into_iter()

@@ -100,10 +100,12 @@ fn decode(bytes: &[u8], base: Offset, log_bytes: u64) -> Option<SparseIndex> {
     let expected = [&MAGIC[..], &base.0.to_le_bytes(), &log_bytes.to_le_bytes()].concat();
     let count = u32::from_le_bytes(header[24..28].try_into().ok()?) as usize;
     let entries = &bytes[HEADER_BYTES..];
-    if header[..24] != expected[..]
-        || count.checked_mul(ENTRY_BYTES) != Some(entries.len())
-        || header[28..32] != checksum(bytes).to_le_bytes()
-    {
+    let fits = header[..24] == expected[..]
+        && count.checked_mul(ENTRY_BYTES) == Some(entries.len())
+        && header[28..32] == checksum(bytes).to_le_bytes();
+    #[cfg(feature = "mutants")]
+    let fits = fits || crate::mutants::Guard::IndexChecks.is_off();
+    if !fits {
         return None;
     }
     let entries = entries.chunks_exact(ENTRY_BYTES).map(|entry| {

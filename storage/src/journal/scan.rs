@@ -51,7 +51,10 @@ impl<'a, 'v> Scan<'a, 'v> {
         scan.walk()?;
         let begins = |file: &LiveFile| JournalPosition(file.header.base.0 + FILE_HEADER_BYTES);
         let reached = scan.files.iter().map(begins).max().unwrap_or_default().max(scan.chain.end);
-        if reached < replay_from.position {
+        let is_short = reached < replay_from.position;
+        #[cfg(feature = "mutants")]
+        let is_short = is_short && !crate::mutants::Guard::JournalReachesCheckpoint.is_off();
+        if is_short {
             // The checkpoint covers more than the journal has: what followed is gone as well.
             scan.hurt(replay_from.position, Hurt::All);
         }
@@ -269,6 +272,10 @@ enum Judged {
 }
 
 fn follows(peeked: &Peeked, expected: &CommitHeader) -> bool {
+    #[cfg(feature = "mutants")]
+    if crate::mutants::Guard::CommitPlace.is_off() {
+        return true;
+    }
     peeked.header.sequence == expected.sequence && peeked.header.previous_checksum == expected.previous_checksum
 }
 
@@ -285,6 +292,10 @@ fn decode(peeked: &Peeked, bytes: &Bytes) -> Option<Vec<JournalEntry>> {
 
 /// Whether a header was written for this place of this file and passes its checksum.
 fn is_intact(live: &LiveFile, offset: u64, peeked: &Peeked, bytes: &[u8]) -> bool {
+    #[cfg(feature = "mutants")]
+    if crate::mutants::Guard::CommitPlace.is_off() {
+        return commit::header_is_intact(peeked, bytes, live.header.seed());
+    }
     peeked.header.generation == live.header.generation
         && peeked.header.recovery_epoch == live.header.recovery_epoch
         && peeked.header.position.0 == live.header.base.0 + offset

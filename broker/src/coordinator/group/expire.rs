@@ -51,6 +51,8 @@ impl Groups {
             let mut all_expired = true;
             for (topic, partitions) in &hard.offsets {
                 let is_read = live.is_some_and(|live| live.is_subscribed_to(topic) && live.state != State::Empty);
+                #[cfg(feature = "mutants")]
+                let is_read = is_read && !stonelog_storage::mutants::Guard::OffsetsOutliveMembers.is_off();
                 for (partition, stored) in partitions {
                     if is_read || !clock.has_expired(stored, now, retention_ms) {
                         all_expired = false;
@@ -95,6 +97,10 @@ enum Clock {
 
 impl Clock {
     fn of(hard: &HardGroup, live: Option<&LiveGroup>) -> Clock {
+        #[cfg(feature = "mutants")]
+        if stonelog_storage::mutants::Guard::OffsetsOutliveMembers.is_off() {
+            return Clock::SinceCommit;
+        }
         match (live, &hard.metadata) {
             (Some(live), _) if live.state == State::Empty => {
                 Clock::since_empty(live.protocol_type.as_deref(), live.state_timestamp)
