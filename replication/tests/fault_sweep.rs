@@ -1,8 +1,9 @@
 //! Faults swept over every class of files in a log directory, on the simulated disk with the real threads: an EIO (or an
-//! fsync that loses bytes and says OK the next time), and an allocation that finds no space.
+//! fsync that loses bytes and says OK the next time), an allocation that finds no space, and a file or directory that
+//! cannot be opened for want of descriptors.
 //!
 //! After an EIO nothing is acknowledged any more, and what was is there after a power cut, in order and once. After a
-//! full disk service resumes without a restart. `STONELOG_SWEEP=1000` sets how many faults of each class have to strike,
+//! full disk, and after too many open files, service resumes without a restart. `STONELOG_SWEEP=1000` sets how many faults of each class have to strike,
 //! `STONELOG_SWEEP_FROM` the first seed; `tests/sweep` runs this beside the sweeps of flipped bits and of the metadata
 //! log (`quorum/tests/sweep.rs`), and makes one table of the lines that begin with `swept`.
 
@@ -30,6 +31,9 @@ const ROUNDS: i64 = 12;
 const AT_ONCE: usize = 12;
 /// Runs for each fault that is to strike: what is armed may meet nobody.
 const TRIES: u64 = 30;
+
+/// What the table calls a disk that has no room for anything.
+const WHOLE_DISK: &str = "whole disk";
 
 /// When the fault is armed.
 #[derive(Clone, Copy, PartialEq)]
@@ -66,7 +70,40 @@ impl Class {
     }
 }
 
-const CLASSES: [Class; 13] = {
+/// What there is none of for a moment.
+#[derive(Clone, Copy, PartialEq)]
+enum Lack {
+    Space,
+    Descriptors,
+}
+
+impl Lack {
+    fn name(self) -> &'static str {
+        match self {
+            Lack::Space => "no space",
+            Lack::Descriptors => "no descriptors",
+        }
+    }
+
+    fn fault(self) -> SimFault {
+        match self {
+            Lack::Space => SimFault::StorageFull,
+            Lack::Descriptors => SimFault::TooManyOpen,
+        }
+    }
+
+    /// What fails for the lack of it.
+    fn operations(self, class: &Class) -> Vec<SimOperation> {
+        let opens =
+            |of: &&SimOperation| matches!(of, SimOperation::Create | SimOperation::Open | SimOperation::SyncDir);
+        match self {
+            Lack::Space => class.allocations.to_vec(),
+            Lack::Descriptors => class.operations.iter().filter(opens).copied().collect(),
+        }
+    }
+}
+
+const CLASSES: [Class; 14] = {
     use SimOperation::{Allocate, Create, Open, Read, ReadDevice, Rename, SyncData, SyncDir, Write};
     use When::{Load, Start, Stop};
     const fn class(
@@ -91,6 +128,7 @@ const CLASSES: [Class; 13] = {
         class("checkpoint", "/d/checkpoint", Load, replace, &[Create, Allocate, Rename]),
         class("checkpoint, at start", "/d/checkpoint", Start, &[Open, Read], &[]),
         class("meta.properties", "/d/meta.properties", Start, replace, &[Create, Allocate, Rename]),
+        class("names", "/d", Load, &[SyncDir], &[]),
         class("tenure", "/d/.stonelog_tenure", Start, replace, &[Create, Allocate, Rename]),
         class("clean stop", "/d/.stonelog_clean_stop", Stop, replace, &[Create, Allocate]),
     ]
@@ -267,10 +305,10 @@ async fn input_output_error(class: &Class, seed: u64) -> Done {
     done
 }
 
-/// An allocation fails for want of space, or, without a class, the whole disk is full.
-async fn no_space(class: Option<&Class>, seed: u64) -> Done {
-    let name = class.map_or("whole disk", |class| class.name);
-    let context = format!("no space, class {name}, seed {seed}");
+/// An operation fails for the lack of something, or, without a class, the whole disk is full.
+async fn without(lack: Lack, class: Option<&Class>, seed: u64) -> Done {
+    let name = class.map_or(WHOLE_DISK, |class| class.name);
+    let context = format!("{}, class {name}, seed {seed}", lack.name());
     let mut random = Random(seed);
     let disk = SimDisk::new();
     let mut started = start_on(&disk, 1).await;
@@ -283,10 +321,11 @@ async fn no_space(class: Option<&Class>, seed: u64) -> Done {
     let at = random.below(4) as i64;
     // Twice: what is reserved ahead of need is tried again with less.
     let arm = |class: &Class, random: &mut Random| {
-        let operation = class.allocations[random.below(class.allocations.len() as u64) as usize];
+        let operations = lack.operations(class);
+        let operation = operations[random.below(operations.len() as u64) as usize];
         let skip = random.below(3) as u32;
-        disk.fail(operation, class.path, skip, SimFault::StorageFull);
-        disk.fail(operation, class.path, skip, SimFault::StorageFull);
+        disk.fail(operation, class.path, skip, lack.fault());
+        disk.fail(operation, class.path, skip, lack.fault());
     };
     let mut done = Done { struck: class.is_none(), ..Done::default() };
     for round in 0..class.map_or(ROUNDS, Class::rounds) {
@@ -397,10 +436,18 @@ async fn after_an_input_output_error_in_any_file_nothing_is_acknowledged_and_not
 async fn after_a_full_disk_nothing_is_lost_and_service_resumes() {
     let (count, from) = (number("STONELOG_SWEEP", 3), number("STONELOG_SWEEP_FROM", 0));
     for class in chosen().filter(|class| !class.allocations.is_empty()) {
-        sweep(class.name, "no space", count, from, |seed| no_space(Some(class), seed)).await;
+        sweep(class.name, "no space", count, from, |seed| without(Lack::Space, Some(class), seed)).await;
     }
-    if std::env::var_os("STONELOG_SWEEP_CLASS").is_none() {
-        sweep("whole disk", "no space", count, from, |seed| no_space(None, seed)).await;
+    if std::env::var("STONELOG_SWEEP_CLASS").map_or(true, |name| name == WHOLE_DISK) {
+        sweep(WHOLE_DISK, "no space", count, from, |seed| without(Lack::Space, None, seed)).await;
+    }
+}
+
+#[tokio::test]
+async fn after_too_many_open_files_nothing_is_lost_and_service_resumes() {
+    let (count, from) = (number("STONELOG_SWEEP", 3), number("STONELOG_SWEEP_FROM", 0));
+    for class in chosen().filter(|class| !Lack::Descriptors.operations(class).is_empty()) {
+        sweep(class.name, "no descriptors", count, from, |seed| without(Lack::Descriptors, Some(class), seed)).await;
     }
 }
 

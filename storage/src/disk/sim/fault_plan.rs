@@ -45,6 +45,8 @@ pub enum SimFault {
     InputOutput,
     /// ENOSPC; nothing happened.
     StorageFull,
+    /// EMFILE; nothing happened. Of operations that open something: also syncing a directory does.
+    TooManyOpen,
     /// EIO from a sync, after which the kernel takes the un-synced pages for clean: the cache shows the new bytes, the
     /// device keeps the old ones, and the next sync says OK (fsyncgate).
     LosesBytes,
@@ -91,6 +93,7 @@ pub(super) enum Permit {
 
 pub(super) const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
+const EMFILE: i32 = 24;
 
 impl FaultPlan {
     /// Rules that have not struck yet.
@@ -125,6 +128,7 @@ impl FaultPlan {
             None => Ok(Permit::Granted),
             Some(SimFault::InputOutput) => Err(io::Error::from_raw_os_error(EIO)),
             Some(SimFault::StorageFull) => Err(io::Error::from_raw_os_error(ENOSPC)),
+            Some(SimFault::TooManyOpen) => Err(io::Error::from_raw_os_error(EMFILE)),
             Some(fault) => Ok(Permit::Fails(fault)),
         }
     }
