@@ -292,10 +292,24 @@ def take(member, messages, read, positions):
         history.write("polled", group=group, member=member, partition=partition, runs=runs, others=others)
 
 
+def create(admin, wanted):
+    """Makes the topic. A controller that loses its lease meanwhile cannot say whether it did, and is asked again."""
+    limit = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return admin.create_topics([wanted])[topic].result(PATIENCE_S)
+        except KafkaException as failure:
+            code = failure.args[0].code()
+            if code == KafkaError.TOPIC_ALREADY_EXISTS:
+                return None
+            if code != KafkaError.REQUEST_TIMED_OUT or time.monotonic() > limit:
+                raise
+
+
 def main():
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
     settings = {"retention.ms": "-1", "retention.bytes": "-1"}
-    admin.create_topics([NewTopic(topic, PARTITIONS, config=settings)])[topic].result(PATIENCE_S)
+    create(admin, NewTopic(topic, PARTITIONS, config=settings))
     print(f"confluent-kafka {version('confluent-kafka')}, librdkafka {libversion()[0]}", flush=True)
     failures = []
 
