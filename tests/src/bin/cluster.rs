@@ -44,6 +44,9 @@ struct Options {
     /// Bits that flip on the nodes' disks, instead of everything else.
     #[arg(long, conflicts_with_all = ["minutes", "seconds", "faults", "wipe", "only"])]
     flips: Option<u64>,
+    /// Let wall clocks jump as well: the nodes are of the build with switches.
+    #[arg(long)]
+    clocks: bool,
     /// Only this fault, by its name (`Kill`, `Isolate`, …).
     #[arg(long)]
     only: Option<String>,
@@ -145,7 +148,7 @@ fn finish(loads: Loads, binary: &Path, brokers: &str) -> Result<()> {
 }
 
 fn run_in(directory: &Path, options: &Options, ground: Ground, seed: u64) -> Result<()> {
-    let binary = binary::release_binary()?;
+    let binary = if options.clocks { binary::mutant_binary()? } else { binary::release_binary()? };
     let mut random = Random::new(seed);
     if let Some(flips) = options.flips {
         println!("cluster: {flips} flips, seed {seed}, {}", binary.display());
@@ -157,6 +160,7 @@ fn run_in(directory: &Path, options: &Options, ground: Ground, seed: u64) -> Res
         network: ground.has_network(),
         slow_disk: SlowDisk::is_possible(directory),
         wipe: options.wipe || options.only.as_deref() == Some("Wipe"),
+        clocks: options.clocks,
     };
     println!("cluster: {extent}, seed {seed}, {allowed:?}, {}", binary.display());
     let mut nodes = Nodes::start(ground, nodes::Plan::new(binary.clone(), directory))?;

@@ -4,7 +4,9 @@
 //! first until there are three again, of the metadata too: two failures at once may cost records that were acknowledged with one copy left,
 //! and a promise about two disks is none about three.
 
-use anyhow::Result;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
 use rustix::process::Signal;
 
 use super::NODES;
@@ -14,6 +16,11 @@ use crate::random::Random;
 
 /// Longest time a fault is held.
 const HELD_MS: u64 = 5_000;
+/// A broker that has missed its session is fenced within this.
+const SEEN_WITHIN: Duration = Duration::from_secs(4);
+/// How far a wall clock jumps. No farther back: what a producer stamps would lie more than
+/// `message.timestamp.after.max.ms` ahead of such a broker, and be refused, as by Kafka.
+const JUMP_MS: i64 = 60 * 60 * 1_000;
 /// Longest time between the two kills of a round in which nodes start.
 const STARTING_MS: u64 = 400;
 
@@ -52,6 +59,10 @@ pub enum Fault {
     SlowLink(usize),
     /// A node's disk takes little.
     SlowDisk(usize),
+    /// A node's wall clock goes forward, and back again after a while.
+    ClockForward(usize),
+    /// A node's wall clock goes back, and forward again after a while.
+    ClockBack(usize),
     /// A node loses its disk for good and comes back with an empty one.
     Wipe(usize),
 }
@@ -65,6 +76,8 @@ pub struct Allowed {
     pub slow_disk: bool,
     /// Whether disks are taken away.
     pub wipe: bool,
+    /// A build whose wall clock can be moved.
+    pub clocks: bool,
 }
 
 impl Fault {
@@ -73,7 +86,8 @@ impl Fault {
         let node = random.below(NODES as u64) as usize;
         let other = (node + 1 + random.below(NODES as u64 - 1) as usize) % NODES;
         loop {
-            let fault = match random.below(20) {
+            let kinds = if allowed.clocks { 22 } else { 20 };
+            let fault = match random.below(kinds) {
                 0 | 1 => Fault::Kill(node),
                 2 => Fault::KillController,
                 3 => Fault::KillWhileStarting(node),
@@ -90,7 +104,9 @@ impl Fault {
                 16 => Fault::OneWay(node, other),
                 17 => Fault::SlowLink(node),
                 18 => Fault::SlowDisk(node),
-                _ => Fault::Wipe(node),
+                19 => Fault::Wipe(node),
+                20 => Fault::ClockForward(node),
+                _ => Fault::ClockBack(node),
             };
             if fault.is_possible(allowed) {
                 return fault;
@@ -109,6 +125,7 @@ impl Fault {
             | Fault::SlowLink(_) => allowed.network,
             Fault::SlowDisk(_) => allowed.slow_disk,
             Fault::Wipe(_) => allowed.wipe,
+            Fault::ClockForward(_) | Fault::ClockBack(_) => allowed.clocks,
             _ => true,
         }
     }
@@ -178,6 +195,8 @@ impl Fault {
                 drop(slow);
                 Ok(())
             }
+            Fault::ClockForward(node) => jump(nodes, node, JUMP_MS, || hold(random)),
+            Fault::ClockBack(node) => jump(nodes, node, -JUMP_MS, || hold(random)),
             Fault::Wipe(node) => {
                 nodes.wait_whole()?;
                 nodes.wait_voting()?;
@@ -208,6 +227,23 @@ fn cut(nodes: &Nodes, ways: &[(usize, usize)], hold: impl FnOnce()) -> Result<()
     hold();
     for (from, to) in ways {
         nodes.ground().join(*from, *to)?;
+    }
+    Ok(())
+}
+
+/// Nothing that waits looks at the wall clock: nobody is fenced or leaves a set, neither by the jump nor by the one back.
+fn jump(nodes: &mut Nodes, node: usize, by_ms: i64, hold: impl FnOnce()) -> Result<()> {
+    nodes.wait_whole()?;
+    let before = nodes.fencings()?;
+    nodes.shift_clock(node, by_ms)?;
+    hold();
+    nodes.shift_clock(node, 0)?;
+    std::thread::sleep(SEEN_WITHIN);
+    let missing = nodes.view(node)?.missing(NODES);
+    let fenced = nodes.fencings()? - before;
+    if missing.is_some() || fenced > 0 {
+        let node = node + 1;
+        bail!("a jump of node {node}'s wall clock by {by_ms} ms: {fenced} brokers were fenced, missing: {missing:?}");
     }
     Ok(())
 }

@@ -19,6 +19,12 @@ const STOPPED_WITHIN: Duration = Duration::from_secs(30);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// Names the file by which a build with switches moves its wall clock: see `replication/src/runtime/clock.rs`.
+const WALL_SHIFT: &str = "STONELOG_WALL_SHIFT_FILE";
+
+/// How a controller says that it fences.
+const FENCED: &str = "a broker is to be fenced";
+
 /// What the nodes of a cluster are.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -79,7 +85,10 @@ impl Nodes {
             .into_iter()
             .chain(plan.settings.iter().cloned())
             .collect(),
-            environment: plan.environment.clone(),
+            environment: [(WALL_SHIFT.to_owned(), wall_shift(&plan.directory, node).display().to_string())]
+                .into_iter()
+                .chain(plan.environment.iter().cloned())
+                .collect(),
             dies_with_us: true,
         };
         let specs = std::array::from_fn(spec);
@@ -123,7 +132,7 @@ impl Nodes {
     /// Starts a node and does not wait for it.
     pub fn spawn(&mut self, node: usize) -> Result<()> {
         let command = self.ground.command(node, &self.specs[node].binary);
-        let log = self.log_directory.join(format!("node-{}.log", node + 1));
+        let log = self.log(node);
         self.brokers[node] = Some(Broker::spawn_with(&self.specs[node], command, Some(&log))?);
         Ok(())
     }
@@ -171,6 +180,29 @@ impl Nodes {
     /// Where a node's data is.
     pub fn data(&self, node: usize) -> &Path {
         &self.specs[node].data_dir
+    }
+
+    /// How often a controller has said that a broker is to be fenced.
+    pub fn fencings(&self) -> Result<usize> {
+        let mut count = 0;
+        for node in 0..NODES {
+            let log = std::fs::read_to_string(self.log(node))?;
+            count += log.lines().filter(|line| line.contains(FENCED)).count();
+        }
+        Ok(count)
+    }
+
+    /// What a node says goes here.
+    fn log(&self, node: usize) -> PathBuf {
+        self.log_directory.join(format!("node-{}.log", node + 1))
+    }
+
+    /// Moves a node's wall clock by so much from what is true, if it is of a build that has the switch.
+    pub fn shift_clock(&self, node: usize, by_ms: i64) -> Result<()> {
+        let path = wall_shift(&self.log_directory, node);
+        let aside = path.with_extension("new");
+        std::fs::write(&aside, by_ms.to_string())?;
+        Ok(std::fs::rename(aside, path)?)
     }
 
     /// Sends a signal to a node.
@@ -270,4 +302,8 @@ impl Nodes {
         }
         Ok(())
     }
+}
+
+fn wall_shift(directory: &Path, node: usize) -> PathBuf {
+    directory.join(format!("clock-{}", node + 1))
 }
