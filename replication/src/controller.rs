@@ -132,7 +132,8 @@ pub struct Inputs<'a> {
     /// the soft state of liveness.
     pub moves_are_known: bool,
     /// Whether the registered incarnation of the broker that registers is known to be gone ([`Liveness::is_gone`]):
-    /// until then no other takes its place.
+    /// until then no other takes its place. For a broker that is to be forgotten, or those that may lead instead of a
+    /// replica whose loss is accepted: whether whoever is starting there has been silent for a session.
     ///
     /// [`Liveness::is_gone`]: liveness::Liveness::is_gone
     pub previous_is_gone: bool,

@@ -7,6 +7,7 @@ pub mod credit;
 pub mod follow;
 pub mod following;
 pub mod lead;
+pub mod loss;
 pub mod repair;
 #[cfg(test)]
 mod test_log;
@@ -16,4 +17,5 @@ pub use credit::{CreditPool, Share};
 pub use follow::{Effect, Follower};
 pub use following::Following;
 pub use lead::{LeadStream, Opening, PushPlan};
+pub use loss::forget_committed;
 pub use truncate::{Cut, Stopped};

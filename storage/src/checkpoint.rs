@@ -22,12 +22,12 @@ use crate::{Fault, LogGeneration, ReplicaKey};
 pub const CHECKPOINT_NAME: &str = "checkpoint";
 
 /// The envelope of a checkpoint file.
-pub const CHECKPOINT_KIND: EnvelopeKind = EnvelopeKind { magic: *b"SLCHKPNT", format: 3, what: "checkpoint" };
+pub const CHECKPOINT_KIND: EnvelopeKind = EnvelopeKind { magic: *b"SLCHKPNT", format: 4, what: "checkpoint" };
 
 /// Batches remembered per producer, as Kafka does (`ProducerStateEntry.NUM_BATCHES_TO_RETAIN`).
 pub const PRODUCER_BATCHES_MAX: usize = 5;
 
-const REPLICA_BYTES: usize = 96;
+const REPLICA_BYTES: usize = 100;
 const SEGMENT_BYTES: usize = 40;
 const EPOCH_BYTES: usize = 12;
 const PRODUCER_BYTES: usize = 32;
@@ -68,6 +68,9 @@ pub struct ReplicaCheckpoint {
     pub clean_end: Offset,
     /// What is below was committed when it was written, as far as the log reached; an older value is as true.
     pub high_watermark: Offset,
+    /// The leader epoch in which that was known; [`LeaderEpoch::NONE`] when in none. What was lost and accepted in a later one
+    /// may lie below it.
+    pub high_watermark_epoch: LeaderEpoch,
     /// The segments, oldest first; the last one is the active one.
     pub segments: Vec<SegmentCheckpoint>,
     /// The last, partial checksum block of the active segment; full blocks' checksums are in its side file.
@@ -266,6 +269,7 @@ fn encode_replica(replica: &ReplicaCheckpoint, out: &mut Vec<u8>) {
     out.extend_from_slice(&count(replica.producers.len()).to_le_bytes());
     out.extend_from_slice(&replica.clean_end.0.to_le_bytes());
     out.extend_from_slice(&replica.high_watermark.0.to_le_bytes());
+    out.extend_from_slice(&replica.high_watermark_epoch.0.to_le_bytes());
     for segment in &replica.segments {
         out.extend_from_slice(&segment.base.0.to_le_bytes());
         out.extend_from_slice(&segment.bytes.to_le_bytes());
@@ -339,6 +343,7 @@ fn decode_replica(reader: &mut FieldReader<'_>, index: usize) -> Result<ReplicaC
     let producer_count = reader.count(PRODUCER_BYTES)?;
     let clean_end = Offset(reader.i64()?);
     let high_watermark = Offset(reader.i64()?);
+    let high_watermark_epoch = LeaderEpoch(reader.i32()?);
     if flags & !(FLAG_STRICT | FLAG_COVERED) != 0 {
         return Err(illegal("an unknown flag is set"));
     }
@@ -392,6 +397,7 @@ fn decode_replica(reader: &mut FieldReader<'_>, index: usize) -> Result<ReplicaC
         covered: (flags & FLAG_COVERED != 0).then_some(JournalPosition(covered)),
         clean_end,
         high_watermark,
+        high_watermark_epoch,
         segments,
         last_block,
         epochs,
@@ -463,6 +469,7 @@ mod tests {
             covered: (index % 3 == 0).then_some(JournalPosition(40_960)),
             clean_end: Offset(400),
             high_watermark: Offset(510),
+            high_watermark_epoch: LeaderEpoch(6),
             segments: vec![
                 SegmentCheckpoint {
                     base: Offset(5),

@@ -69,6 +69,8 @@ pub struct Log {
     log_start: Offset,
     /// What whoever leads has said to be committed, for the next start; may lie outside the log until it is read.
     high_watermark: Offset,
+    /// The newest leader epoch in which that was so by what is known here. Never goes back.
+    high_watermark_epoch: LeaderEpoch,
     /// The log's end when it became strict: what was committed below that was so by the relaxed rule, and need not be on
     /// any disk.
     relaxed_end: Offset,
@@ -158,6 +160,7 @@ impl Log {
             strict,
             log_start: start,
             high_watermark: start,
+            high_watermark_epoch: LeaderEpoch::NONE,
             relaxed_end: start,
             tail,
             producers: Producers::default(),
@@ -199,9 +202,16 @@ impl Log {
         self.high_watermark.max(self.log_start).min(self.log_end())
     }
 
-    /// What is committed by now. The next checkpoint says it, so that a start need not believe that nothing is. Returns
-    /// whether that is news to it.
-    pub fn set_high_watermark(&mut self, high_watermark: Offset) -> bool {
+    /// The leader epoch in which [`Log::high_watermark`] was known last: what somebody gave up as lost in a later one may
+    /// lie below it.
+    pub fn high_watermark_epoch(&self) -> LeaderEpoch {
+        self.high_watermark_epoch
+    }
+
+    /// What is committed by now, by what is known in this leader epoch. The next checkpoint says it, so that a start need
+    /// not believe that nothing is. Returns whether that is news to it.
+    pub fn set_high_watermark(&mut self, high_watermark: Offset, epoch: LeaderEpoch) -> bool {
+        self.high_watermark_epoch = self.high_watermark_epoch.max(epoch);
         let by_relaxed_rule = self.strict && high_watermark <= self.relaxed_end;
         if by_relaxed_rule && high_watermark > self.high_watermark {
             return false;

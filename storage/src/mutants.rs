@@ -113,6 +113,12 @@ pub enum Guard {
     OldLogAsks,
     /// `forgotten-ends`: a process whose broker was unregistered while nobody heard it ends.
     ForgottenEnds,
+    /// `starting-is-alive`: what a starting broker holds is not given up while it may be about to serve.
+    StartingIsAlive,
+    /// `loss-lowers-once`: an accepted loss lowers what a replica knows to be committed once, not at every start.
+    LossLowersOnce,
+    /// `lost-tells-mode`: a replica that may lack records always says in which mode its journal had it.
+    LostTellsMode,
     /// `takeover-tightens`: one controller after another only tightens what an acknowledgement means.
     TakeoverTightens,
     /// `eligible-damaged`: a damaged replica that is only eligible loses its place at once (rule 9).
@@ -202,6 +208,9 @@ impl Guard {
             Guard::OwnLogFirst => "own-log-first",
             Guard::OldLogAsks => "old-log-asks",
             Guard::ForgottenEnds => "forgotten-ends",
+            Guard::StartingIsAlive => "starting-is-alive",
+            Guard::LossLowersOnce => "loss-lowers-once",
+            Guard::LostTellsMode => "lost-tells-mode",
             Guard::TakeoverTightens => "takeover-tightens",
             Guard::EligibleDamaged => "eligible-damaged",
             Guard::PreviousIsGone => "previous-is-gone",

@@ -6,7 +6,7 @@ mod support;
 
 use std::sync::Arc;
 
-use stonelog_protocol::Offset;
+use stonelog_protocol::{LeaderEpoch, Offset};
 use stonelog_storage::disk::{SimDisk, Tearing};
 use stonelog_storage::log::LogConfig;
 
@@ -46,18 +46,19 @@ fn a_log_start_is_durable_when_its_entry_is() {
 #[test]
 fn what_the_checkpoint_says_to_be_committed_is_so_after_a_crash() {
     let (disk, mut lane) = lane(5);
-    assert!(lane.logs[0].set_high_watermark(Offset(4)), "that is news");
-    assert!(!lane.logs[0].set_high_watermark(Offset(4)));
+    assert!(lane.logs[0].set_high_watermark(Offset(4), LeaderEpoch(3)), "that is news");
+    assert!(!lane.logs[0].set_high_watermark(Offset(4), LeaderEpoch(0)));
     lane.flush(0).unwrap();
     lane.checkpoint().unwrap();
     // Later than the checkpoint.
     lane.append(0, &Batch::of(1), 0);
     lane.commit().unwrap();
-    lane.logs[0].set_high_watermark(Offset(6));
+    lane.logs[0].set_high_watermark(Offset(6), LeaderEpoch(4));
     drop(lane);
     disk.crash(7, Tearing::Sectors);
     let lane = lane_on(&disk);
     assert_eq!((lane.logs[0].high_watermark(), lane.logs[0].log_end()), (Offset(4), Offset(6)));
+    assert_eq!(lane.logs[0].high_watermark_epoch(), LeaderEpoch(3), "in which that was known last");
 }
 
 #[test]
@@ -67,7 +68,7 @@ fn nothing_is_committed_beyond_the_end_of_the_log_that_is_found() {
     // Written here, durable elsewhere.
     lane.append(0, &Batch::of(1), 0);
     lane.write().unwrap();
-    lane.logs[0].set_high_watermark(Offset(6));
+    lane.logs[0].set_high_watermark(Offset(6), LeaderEpoch(0));
     lane.checkpoint().unwrap();
     drop(lane);
     disk.crash(7, Tearing::Sectors);
@@ -79,7 +80,7 @@ fn nothing_is_committed_beyond_the_end_of_the_log_that_is_found() {
 #[test]
 fn what_is_cut_off_is_not_committed_when_something_else_takes_its_place() {
     let (disk, mut lane) = lane(5);
-    lane.logs[0].set_high_watermark(Offset(5));
+    lane.logs[0].set_high_watermark(Offset(5), LeaderEpoch(0));
     lane.flush(0).unwrap();
     lane.checkpoint().unwrap();
     lane.truncate(0, Offset(2)).unwrap();
@@ -101,11 +102,11 @@ fn what_was_committed_by_the_relaxed_rule_is_not_said_of_a_strict_log() {
         let ticket = lane.next_ticket();
         let entry = lane.logs[0].set_mode(strict, ticket).unwrap();
         lane.push(ticket, entry);
-        assert!(!strict || !lane.logs[0].set_high_watermark(Offset(5)), "no power cut need leave it");
-        assert!(strict || lane.logs[0].set_high_watermark(Offset(5)));
+        assert!(!strict || !lane.logs[0].set_high_watermark(Offset(5), LeaderEpoch(0)), "no power cut need leave it");
+        assert!(strict || lane.logs[0].set_high_watermark(Offset(5), LeaderEpoch(0)));
     }
     assert_eq!(lane.logs[0].high_watermark(), Offset(0));
     lane.append(0, &Batch::of(1), 0);
-    assert!(lane.logs[0].set_high_watermark(Offset(6)));
+    assert!(lane.logs[0].set_high_watermark(Offset(6), LeaderEpoch(0)));
     assert_eq!(lane.logs[0].high_watermark(), Offset(6));
 }

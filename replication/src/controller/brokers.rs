@@ -193,20 +193,18 @@ fn settle_replicas(
     let mut planner = Planner::new(image, rules);
     for (topic, index, partition) in image.partitions_with_member(broker) {
         let key = TopicPartition { topic_id: topic.id, partition: index };
-        let verdict = partition.directory_of(broker).and_then(|id| image.broker(broker)?.verdict(key, id));
-        let mut plan = || planner.plan(topic, index, partition);
+        let home = partition.directory_of(broker);
+        let verdict = home.and_then(|id| image.broker(broker)?.verdict(key, id));
+        // What its journal says, if it says something: the settings may have been changed since, and promises are kept as
+        // they were given.
+        let report = image.broker(broker).and_then(|registered| registered.report(key, home?));
+        let was_strict = report.and_then(|report| report.was_strict).filter(|_| !off!(RecordedMode));
+        let mut plan = || planner.plan(topic, index, partition).recorded(was_strict);
         let change = match verdict {
             Some(Verdict::Lost) => {
-                // What its journal says, if it says something: the settings may have been changed since, and promises
-                // are kept as they were given.
-                let home = partition.directory_of(broker);
-                let report = image.broker(broker).and_then(|registered| registered.report(key, home?));
-                let was_strict = report.and_then(|report| report.was_strict).filter(|_| !off!(RecordedMode));
-                // Before that, what the partition was when its last leader left it: an old copy's journal says nothing.
-                let left = partition.left_strict.filter(|_| partition.leader.is_none() && !off!(LeftStrict));
-                let is_strict = left.or(was_strict).unwrap_or_else(|| rules.is_strict(image, &topic.name));
-                let lost = || plan().was_strict(is_strict).lost(broker).finish();
-                on_lost(key, partition, is_strict, broker, answer).then(lost).flatten()
+                let plan = plan().lost(broker);
+                let is_promised = plan.is_promised();
+                on_lost(key, partition, is_promised, broker, answer).then(|| plan.finish()).flatten()
             }
             // The only copy there is serves what it has (rule 9); otherwise it is out until it is whole.
             Some(Verdict::Damaged) if is_last(partition, broker) => None,
@@ -372,6 +370,10 @@ pub(super) fn decide_unregister(
     if u64::try_from(broker.epoch.0).is_ok_and(|epoch| epoch >= inputs.next_index) && !off!(EpochIsGivenOut) {
         // The record would name it, and every node that applies the record must know it.
         let message = format!("Broker {} is registering: its epoch is not given out yet", broker.id);
+        return Err(Reject::new(ErrorCode::RequestTimedOut, message));
+    }
+    if broker.is_starting() && !inputs.previous_is_gone && !off!(StartingIsAlive) {
+        let message = format!("Broker {} is starting: stop it first. Unregistering gives up what it holds", broker.id);
         return Err(Reject::new(ErrorCode::RequestTimedOut, message));
     }
     refuse_hidden_loss(image, broker, inputs)?;

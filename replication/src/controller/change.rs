@@ -131,7 +131,7 @@ pub(super) struct ChangePlan<'a> {
     /// Members that lead only as rule 11 has it.
     cut: Vec<BrokerId>,
     prefer_first: bool,
-    /// Whether what was acknowledged is promised, by what the journal of a lost replica recorded; else by today's settings.
+    /// Whether what was acknowledged is promised, by what the journal of a replica that starts recorded.
     was_strict: Option<bool>,
     /// A broker that may not lead although the image says it is active.
     leaving: Option<BrokerId>,
@@ -174,9 +174,9 @@ impl<'a> ChangePlan<'a> {
         self.without(broker)
     }
 
-    /// The journal of the replica that may lack records had the partition as strict, or not.
-    pub(super) fn was_strict(mut self, was_strict: bool) -> Self {
-        self.was_strict = Some(was_strict);
+    /// The journal of a replica that starts had the partition as strict, or not.
+    pub(super) fn recorded(mut self, was_strict: Option<bool>) -> Self {
+        self.was_strict = was_strict;
         self
     }
 
@@ -258,11 +258,18 @@ impl<'a> ChangePlan<'a> {
         (change != unchanged).then_some(change)
     }
 
-    /// Whether what was acknowledged is promised: by the mode in which the partition was left, if nobody leads it. Its
-    /// owner may have relaxed it since; that concerns what is acknowledged from then on.
-    fn is_promised(&self) -> bool {
+    /// Whether what was acknowledged is promised. Who led last acknowledged as its journal has it; if that does not say
+    /// strict, the mode counts in which the partition was left, if nobody leads it. Its owner may have relaxed it since;
+    /// that concerns what is acknowledged from then on. Another replica's journal may be behind, so it only tightens.
+    pub(super) fn is_promised(&self) -> bool {
         let left = self.partition.left_strict.filter(|_| self.partition.leader.is_none() && !off!(LeftStrict));
-        left.or(self.was_strict).unwrap_or(self.promise.is_strict)
+        let led_last = self.leaving.is_some() && self.leaving == self.last_known();
+        match (left, self.was_strict) {
+            (_, Some(true)) if led_last => true,
+            (Some(left), _) => left,
+            (None, Some(recorded)) if led_last => recorded,
+            (None, recorded) => self.promise.is_strict || recorded == Some(true),
+        }
     }
 
     /// Members that count for the min ISR: leaders count the same ones ([`crate::partition::Leadership::isr_size`]), and

@@ -13,6 +13,7 @@ use std::time::Duration;
 use stonelog_protocol::{BrokerEpoch, BrokerId};
 
 use super::liveness::{ConnectBack, Liveness, LivenessEffect, LivenessEvent, Newcomer};
+use super::loss::starting_instead;
 use super::request::{ControllerRequest, CreateTopics, FenceBroker, RegisterBrokerRequest};
 use super::response::ControllerResponse;
 use super::rules::Defaults;
@@ -229,6 +230,10 @@ impl Duties {
             previous_is_gone: match request {
                 ControllerRequest::RegisterBroker(request) => {
                     self.liveness.is_gone(request.id, newcomer(request, image), now)
+                }
+                ControllerRequest::UnregisterBroker(request) => self.liveness.is_silent(request.id, now),
+                ControllerRequest::AcceptLoss(request) => {
+                    starting_instead(image, request).all(|broker| self.liveness.is_silent(broker, now))
                 }
                 _ => false,
             },

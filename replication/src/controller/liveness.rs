@@ -296,6 +296,11 @@ impl Liveness {
         })
     }
 
+    /// Whether a broker has had a whole session in which nothing was heard of it, since it registered or was fenced too.
+    pub fn is_silent(&self, id: BrokerId, now: Duration) -> bool {
+        self.sessions.get(&id).is_none_or(|session| now >= self.due_at(session))
+    }
+
     fn session(&mut self, id: BrokerId, epoch: BrokerEpoch) -> Option<&mut Session> {
         self.sessions.get_mut(&id).filter(|session| session.epoch == epoch)
     }

@@ -4,6 +4,7 @@ mod brokers;
 mod cluster_defaults;
 mod damaged;
 mod elections;
+mod losses;
 mod members;
 mod old_copy;
 mod random;

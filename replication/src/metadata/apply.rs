@@ -339,7 +339,8 @@ fn place_of(index: PartitionIndex) -> Option<usize> {
     usize::try_from(index.0).ok()
 }
 
-fn next_leader_epoch(epoch: LeaderEpoch) -> LeaderEpoch {
+/// The leader epoch that begins when a partition gets a leader.
+pub(crate) fn next_leader_epoch(epoch: LeaderEpoch) -> LeaderEpoch {
     LeaderEpoch(epoch.0.checked_add(1).expect("leader epochs do not run out"))
 }
 

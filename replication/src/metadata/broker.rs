@@ -79,7 +79,7 @@ pub struct ReplicaReport {
     pub last_epoch: LeaderEpoch,
     /// Its log end offset.
     pub log_end_offset: Offset,
-    /// Whether its journal had it as strict, where that decides and the topic's settings may say otherwise by now.
+    /// Whether its journal had it as strict: the topic's settings may say otherwise when this is read.
     pub was_strict: Option<bool>,
 }
 
@@ -102,8 +102,8 @@ pub struct BrokerRegistration {
     pub in_controlled_shutdown: bool,
     /// Its directories that are online. A replica assigned to any other directory of this broker is absent (rule 12).
     pub directories: Vec<DirectoryRegistration>,
-    /// Replicas whose verdict is not their directory's, and cut ones with where they end, as of the registration. By
-    /// partition.
+    /// Replicas whose verdict is not their directory's, cut ones with where they end, and lost ones with their mode, as of
+    /// the registration. By partition.
     pub differing: Arc<[ReplicaReport]>,
     /// For every directory it ever was unfenced with: the epoch of the last incarnation that was. Directories that are
     /// offline keep theirs; those that no replica lies in are forgotten at the next registration. By directory id.
@@ -125,6 +125,11 @@ impl BrokerRegistration {
     pub fn last_unfenced_with(&self, id: DirectoryId) -> Option<BrokerEpoch> {
         let place = self.unfenced_with.binary_search_by_key(&id, |(known, _)| *known).ok()?;
         Some(self.unfenced_with[place].1)
+    }
+
+    /// Registered, and never unfenced since.
+    pub fn is_starting(&self) -> bool {
+        self.fenced && self.unfenced_with.iter().all(|(_, epoch)| *epoch != self.epoch)
     }
 
     /// Notes that this incarnation is unfenced with the directories now online.

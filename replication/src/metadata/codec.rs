@@ -339,6 +339,7 @@ impl MetadataRecord {
                 out.i32(loss.replica.0);
                 out.brokers(&loss.instead_of);
                 out.i64(loss.at.0);
+                out.i32(loss.leader_epoch.0);
             }
             MetadataRecord::NoOp => {}
         }
@@ -398,6 +399,7 @@ fn decode_body(kind: u8, version: u8, input: &mut Reader<'_>) -> Result<Metadata
             replica: BrokerId(input.i32()?),
             instead_of: input.brokers()?,
             at: Timestamp(input.i64()?),
+            leader_epoch: LeaderEpoch(input.i32()?),
         }),
         kind::NO_OP => MetadataRecord::NoOp,
         other => return Err(DecodeError::UnknownRecord(other)),

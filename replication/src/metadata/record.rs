@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use stonelog_protocol::{
-    BrokerEpoch, BrokerId, ClusterId, DirectoryId, PartitionIndex, ProducerId, Timestamp, TopicId, TopicPartition, Uuid,
+    BrokerEpoch, BrokerId, ClusterId, DirectoryId, LeaderEpoch, PartitionIndex, ProducerId, Timestamp, TopicId,
+    TopicPartition, Uuid,
 };
 
 use super::broker::{DirectoryRegistration, Endpoint, ReplicaReport};
@@ -185,6 +186,8 @@ pub struct LossAccepted {
     pub instead_of: Vec<BrokerId>,
     /// When, by the controller's clock.
     pub at: Timestamp,
+    /// The leader epoch that begins with it. What was known to be committed in an earlier one may be what is lost.
+    pub leader_epoch: LeaderEpoch,
 }
 
 /// See [`MetadataRecord::Config`].

@@ -256,8 +256,8 @@ impl Lane {
             if let Some(entry) = replica.log.set_mode(config.is_strict(), self.next_ticket(partition.directory())) {
                 drop(self.enqueue_change(partition, entry));
             }
-            replica.leader_epoch = registration.leader_epoch;
             replica.on_loss_accepted(image.loss_accepted(partition.id()), me);
+            replica.leader_epoch = registration.leader_epoch;
             // What lies in another directory than the assigned one is not the replica (rule 12).
             let is_home = registration.directory_of(me) == Some(partition.directory().id);
             let is_offline = partition.directory().is_offline();

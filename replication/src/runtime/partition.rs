@@ -25,7 +25,7 @@ use crate::metadata::topic::is_internal;
 use crate::partition::leader::Positions;
 use crate::partition::{Leader, Reject};
 use crate::progress::{Progress, Role};
-use crate::replica::Follower;
+use crate::replica::{Follower, forget_committed};
 use crate::settings::topic::TopicConfig;
 
 /// A partition of which this broker holds a replica.
@@ -77,8 +77,6 @@ pub struct Replica {
     /// End of what is known to be committed, by whoever led so far, before this start too. Never goes back on a strict
     /// topic, unless a loss is accepted.
     pub high_watermark: Offset,
-    /// The loss that was accepted last, as far as the high watermark knows of it.
-    pub(super) accepted_loss: Option<LossAccepted>,
     /// While it leads: the streams of its followers.
     pub(super) streams: BTreeMap<BrokerId, Led>,
     /// The newest number that followers are asked to repeat, and the newest that any was told.
@@ -107,7 +105,6 @@ impl Partition {
             leader: None,
             follower: None,
             high_watermark: log.high_watermark(),
-            accepted_loss: None,
             streams: BTreeMap::new(),
             probe: 0,
             probe_said: 0,
@@ -204,7 +201,9 @@ impl Partition {
                     port.mark(self.id);
                 }
             }
-            if replica.log.set_high_watermark(replica.high_watermark) && !self.uncheckpointed.replace(true) {
+            if replica.log.set_high_watermark(replica.high_watermark, replica.leader_epoch)
+                && !self.uncheckpointed.replace(true)
+            {
                 // The next start is to know it, also if nothing more comes.
                 self.directory.flushed.notify_one();
             }
@@ -266,16 +265,11 @@ impl Replica {
         Ok(diverges.then_some((known.epoch, known.end)))
     }
 
-    /// What the metadata says was lost and accepted last. What was committed before that may be what is lost: then it
-    /// keeps no replica from being cut to where the one that leads now ends. That one loses nothing by it.
+    /// What the metadata says was lost and accepted last: see [`forget_committed`]. Comes before the leader epoch of the
+    /// same image, for what is known in that epoch counts again.
     pub(super) fn on_loss_accepted(&mut self, loss: Option<&LossAccepted>, me: BrokerId) {
-        if self.accepted_loss.as_ref() == loss {
-            return;
-        }
-        self.accepted_loss = loss.cloned();
-        if loss.is_some_and(|loss| loss.replica != me) {
+        if forget_committed(&mut self.log, loss, me) {
             self.high_watermark = self.log.log_start();
-            self.log.set_high_watermark(self.high_watermark);
             if let Some(follower) = &mut self.follower {
                 follower.on_loss_accepted(&self.log);
             }

@@ -6,7 +6,7 @@ use stonelog_protocol::{BrokerId, DirectoryId, LeaderEpoch, TopicPartition};
 use stonelog_replication::controller::rules::ConfigRules as _;
 use stonelog_replication::partition::leader::{Beginning, Positions};
 use stonelog_replication::partition::{Leader, Leadership};
-use stonelog_replication::replica::{Follower, Following};
+use stonelog_replication::replica::{Follower, Following, forget_committed};
 
 use super::node::Up;
 use super::oracle::Shadow;
@@ -49,10 +49,9 @@ impl Up {
         self.directories.settle(id, home);
         if !self.parts.contains_key(&id) {
             let shadow = if is_held { read_all(self.directories.of_mut(id), id, env) } else { Shadow::new() };
-            let log = self.directories.log(id);
-            // What was committed before an accepted loss may be what is lost.
-            let has_loss = image.loss_accepted(id).is_some();
-            let high_watermark = if has_loss { log.log_start() } else { log.high_watermark() };
+            let log = &mut self.directories.hosted(id).log;
+            forget_committed(log, image.loss_accepted(id), me);
+            let high_watermark = log.high_watermark();
             self.parts.insert(
                 id,
                 Part {

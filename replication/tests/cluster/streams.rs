@@ -290,8 +290,8 @@ impl Up {
                 }
                 Role::Idle => part.checked = 0,
             }
-            let high_watermark = part.high_watermark;
-            self.directories.hosted(id).log.set_high_watermark(high_watermark);
+            let (high_watermark, epoch) = (part.high_watermark, part.leader_epoch);
+            self.directories.hosted(id).log.set_high_watermark(high_watermark, epoch);
         }
         for stream in ended {
             self.streams.remove(&stream);

@@ -396,6 +396,7 @@ pub(crate) fn response(kind: Kind, samples: &mut Samples) -> ControllerResponse 
             replica: samples.broker(),
             instead_of: samples.brokers(),
             at: Timestamp(samples.number()),
+            leader_epoch: LeaderEpoch(samples.int()),
         }),
         Kind::AlterReassignments => {
             ControllerResponse::AlterReassignments(samples.list(|samples| ReassignmentResult {

@@ -325,7 +325,7 @@ fn answer_all(pending: Vec<Pending>, settled: Result<u64, ControllerError>) {
             Err(error) => Err(error.clone()),
         };
         if let Ok(ControllerResponse::AcceptLoss(loss)) = &result {
-            let LossAccepted { partition, replica, instead_of, at: _ } = loss;
+            let LossAccepted { partition, replica, instead_of, at: _, leader_epoch: _ } = loss;
             tracing::warn!(%partition, "a loss was accepted: broker {replica} leads with what it has, instead of {instead_of:?}");
         }
         submission.answer(result);

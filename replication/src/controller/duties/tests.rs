@@ -2,8 +2,12 @@
 
 use super::*;
 use crate::controller::liveness::tests::{applied, at, broker_change, cluster, epoch, id};
-use crate::controller::request::{BrokerHeartbeat, NewTopic};
+use crate::controller::request::{AcceptLoss, BrokerHeartbeat, NewTopic, UnregisterBrokerRequest};
 use crate::controller::response::Balanced;
+use crate::metadata::record::RegisterBroker;
+use crate::metadata::{DirectoryRegistration, MetadataRecord, Verdict};
+use stonelog_protocol::own::PartitionShown;
+use stonelog_protocol::{LeaderEpoch, PartitionEpoch, PartitionIndex, Uuid};
 
 fn duties() -> Duties {
     duties_with(at(300))
@@ -150,6 +154,33 @@ fn broker_whose_connection_is_closed_is_looked_for_and_may_be_replaced() {
     assert_eq!(duties.on_event(refused, at(1)), []);
     assert!(duties.facts(&register, &image, at(1)).previous_is_gone);
     assert_eq!(duties.on_event(DutyEvent::Tick, at(1)), [DutyEffect::Ask(fence(2))]);
+}
+
+#[test]
+fn broker_that_starts_has_a_session_before_what_it_holds_may_be_given_up() {
+    let mut duties = active(&cluster(), at(0));
+    let started = MetadataRecord::RegisterBroker(RegisterBroker {
+        id: id(2),
+        incarnation: Uuid([9; 16]),
+        epoch: None,
+        endpoints: Vec::new(),
+        rack: None,
+        fenced: true,
+        in_controlled_shutdown: false,
+        directories: vec![DirectoryRegistration { id: Uuid([2; 16]), verdict: Verdict::Proved }],
+        differing: Vec::new(),
+        unfenced_with: Vec::new(),
+    });
+    let image = applied(&cluster(), &[started]);
+    duties.on_event(DutyEvent::Applied(&image), at(20));
+    let forget = ControllerRequest::UnregisterBroker(UnregisterBrokerRequest { id: id(2) });
+    let shown =
+        PartitionShown { topic_id: Uuid([7; 16]), leader_epoch: LeaderEpoch(0), partition_epoch: PartitionEpoch(0) };
+    let accept = AcceptLoss { topic: "t".to_owned(), partition: PartitionIndex(0), replica: id(1), shown };
+    for request in [forget, ControllerRequest::AcceptLoss(accept)] {
+        assert!(!duties.facts(&request, &image, at(28)).previous_is_gone);
+        assert!(duties.facts(&request, &image, at(29)).previous_is_gone);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn fence(image: &MetadataImage, broker: i32) -> MetadataImage {
+pub(super) fn fence(image: &MetadataImage, broker: i32) -> MetadataImage {
     let request = FenceBroker { id: BrokerId(broker), epoch: image.broker(BrokerId(broker)).unwrap().epoch };
     let (image, decision) = run(image, ControllerRequest::FenceBroker(request));
     assert_eq!(decision.response, ControllerResponse::FenceBroker { is_fenced: true });
@@ -10,7 +10,7 @@ fn fence(image: &MetadataImage, broker: i32) -> MetadataImage {
 }
 
 /// A new incarnation whose one replica ended in a torn tail there.
-fn restart_cut(image: &MetadataImage, broker: i32, incarnation: u8, end: (i32, i64)) -> MetadataImage {
+pub(super) fn restart_cut(image: &MetadataImage, broker: i32, incarnation: u8, end: (i32, i64)) -> MetadataImage {
     let differing = vec![ReplicaReport {
         partition: TopicPartition { topic_id: topic_id(0), partition: PartitionIndex(0) },
         verdict: Verdict::Cut,
@@ -29,7 +29,7 @@ fn restart_cut(image: &MetadataImage, broker: i32, incarnation: u8, end: (i32, i
 }
 
 /// The loss of partition 0 of `t`, which stands as it does in `image`, is accepted.
-fn accept_loss(image: &MetadataImage, replica: i32) -> ControllerRequest {
+pub(super) fn accept_loss(image: &MetadataImage, replica: i32) -> ControllerRequest {
     let shown = PartitionShown {
         topic_id: topic_id(0),
         leader_epoch: p0(image).leader_epoch,
@@ -40,7 +40,7 @@ fn accept_loss(image: &MetadataImage, replica: i32) -> ControllerRequest {
 }
 
 /// Three replicas, min ISR two; 1 left first, then 2, then the leader 3.
-fn all_gone(configs: &[(&str, &str)]) -> MetadataImage {
+pub(super) fn all_gone(configs: &[(&str, &str)]) -> MetadataImage {
     let image = [1, 2, 3].iter().fold(with_topic(3, &[1, 2, 3], configs), |image, broker| fence(&image, *broker));
     assert_eq!((p0(&image).leader, &p0(&image).elr), (None, &ids(&[2, 3])));
     image
@@ -150,7 +150,13 @@ fn a_loss_is_accepted_for_one_partition_and_stays_on_record() {
     assert_eq!(accept(&image, 9).unwrap_err().code, ErrorCode::InvalidReplicaAssignment);
     let decision = accept(&image, 1).unwrap();
     let key = TopicPartition { topic_id: topic_id(0), partition: PartitionIndex(0) };
-    let accepted = LossAccepted { partition: key, replica: BrokerId(1), instead_of: ids(&[2, 3]), at: Timestamp(0) };
+    let accepted = LossAccepted {
+        partition: key,
+        replica: BrokerId(1),
+        instead_of: ids(&[2, 3]),
+        at: Timestamp(0),
+        leader_epoch: LeaderEpoch(p0(&image).leader_epoch.0 + 1),
+    };
     let expected = PartitionChange {
         leader: Some(Some(BrokerId(1))),
         isr: Some(ids(&[1])),
@@ -379,7 +385,7 @@ fn strict_partitions_taken_offline_in_several_entries_are_all_named_in_the_answe
     assert_eq!(answer.offline.len(), 5);
 }
 
-fn relaxed(image: &MetadataImage) -> MetadataImage {
+pub(super) fn relaxed(image: &MetadataImage) -> MetadataImage {
     let edit =
         ConfigEdit { key: "flush.messages".into(), operation: ConfigOperation::Set, value: Some("100".to_owned()) };
     let resources = vec![(ConfigResource::Topic("t".into()), vec![edit])];
@@ -389,7 +395,7 @@ fn relaxed(image: &MetadataImage) -> MetadataImage {
     image
 }
 
-fn restart_lost(image: &MetadataImage, broker: i32, was_strict: Option<bool>) -> MetadataImage {
+pub(super) fn restart_lost(image: &MetadataImage, broker: i32, was_strict: Option<bool>) -> MetadataImage {
     let report = ReplicaReport {
         partition: TopicPartition { topic_id: topic_id(0), partition: PartitionIndex(0) },
         verdict: Verdict::Lost,
@@ -467,10 +473,12 @@ fn lost_replica_of_a_lone_broker_is_judged_by_the_mode_its_journal_recorded() {
 #[test]
 fn loss_of_a_lone_strict_replica_can_be_accepted() {
     let image = restart_lost(&with_topic(1, &[1], &[]), 1, Some(true));
+    let leader_epoch = LeaderEpoch(p0(&image).leader_epoch.0 + 1);
     let (image, decision) = run(&image, accept_loss(&image, 1));
     let key = TopicPartition { topic_id: topic_id(0), partition: PartitionIndex(0) };
-    let accepted = LossAccepted { partition: key, replica: BrokerId(1), instead_of: Vec::new(), at: Timestamp(0) };
+    let accepted =
+        LossAccepted { partition: key, replica: BrokerId(1), instead_of: Vec::new(), at: Timestamp(0), leader_epoch };
     assert_eq!(decision.response, ControllerResponse::AcceptLoss(accepted.clone()));
     assert_eq!((p0(&image).leader, &p0(&image).isr), (Some(BrokerId(1)), &ids(&[1])));
-    assert_eq!(image.loss_accepted(key), Some(&accepted));
+    assert_eq!((image.loss_accepted(key), p0(&image).leader_epoch), (Some(&accepted), leader_epoch));
 }

@@ -74,11 +74,12 @@ pub(super) fn encode(response: &ControllerResponse, words: usize, out: &mut Writ
             out.u64(*moved as u64);
             out.flag(*has_more);
         }
-        ControllerResponse::AcceptLoss(LossAccepted { partition, replica, instead_of, at }) => {
+        ControllerResponse::AcceptLoss(LossAccepted { partition, replica, instead_of, at, leader_epoch }) => {
             write_partition(out, partition);
             out.i32(replica.0);
             out.brokers(instead_of);
             out.i64(at.0);
+            out.i32(leader_epoch.0);
         }
         ControllerResponse::AlterReassignments(partitions) => {
             out.list(partitions, |out, ReassignmentResult { topic, partition, result }| {
@@ -157,6 +158,7 @@ pub(super) fn decode(kind: Kind, input: &mut Reader<'_>) -> Decoded<ControllerRe
             replica: BrokerId(input.i32()?),
             instead_of: input.brokers()?,
             at: Timestamp(input.i64()?),
+            leader_epoch: LeaderEpoch(input.i32()?),
         }),
         Kind::AlterReassignments => ControllerResponse::AlterReassignments(read_list(input, 13, |input| {
             Ok(ReassignmentResult {

@@ -113,6 +113,7 @@ fn every_record() -> Vec<MetadataRecord> {
             replica: BrokerId(2),
             instead_of: brokers(&[1, 3]),
             at: Timestamp(1_700_000_000_001),
+            leader_epoch: LeaderEpoch(8),
         }),
         MetadataRecord::NoOp,
     ]

@@ -255,7 +255,7 @@ fn diverging_at(follower: &mut Follower, log: &Log, end: i64, now: Instant) -> V
 fn what_was_committed_while_the_topic_was_relaxed_keeps_nobody_from_following_on() {
     let (now, mut own) = (start(), TestLog::new(false));
     own.lead(1, 4).sync();
-    own.log.set_high_watermark(Offset(3));
+    own.log.set_high_watermark(Offset(3), LeaderEpoch(1));
     own.tighten();
     let lost = Some((Offset(1), Offset(3)));
     let cut = Effect::Cut { cut: Cut::To(Offset(1)), lost };

@@ -154,13 +154,9 @@ fn request(
         };
         let recorded = directory.open.meta.recorded_epochs();
         registrations.push(ReportedDirectory { id: directory.open.meta.directory_id, verdict, recorded });
-        let is_strict = |partition: TopicPartition| {
-            let topic = image.topic_by_id(partition.topic_id)?;
-            Some(options.rules.is_strict(image, &topic.name))
-        };
         let reports = reports(options.node_id, image, directory);
         let me = options.node_id;
-        differing.extend(reports.filter(|report| tells(report, verdict, me, image, is_strict(report.partition))));
+        differing.extend(reports.filter(|report| tells(report, verdict, me, image)));
     }
     RegisterBrokerRequest {
         id: options.node_id,
@@ -176,22 +172,16 @@ fn request(
 
 /// Whether a replica's report goes with its directory's. Where a cut replica ends decides only where another member could
 /// lead instead; what this node does not know may have others. A replica that an earlier start cut, and that has not been
-/// in sync since, tells it again however this start finds it: it is still one of those that are compared (rule 11). In
-/// which mode a lost one was written is told where its topic has another by now (`is_strict`), or none that this node
+/// in sync since, tells it again however this start finds it: it is still one of those that are compared (rule 11). A lost
+/// one always tells in which mode it was written: which one its topic has when the registration is decided, nobody here
 /// knows.
-fn tells(
-    report: &ReplicaReport,
-    of_directory: Verdict,
-    me: BrokerId,
-    image: &MetadataImage,
-    is_strict: Option<bool>,
-) -> bool {
+fn tells(report: &ReplicaReport, of_directory: Verdict, me: BrokerId, image: &MetadataImage) -> bool {
     let is_cut = image.partition(report.partition).is_some_and(|partition| partition.cut.contains(&me));
     if is_cut && !off!(CutMembersTell) {
         return true;
     }
     match report.verdict {
-        Verdict::Lost if of_directory == Verdict::Lost => report.was_strict != is_strict,
+        Verdict::Lost if !off!(LostTellsMode) => true,
         Verdict::Cut if of_directory == Verdict::Cut => {
             image.partition(report.partition).is_none_or(|partition| partition.replicas.len() > 1)
         }
@@ -308,7 +298,7 @@ mod tests {
     #[test]
     fn end_of_a_cut_replica_is_told_unless_it_is_known_to_be_the_only_one() {
         let image = image();
-        let tells = |report: &ReplicaReport, of_directory| tells(report, of_directory, BrokerId(1), &image, Some(true));
+        let tells = |report: &ReplicaReport, of_directory| tells(report, of_directory, BrokerId(1), &image);
         assert!(!tells(&cut(KNOWN, 0), Verdict::Cut));
         assert!(tells(&cut(KNOWN, 1), Verdict::Cut));
         let unknown = Uuid([2; 16]);
@@ -327,17 +317,15 @@ mod tests {
         }
         let image = MetadataImage::from_records(6, &records).unwrap();
         let whole = ReplicaReport { verdict: Verdict::Proved, ..cut(KNOWN, 1) };
-        assert!(tells(&whole, Verdict::Proved, BrokerId(1), &image, Some(true)), "it is still compared");
-        assert!(!tells(&whole, Verdict::Proved, BrokerId(2), &image, Some(true)));
+        assert!(tells(&whole, Verdict::Proved, BrokerId(1), &image), "it is still compared");
+        assert!(!tells(&whole, Verdict::Proved, BrokerId(2), &image));
     }
 
     #[test]
-    fn mode_of_a_lost_replica_is_told_where_it_is_another_now() {
-        let image = image();
+    fn mode_of_a_lost_replica_is_told_whatever_its_topic_has_here() {
         let lost = ReplicaReport { verdict: Verdict::Lost, ..cut(KNOWN, 0) };
-        assert!(!tells(&lost, Verdict::Lost, BrokerId(1), &image, Some(true)));
-        assert!(tells(&lost, Verdict::Lost, BrokerId(1), &image, Some(false)), "its owner has relaxed it since");
-        assert!(tells(&lost, Verdict::Lost, BrokerId(1), &image, None));
-        assert!(tells(&lost, Verdict::Proved, BrokerId(1), &image, Some(true)));
+        for of_directory in [Verdict::Lost, Verdict::Proved, Verdict::Cut] {
+            assert!(tells(&lost, of_directory, BrokerId(1), &image()), "its owner may be relaxing it right now");
+        }
     }
 }
