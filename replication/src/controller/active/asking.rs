@@ -15,10 +15,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::{ControllerError, Submission};
-use crate::controller::ControllerRequest;
 use crate::controller::duties::Heartbeat;
 use crate::controller::liveness::ConnectBack;
 use crate::controller::wire::{self, Decided};
+use crate::controller::{ControllerRequest, Reject};
 use crate::metadata::Endpoint;
 use crate::quorum::control::{ControlHandler, Forwarder};
 use crate::quorum::link::Target;
@@ -196,8 +196,25 @@ impl Elsewhere {
             _ => &self.clients,
         };
         if let Err(refused) = queue.try_send(submission) {
-            refused.into_inner().answer(Err(ControllerError::NotController(None)));
+            let submission = refused.into_inner();
+            let error = full(&submission.request);
+            submission.answer(Err(error));
         }
+    }
+}
+
+/// The answer to a request that finds too many before it; nothing was sent. Whoever asks is to ask again, and of some
+/// requests stock clients do so only when they have timed out.
+fn full(request: &ControllerRequest) -> ControllerError {
+    match request {
+        ControllerRequest::IncrementalAlterConfigs(_)
+        | ControllerRequest::AlterConfigs(_)
+        | ControllerRequest::UnregisterBroker(_)
+        | ControllerRequest::AcceptLoss(_) => {
+            let message = "too many requests wait for the active controller: this one was not sent";
+            ControllerError::Rejected(Reject::new(ErrorCode::RequestTimedOut, message))
+        }
+        _ => ControllerError::NotController(None),
     }
 }
 
@@ -271,4 +288,27 @@ pub(super) async fn connect_back(endpoints: Vec<Endpoint>) -> ConnectBack {
         }
     }
     outcome.unwrap_or(ConnectBack::Unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::UnregisterBrokerRequest;
+
+    #[test]
+    fn request_that_finds_too_many_before_it_is_answered_as_something_to_be_asked_again() {
+        let sender = || mpsc::channel(1);
+        let ((heartbeats, _h), (brokers, _b), (creating, _c), (clients, _queue)) =
+            (sender(), sender(), sender(), sender());
+        let elsewhere = Elsewhere { heartbeats, brokers, creating, clients, arrivals: Arc::default() };
+        let ask = |request| {
+            let (answer, mut answered) = oneshot::channel();
+            elsewhere.take(Submission::new(request, answer));
+            answered.try_recv().ok().map(|answer| answer.expect_err("nobody answers here").code())
+        };
+        let forget = || ControllerRequest::UnregisterBroker(UnregisterBrokerRequest { id: BrokerId(1) });
+        assert_eq!(ask(forget()), None, "it waits");
+        assert_eq!(ask(forget()), Some(ErrorCode::RequestTimedOut));
+        assert_eq!(ask(ControllerRequest::BalanceLeaders), Some(ErrorCode::NotController));
+    }
 }
