@@ -41,6 +41,7 @@ pub const MARKS: &[&str] = &[
     "ISR request there twice",
     "message of an earlier connection",
     "session expired",
+    "several requests in one entry",
     "controller changed",
     "power cut of one node",
     "process killed",

@@ -1,6 +1,7 @@
 //! The controller, and the metadata log as one serial history: the real decisions on the real image, committed after a
-//! delay, one batch at a time. A change of the controller loses what waits, and the outstanding batch or its answer; its
-//! first entry, which has no records, takes an index.
+//! delay, one entry at a time. What waits meanwhile is decided for one entry, each request on what those before it come to,
+//! as `controller/active/serving.rs` does. A change of the controller loses what waits, and the outstanding entry or its
+//! answers; its first entry, which has no records, takes an index.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use stonelog_replication::controller::{
 };
 use stonelog_replication::metadata::{MetadataImage, MetadataRecord, RecordBatch};
 
+/// Requests that one entry answers.
+const REQUESTS_MAX: usize = 8;
 /// How long a broker may be silent, in microseconds.
 pub const SESSION: u64 = 9_000_000;
 
@@ -38,9 +41,10 @@ pub struct Answer {
 
 struct Outstanding {
     records: Vec<MetadataRecord>,
-    asked: Asked,
-    response: ControllerResponse,
-    goes_on: bool,
+    /// Those that it answers.
+    answers: Vec<(Asked, Result<ControllerResponse, Reject>)>,
+    /// One of which a part is in it; the next entry goes on with it.
+    goes_on: Option<Asked>,
 }
 
 /// See the module's comment.
@@ -53,6 +57,8 @@ pub struct MetadataLog {
     between: u64,
     queue: VecDeque<Asked>,
     outstanding: Option<Outstanding>,
+    /// The most requests that one entry was decided for.
+    pub answered_max: usize,
     heard: BTreeMap<BrokerId, u64>,
     topics_count: u8,
     /// The strict topics of the newest image.
@@ -69,6 +75,7 @@ impl MetadataLog {
             between: 0,
             queue: VecDeque::new(),
             outstanding: None,
+            answered_max: 0,
             heard: BTreeMap::new(),
             topics_count: 0,
             strict: BTreeSet::new(),
@@ -102,39 +109,80 @@ impl MetadataLog {
     /// Decides what waits until something is to be committed; answers to what needs no commit.
     pub fn decide(&mut self) -> (Vec<Answer>, bool) {
         let mut answers = Vec::new();
-        while self.outstanding.is_none()
-            && let Some(asked) = self.queue.pop_front()
-        {
-            match self.decide_one(&asked.request) {
-                Ok(Decision { records, response, goes_on }) if !records.is_empty() => {
-                    self.outstanding = Some(Outstanding { records, asked, response, goes_on });
-                    return (answers, true);
-                }
-                Ok(Decision { response, .. }) => answers.push(self.answer(&asked, Ok(response))),
-                Err(reject) => answers.push(self.answer(&asked, Err(reject))),
+        while self.outstanding.is_none() && !self.queue.is_empty() {
+            let entry = self.decide_entry();
+            if entry.records.is_empty() {
+                answers.extend(entry.answers.into_iter().map(|(asked, outcome)| self.answer(&asked, outcome)));
+            } else {
+                self.answered_max = self.answered_max.max(entry.answers.len());
+                self.outstanding = Some(entry);
+                return (answers, true);
             }
         }
         (answers, false)
     }
 
-    /// The outstanding batch is committed and applied.
-    pub fn commit(&mut self, term: u64) -> Option<Answer> {
+    /// Decides what waits as far as it goes into one entry.
+    fn decide_entry(&mut self) -> Outstanding {
+        let base = Arc::clone(self.newest());
+        let mut scratch = MetadataImage::clone(&base);
+        let mut entry = Outstanding { records: Vec::new(), answers: Vec::new(), goes_on: None };
+        let mut fenced = Vec::new();
+        while let Some(asked) = self.queue.pop_front() {
+            if let ControllerRequest::Heartbeat(beat) = &asked.request
+                && fenced.contains(&beat.id)
+            {
+                // Unfenced by an entry of its own, everybody sees that it was fenced.
+                self.queue.push_front(asked);
+                break;
+            }
+            let outcome = match self.decide_one(&scratch, &asked.request) {
+                Ok(Decision { records, response, goes_on }) => {
+                    for record in &records {
+                        scratch.apply_record(base.index() + 1, record).expect("a decision fits its image");
+                    }
+                    entry.records.extend(records);
+                    if goes_on {
+                        entry.goes_on = Some(asked);
+                        break;
+                    }
+                    Ok(response)
+                }
+                Err(reject) => Err(reject),
+            };
+            if let ControllerRequest::FenceBroker(fence) = &asked.request {
+                fenced.push(fence.id);
+            }
+            // Nothing is decided on an epoch that is a guess until the entry has its index.
+            let is_guess = matches!(&outcome, Ok(ControllerResponse::RegisterBroker(answer)) if answer.is_new);
+            entry.answers.push((asked, outcome));
+            if is_guess || entry.answers.len() == REQUESTS_MAX {
+                break;
+            }
+        }
+        entry
+    }
+
+    /// The outstanding entry is committed and applied.
+    pub fn commit(&mut self, term: u64) -> Vec<Answer> {
         if term != self.term {
-            return None;
+            return Vec::new();
         }
-        let Outstanding { records, asked, mut response, goes_on } = self.outstanding.take()?;
+        let Some(Outstanding { records, answers, goes_on }) = self.outstanding.take() else { return Vec::new() };
         self.append(records);
-        if let ControllerResponse::RegisterBroker(registered) = &mut response
-            && registered.is_new
-        {
-            let index = self.newest().index();
-            registered.epoch = BrokerEpoch(i64::try_from(index).expect("few entries"));
-        }
-        if goes_on {
+        if let Some(asked) = goes_on {
             self.queue.push_front(asked);
-            return None;
         }
-        Some(self.answer(&asked, Ok(response)))
+        let index = self.newest().index();
+        let settled = answers.into_iter().map(|(asked, mut outcome)| {
+            if let Ok(ControllerResponse::RegisterBroker(registered)) = &mut outcome
+                && registered.is_new
+            {
+                registered.epoch = BrokerEpoch(i64::try_from(index).expect("few entries"));
+            }
+            self.answer(&asked, outcome)
+        });
+        settled.collect()
     }
 
     /// Another controller: sessions begin anew, nobody who waits is answered.
@@ -198,14 +246,13 @@ impl MetadataLog {
         Answer { to: asked.from, life: asked.life, number: asked.number, decided_at, response }
     }
 
-    fn decide_one(&mut self, request: &ControllerRequest) -> Result<Decision, Reject> {
+    fn decide_one(&mut self, image: &MetadataImage, request: &ControllerRequest) -> Result<Decision, Reject> {
         let topic_ids: Vec<TopicId> = (0..request.topic_ids_needed())
             .map(|_| {
                 self.topics_count += 1;
                 Uuid([self.topics_count; 16])
             })
             .collect();
-        let image = self.newest();
         let cluster_id = cluster_id();
         let inputs = Inputs {
             cluster_id: &cluster_id,

@@ -502,6 +502,7 @@ impl Cluster {
         let (answers, commits) = self.log.decide();
         answers.into_iter().for_each(|answer| self.answer(answer));
         if commits {
+            self.coverage.hit_if(self.log.answered_max > 1, "several requests in one entry");
             let after = 500 + self.below(20_000);
             self.plan(after, Event::Commit(self.log.term));
         }
