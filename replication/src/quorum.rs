@@ -24,6 +24,7 @@ pub mod node;
 pub mod observer;
 pub mod owner;
 pub mod publisher;
+pub mod replaced;
 mod replacing;
 pub mod saying;
 mod service;

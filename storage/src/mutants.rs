@@ -111,6 +111,10 @@ pub enum Guard {
     OwnLogFirst,
     /// `old-log-asks`: a metadata log of an earlier time votes nowhere, and follows where whoever leads does not count on it.
     OldLogAsks,
+    /// `log-put-aside`: a log that a leader has said does not vote leaves nothing but its vote where the node votes anew.
+    LogPutAside,
+    /// `vote-forgotten`: a directory that holds no log votes nowhere where the quorum counts on its vote (rule 13).
+    VoteForgotten,
     /// `forgotten-ends`: a process whose broker was unregistered while nobody heard it ends.
     ForgottenEnds,
     /// `starting-is-alive`: what a starting broker holds is not given up while it may be about to serve.
@@ -207,6 +211,8 @@ impl Guard {
             Guard::CutEndsKnown => "cut-ends-known",
             Guard::OwnLogFirst => "own-log-first",
             Guard::OldLogAsks => "old-log-asks",
+            Guard::LogPutAside => "log-put-aside",
+            Guard::VoteForgotten => "vote-forgotten",
             Guard::ForgottenEnds => "forgotten-ends",
             Guard::StartingIsAlive => "starting-is-alive",
             Guard::LossLowersOnce => "loss-lowers-once",

@@ -23,13 +23,26 @@ pub struct ListedVoter {
     pub port: u16,
 }
 
-/// A voter as the membership records it.
+/// What a member of the quorum is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// It votes.
+    Votes,
+    /// It follows, to vote once it has caught up: nothing that it promises counts yet.
+    ToBe,
+    /// It votes for as long as a change lasts that takes it out.
+    Leaves,
+}
+
+/// A member of the quorum as the membership records it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Member {
     /// Who, and where.
     pub voter: ListedVoter,
     /// With which directory.
     pub directory: DirectoryId,
+    /// As what.
+    pub part: Part,
 }
 
 /// Asks a node what it knows of a cluster.
@@ -55,7 +68,7 @@ pub enum ProbeAnswer {
     Member {
         /// Which.
         cluster: ClusterId,
-        /// Who votes, as far as it knows.
+        /// Who votes or is to, as far as it knows.
         members: Vec<Member>,
         /// Who leads, as far as it knows.
         leader: Option<BrokerId>,
@@ -76,16 +89,25 @@ impl ListedVoter {
     }
 }
 
+impl Part {
+    const ALL: [Part; 3] = [Part::Votes, Part::ToBe, Part::Leaves];
+
+    fn read(input: &mut Reader) -> Result<Part, WireError> {
+        Part::ALL.get(usize::from(input.u8()?)).copied().ok_or(WireError::Invalid("part"))
+    }
+}
+
 impl Member {
-    const BYTES_MIN: usize = ListedVoter::BYTES_MIN + 16;
+    const BYTES_MIN: usize = ListedVoter::BYTES_MIN + 17;
 
     fn write(&self, out: &mut Writer) {
         self.voter.write(out);
         out.uuid(self.directory);
+        out.u8(self.part as u8);
     }
 
     fn read(input: &mut Reader) -> Result<Member, WireError> {
-        Ok(Member { voter: ListedVoter::read(input)?, directory: input.uuid()? })
+        Ok(Member { voter: ListedVoter::read(input)?, directory: input.uuid()?, part: Part::read(input)? })
     }
 }
 

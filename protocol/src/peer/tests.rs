@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::control::{Answer, Ask};
 use super::feed::{Content, Leading, Pull, Pulled};
 use super::frame::{Frame, Kind, PROOF_FRAME_BYTES_MAX};
-use super::probe::{ListedVoter, Member, Probe, ProbeAnswer};
+use super::probe::{ListedVoter, Member, Part, Probe, ProbeAnswer};
 use super::proof::{
     Accepting, Acceptor, Challenge, Dialer, Dialing, Hello, Identity, ProofError, Purpose, Seal, TAG_BYTES, Tag, Trust,
     Verdict,
@@ -72,7 +72,7 @@ fn samples() -> Vec<Sample> {
             ProbeAnswer,
             ProbeAnswer::Member {
                 cluster: ClusterId("c".into()),
-                members: vec![Member { voter: voter(4), directory: Uuid([4; 16]) }],
+                members: vec![Member { voter: voter(4), directory: Uuid([4; 16]), part: Part::ToBe }],
                 leader: Some(BrokerId(4)),
             }
         ),

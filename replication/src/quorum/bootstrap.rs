@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
-use stonelog_protocol::peer::probe::{ListedVoter, Member, ProbeAnswer};
+use stonelog_protocol::peer::probe::{ListedVoter, Member, Part, ProbeAnswer};
 use stonelog_protocol::{BrokerEpoch, BrokerId, ClusterId, DirectoryId};
 
 /// What a node finds on its own disk when it starts.
@@ -26,6 +26,9 @@ pub enum OnDisk {
     Formatted(ClusterId),
     /// This node has been part of a cluster without voting: it never forms one again.
     Joined(ClusterId),
+    /// The same, and there is the metadata log of a voter that was taken out of the quorum. It was put aside on a leader's
+    /// word: see [`super::replaced`].
+    Replaced(ClusterId),
     /// A metadata log that holds something.
     Log {
         /// Whose it is.
@@ -88,6 +91,9 @@ pub enum Step {
     Vote(ClusterId),
     /// Make the cluster's id durable, then follow the voters without voting.
     Observe(ClusterId),
+    /// The same, and the metadata log here is that of a voter that was taken out, by the word of whoever leads: it is put
+    /// aside first.
+    PutAside(ClusterId),
 }
 
 /// Why nothing can be done yet. A start says so when it lasts.
@@ -168,6 +174,14 @@ pub enum BootstrapError {
     /// The leader names this node as a voter: see [`OnDisk::OldLog`].
     #[error(transparent)]
     LogIsOld(OldLog),
+    /// The quorum counts on the vote of a directory that holds no log.
+    #[error(
+        "the metadata quorum counts on the vote of this node's log directory ({0}), and what is in it is of a time before \
+         it voted: it may have forgotten what it promised. Put back the newest state of it. If that is lost, see first \
+         that every partition has another replica in sync, for those in this log directory go with it; then remove \
+         everything in the log directory, the hidden files (.stonelog_*) included, and the node joins anew"
+    )]
+    VoteForgotten(DirectoryId),
     /// The voters belong to another cluster than this node's directories.
     #[error("this node's directories belong to cluster {own}, and node {node} belongs to cluster {found}")]
     OtherCluster {
@@ -211,7 +225,7 @@ impl Bootstrap {
             OnDisk::Log { cluster, members } => {
                 ProbeAnswer::Member { cluster: cluster.clone(), members: members.clone(), leader: None }
             }
-            OnDisk::Joined(cluster) | OnDisk::OldLog(OldLog { cluster, .. }) => {
+            OnDisk::Joined(cluster) | OnDisk::Replaced(cluster) | OnDisk::OldLog(OldLog { cluster, .. }) => {
                 ProbeAnswer::Member { cluster: cluster.clone(), members: Vec::new(), leader: None }
             }
             OnDisk::LogLost(_) => return None,
@@ -254,10 +268,16 @@ impl Bootstrap {
             OnDisk::LogLost(directory) => return Err(BootstrapError::LogLost(directory.clone())),
             OnDisk::Log { cluster, members } if !members.is_empty() => return Ok(self.enter_again(cluster, members)),
             OnDisk::OldLog(old) => return self.enter_with_old_log(old),
+            OnDisk::Replaced(cluster) => return self.enter_replaced(cluster),
             OnDisk::Formatted(cluster) | OnDisk::Joined(cluster) | OnDisk::Log { cluster, .. } => Some(cluster),
             OnDisk::Empty => None,
         };
         if let Some((cluster, members)) = self.found(formatted)? {
+            // Whoever is to vote has promised nothing yet; a voter had a log when it began.
+            let has_voted = |member: &Member| self.is_own(member) && member.part != Part::ToBe;
+            if matches!(self.disk, OnDisk::Joined(_)) && members.iter().any(has_voted) && !off!(VoteForgotten) {
+                return Err(BootstrapError::VoteForgotten(self.directory));
+            }
             let is_known = !members.is_empty();
             return Ok(if is_known { self.enter(&cluster, &members) } else { Step::Ask(Waiting::ForMembers(cluster)) });
         }
@@ -274,17 +294,19 @@ impl Bootstrap {
     /// it there may be none.
     fn enter_again(&self, cluster: &ClusterId, members: &[Member]) -> Step {
         let of_leader = self.of_leader(cluster);
+        if of_leader.is_some_and(|members| self.part(members).is_none()) {
+            return Step::PutAside(cluster.clone());
+        }
         let step = self.enter(cluster, of_leader.unwrap_or(members));
-        let untried: BTreeSet<_> =
-            self.asked().map(|voter| voter.node).filter(|node| !self.tried.contains(node)).collect();
+        let untried = self.untried();
         if of_leader.is_none() && !untried.is_empty() && matches!(step, Step::Vote(_)) {
             return Step::Ask(Waiting::For(untried));
         }
         step
     }
 
-    /// With a log that must not vote. A leader that does not name this node with its directory counts on nothing that the
-    /// log may have forgotten.
+    /// With a log that must not vote. A leader that does not name this node with its directory, or not as one that votes,
+    /// counts on nothing that the log may have forgotten.
     fn enter_with_old_log(&self, old: &OldLog) -> Result<Step, BootstrapError> {
         if off!(OldLogAsks) {
             return Ok(Step::Vote(old.cluster.clone()));
@@ -293,10 +315,37 @@ impl Bootstrap {
         let Some(members) = self.of_leader(&old.cluster) else {
             return Ok(Step::Ask(Waiting::ForLeader(old.clone())));
         };
-        match self.enter(&old.cluster, members) {
-            Step::Observe(cluster) => Ok(Step::Observe(cluster)),
-            _ => Err(BootstrapError::LogIsOld(old.clone())),
+        match self.part(members) {
+            None | Some(Part::ToBe) => Ok(Step::PutAside(old.cluster.clone())),
+            Some(Part::Votes | Part::Leaves) => Err(BootstrapError::LogIsOld(old.clone())),
         }
+    }
+
+    /// With a log that was put aside: it votes no more, and the node follows until it is added anew. Where whoever leads
+    /// counts on its vote all the same, it has voted since with a log that is not here.
+    fn enter_replaced(&self, cluster: &ClusterId) -> Result<Step, BootstrapError> {
+        let members = self.found(Some(cluster))?.map(|(_, members)| members).unwrap_or_default();
+        if let Some(members) = self.of_leader(cluster) {
+            let votes = self.part(members) == Some(Part::Votes) && !off!(VoteForgotten);
+            return if votes {
+                Err(BootstrapError::VoteForgotten(self.directory))
+            } else {
+                Ok(Step::Observe(cluster.clone()))
+            };
+        }
+        let untried = self.untried();
+        Ok(if !untried.is_empty() {
+            Step::Ask(Waiting::For(untried))
+        } else if members.is_empty() {
+            Step::Ask(Waiting::ForMembers(cluster.clone()))
+        } else {
+            Step::Observe(cluster.clone())
+        })
+    }
+
+    /// Those that were not heard to answer, or not to, yet.
+    fn untried(&self) -> BTreeSet<BrokerId> {
+        self.asked().map(|voter| voter.node).filter(|node| !self.tried.contains(node)).collect()
     }
 
     /// The members that whoever leads has named.
@@ -311,8 +360,16 @@ impl Bootstrap {
 
     /// As a voter if the membership names this node with this directory, else as an observer.
     fn enter(&self, cluster: &ClusterId, members: &[Member]) -> Step {
-        let is_member = |member: &Member| member.voter.node == self.node && member.directory == self.directory;
-        if members.iter().any(is_member) { Step::Vote(cluster.clone()) } else { Step::Observe(cluster.clone()) }
+        if self.part(members).is_some() { Step::Vote(cluster.clone()) } else { Step::Observe(cluster.clone()) }
+    }
+
+    /// As what a membership names this node with this directory.
+    fn part(&self, members: &[Member]) -> Option<Part> {
+        members.iter().find(|member| self.is_own(member)).map(|member| member.part)
+    }
+
+    fn is_own(&self, member: &Member) -> bool {
+        member.voter.node == self.node && member.directory == self.directory
     }
 
     /// The cluster that exists already, with all the members that any answer names.
@@ -372,7 +429,7 @@ impl Bootstrap {
                 (None, Some(_)) => cluster.clone_from(formatted),
                 _ => {}
             }
-            members.push(Member { voter: voter.clone(), directory: *directory });
+            members.push(Member { voter: voter.clone(), directory: *directory, part: Part::Votes });
         }
         Ok(if !missing.is_empty() {
             Step::Ask(Waiting::For(missing))

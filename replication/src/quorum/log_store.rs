@@ -243,6 +243,17 @@ impl LogStore {
         self.write_durably(|done| Work::Write { records: Vec::new(), done }).await
     }
 
+    /// Forgets every entry, and begins behind one that a durable snapshot covers; the vote stays.
+    pub(super) async fn begin_behind(&self, last: LogId) -> Result<(), io::Error> {
+        {
+            let mut state = self.state();
+            state.truncate_after(None);
+            state.purge(last);
+        }
+        let records = vec![JournalRecord::TruncateAfter(None), JournalRecord::Purged(last)];
+        self.write_durably(|done| Work::Write { records, done }).await
+    }
+
     async fn write_durably(&self, work: impl FnOnce(Done) -> Work) -> Result<(), io::Error> {
         let (done, durable) = oneshot::channel();
         self.send(work(Done::Waiter(done)));

@@ -81,6 +81,18 @@ pub enum StartError {
         /// This node.
         own: u64,
     },
+    /// The quorum counts on the vote of a node that follows without voting.
+    #[error(
+        "the metadata quorum counts on the vote of node {own} with the log directory of {directory}, and the node follows \
+         without voting: what is in that log directory is of a time before it voted. Put back the newest state of it, or \
+         empty it, so that the node joins anew"
+    )]
+    VoteForgotten {
+        /// The log's directory.
+        directory: PathBuf,
+        /// This node.
+        own: u64,
+    },
     /// The log is another directory's: a copy.
     #[error(
         "the metadata log in {directory} was begun by node {} in log directory {}, and is now in that of node {} ({}): \

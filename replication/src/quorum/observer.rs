@@ -4,6 +4,7 @@
 //! What it keeps on disk is a cache: the newest snapshot it was given, so that the next start is quick.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use openraft::RaftSnapshotBuilder as _;
 use openraft::storage::RaftStateMachine as _;
 use stonelog_protocol::peer::feed::{Leading, Pulled};
 use stonelog_protocol::peer::frame::Kind;
+use stonelog_protocol::peer::probe::Part;
 use stonelog_protocol::peer::proof::Purpose;
 use stonelog_protocol::peer::raft::LogId;
 use stonelog_protocol::{BrokerId, Uuid};
@@ -25,6 +27,7 @@ use super::node::{QuorumOptions, StartError, refused};
 use super::publisher::Publisher;
 use super::snapshot_store::{SnapshotStore, decode_snapshot};
 use super::state_machine::StateMachine;
+use super::voter::part;
 use super::wire::{broker, id_out, node};
 
 /// How long a voter may hold a pull for which it has nothing. Who leads is news as well, and comes with the answer.
@@ -50,6 +53,8 @@ pub struct Observer<D: PeerDialer> {
     leader_failed: Option<Instant>,
     /// This node, as the membership would name it.
     own: (u64, [u8; 16]),
+    /// Where its log will be.
+    directory: PathBuf,
     /// The leader's membership names it, as of everything that the leader has applied.
     is_added: bool,
 }
@@ -71,6 +76,8 @@ impl<D: PeerDialer> Observer<D> {
         made.map_err(|source| Fault::Io { operation: "create", path: directory.clone(), position: None, source })?;
         let snapshots = SnapshotStore::new(options.disk.clone(), options.directory.clone());
         let stale_batches = Arc::new(AtomicU64::new(0));
+        // What a log that was put aside has been applied to begins elsewhere.
+        publisher.begin_anew();
         let mut machine = StateMachine::new(publisher.clone(), snapshots, stale_batches);
         if let Some(snapshot) = machine.get_current_snapshot().await.map_err(refused)? {
             machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.map_err(refused)?;
@@ -87,6 +94,7 @@ impl<D: PeerDialer> Observer<D> {
             leading,
             leader_failed: None,
             own: (node(options.node_id), options.voter.directory),
+            directory: options.directory.clone(),
             is_added: false,
         };
         Ok((observer, heard))
@@ -129,10 +137,15 @@ impl<D: PeerDialer> Observer<D> {
         Ok(applied.map(id_out).map(|id| id.index) >= upto.map(|id| id.index))
     }
 
+    /// Whether it is to vote. It cannot be a voter: nobody becomes one who has not answered as one to be.
     async fn is_member(&mut self) -> Result<bool, StartError> {
         let (_, stored) = self.machine.applied_state().await.map_err(refused)?;
         let (id, directory) = self.own;
-        Ok(stored.membership().get_node(&id).is_some_and(|member| member.directory == directory))
+        let is_named = stored.membership().get_node(&id).is_some_and(|member| member.directory == directory);
+        if is_named && part(stored.membership(), id) == Part::Votes && !off!(VoteForgotten) {
+            return Err(StartError::VoteForgotten { directory: self.directory.clone(), own: id });
+        }
+        Ok(is_named)
     }
 
     async fn voters(&mut self) -> Result<Vec<Target>, StartError> {

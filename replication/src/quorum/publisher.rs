@@ -56,6 +56,13 @@ impl Publisher {
         state.subscribers.retain(|subscriber| subscriber.send(published.clone()).is_ok());
     }
 
+    /// Nothing is known: whoever publishes from here on begins with no image.
+    pub(super) fn begin_anew(&self) {
+        if self.image().index() > 0 && !off!(LogPutAside) {
+            self.publish(MetadataImage::empty());
+        }
+    }
+
     /// Publishes the newest image under another controller, if it differs.
     pub(crate) fn publish_controller(&self, controller: Option<stonelog_protocol::BrokerId>) {
         let image = self.image();

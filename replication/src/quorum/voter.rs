@@ -16,7 +16,7 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::raft::ReadPolicy;
 use openraft::{ChangeMembers, Config};
 use stonelog_protocol::peer::feed::Leading;
-use stonelog_protocol::peer::probe::{ListedVoter, Member};
+use stonelog_protocol::peer::probe::{ListedVoter, Member, Part};
 use stonelog_protocol::{BrokerId, Uuid};
 
 use super::link::PeerDialer;
@@ -88,6 +88,7 @@ impl QuorumNode {
         let member = |(id, voter): (&u64, &Voter)| Member {
             voter: ListedVoter { node: broker(*id), host: voter.host.as_str().into(), port: voter.port },
             directory: Uuid(voter.directory),
+            part: part(&membership, *id),
         };
         Ok(membership.nodes().map(member).collect())
     }
@@ -237,6 +238,18 @@ impl QuorumNode {
     /// Serves one proved connection of another voter.
     pub(super) fn session(&self, peer: BrokerId) -> QuorumSession {
         QuorumSession::new(self.raft.clone(), broker(self.node_id), peer)
+    }
+}
+
+/// What a membership makes of a node that it names.
+pub(super) fn part(membership: &Membership, id: u64) -> Part {
+    let configs = membership.get_joint_config();
+    if configs.last().is_some_and(|voters| voters.contains(&id)) {
+        Part::Votes
+    } else if configs.iter().any(|voters| voters.contains(&id)) {
+        Part::Leaves
+    } else {
+        Part::ToBe
     }
 }
 

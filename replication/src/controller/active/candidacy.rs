@@ -19,6 +19,7 @@ use crate::quorum::control::ControlSession;
 use crate::quorum::link::PeerSession;
 use crate::quorum::node::{QuorumNode, QuorumOptions};
 use crate::quorum::publisher::Publisher;
+use crate::quorum::replaced;
 use crate::quorum::services::NodeServices;
 use crate::quorum::snapshot_store::SnapshotStore;
 use crate::runtime::peers::TcpDialer;
@@ -55,6 +56,7 @@ impl Candidacy {
             None => {
                 let snapshots = SnapshotStore::new(quorum.disk.clone(), quorum.directory.clone());
                 snapshots.forget_if_of_another_directory(quorum.node_id, &voter)?;
+                replaced::begin_anew(&quorum).await?;
                 QuorumNode::start_voter(quorum.clone(), publisher.clone(), dialer).await?
             }
         };

@@ -33,6 +33,7 @@ use crate::quorum::log_store;
 use crate::quorum::node::{QuorumNode, QuorumOptions, StartError as QuorumError};
 use crate::quorum::observer::Observer;
 use crate::quorum::publisher::{Published, Publisher};
+use crate::quorum::replaced;
 use crate::quorum::services::NodeServices;
 use crate::quorum::type_config::Voter;
 use crate::runtime::peers::{ClusterSecret, HandedOver, TcpDialer, serve, serve_handed_over};
@@ -348,6 +349,9 @@ impl Seeker {
             return Ok(OnDisk::LogLost(options.log_dir.clone()));
         }
         let Some(cluster) = options.cluster_id.clone() else { return Ok(OnDisk::Empty) };
+        if has_log && replaced::is_put_aside(&*options.disk, &self.directory())? {
+            return Ok(OnDisk::Replaced(cluster));
+        }
         if has_log {
             let node = self.open().await?;
             let is_initialized = node.is_initialized().await?;
@@ -403,7 +407,7 @@ impl Seeker {
         let step = find_cluster(bootstrap, &self.dialer, &self.services, say).await?;
         let cluster = match &step {
             Step::Initialize { cluster, .. } => cluster.clone().unwrap_or_else(|| options.fresh_cluster_id.clone()),
-            Step::Vote(cluster) | Step::Observe(cluster) => cluster.clone(),
+            Step::Vote(cluster) | Step::Observe(cluster) | Step::PutAside(cluster) => cluster.clone(),
             Step::Ask(_) => unreachable!("it is asked until there is a step"),
         };
         Ok((step, cluster))
@@ -442,7 +446,7 @@ impl Seeker {
             arrivals: arrivals.clone(),
         };
         let part = match step {
-            Step::Observe(_) => {
+            Step::Observe(_) | Step::PutAside(_) => {
                 if options.cluster.voters.iter().any(|voter| voter.node == node_id) {
                     tracing::warn!(
                         "node {node_id} is listed as a voter, and the quorum's members do not name it with directory \
@@ -451,6 +455,9 @@ impl Seeker {
                 }
                 if let Some(node) = opened {
                     node.stop().await;
+                }
+                if matches!(step, Step::PutAside(_)) {
+                    replaced::put_aside(&*self.options.disk, &self.directory())?;
                 }
                 // Started alone later, it is known to be one of several.
                 if MemberMark::read(&*self.options.disk, &self.options.log_dir)?.is_none() {

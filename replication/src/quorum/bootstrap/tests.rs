@@ -13,7 +13,11 @@ fn list(nodes: &[i32]) -> Vec<ListedVoter> {
 }
 
 fn member(node: i32, directory: u8) -> Member {
-    Member { voter: voter(node), directory: Uuid([directory; 16]) }
+    Member { voter: voter(node), directory: Uuid([directory; 16]), part: Part::Votes }
+}
+
+fn to_be(node: i32, directory: u8) -> Member {
+    Member { part: Part::ToBe, ..member(node, directory) }
 }
 
 fn cluster(id: &str) -> ClusterId {
@@ -51,7 +55,8 @@ fn node_that_has_been_part_of_a_cluster_finds_it_again_and_forms_none() {
     // Nor do others while it answers so.
     let mut other = on(2, 2, OnDisk::Empty);
     assert_eq!(other.on_event(Event::Answered(BrokerId(1), node.answer().unwrap())), waiting());
-    assert_eq!(node.on_event(belongs(2, "c", founders())), Ok(Step::Vote(cluster("c"))));
+    let members = vec![to_be(1, 1), member(2, 2), member(3, 3)];
+    assert_eq!(node.on_event(belongs(2, "c", members)), Ok(Step::Vote(cluster("c"))));
     let other_cluster = node.on_event(belongs(2, "d", founders()));
     assert!(matches!(other_cluster, Err(BootstrapError::OtherCluster { .. })), "{other_cluster:?}");
 }
@@ -203,13 +208,13 @@ fn voter_that_was_replaced_while_it_was_away_votes_no_more() {
         let leader = Some(BrokerId(leader));
         Event::Answered(BrokerId(node), ProbeAnswer::Member { cluster: cluster("c"), members, leader })
     };
-    assert_eq!(after(on(2, 2, log()), vec![says(1, 1, now())]), Ok(Step::Observe(cluster("c"))));
+    assert_eq!(after(on(2, 2, log()), vec![says(1, 1, now())]), Ok(Step::PutAside(cluster("c"))));
     assert_eq!(after(on(2, 2, log()), vec![says(1, 1, founders())]), Ok(Step::Vote(cluster("c"))));
     // Who does not lead may not have heard of it, and who is said to lead may have gone.
     let others = vec![says(1, 3, now()), silent(3)];
     assert_eq!(after(on(2, 2, log()), others), Ok(Step::Vote(cluster("c"))));
     let leader = vec![says(1, 3, founders()), says(3, 3, now())];
-    assert_eq!(after(on(2, 2, log()), leader), Ok(Step::Observe(cluster("c"))));
+    assert_eq!(after(on(2, 2, log()), leader), Ok(Step::PutAside(cluster("c"))));
 }
 
 #[test]
@@ -227,8 +232,11 @@ fn old_log_does_not_vote_and_hinders_no_node_that_was_taken_out_of_the_quorum() 
     assert_eq!(after(node(), vec![silent(1), silent(3)]), waits);
     // Who does not lead may not have heard of it, or be the next to be asked for a vote.
     assert_eq!(after(node(), vec![says(1, 3, now()), belongs(3, "c", now())]), waits);
-    assert_eq!(after(node(), vec![says(3, 3, now())]), Ok(Step::Observe(cluster("c"))));
-    assert_eq!(after(node(), vec![says(3, 3, vec![member(1, 1), member(3, 3)])]), Ok(Step::Observe(cluster("c"))));
+    let aside = Ok(Step::PutAside(cluster("c")));
+    assert_eq!(after(node(), vec![says(3, 3, now())]), aside);
+    assert_eq!(after(node(), vec![says(3, 3, vec![member(1, 1), member(3, 3)])]), aside);
+    // It was added again, and has not begun to be one: no log of it is counted on.
+    assert_eq!(after(node(), vec![says(3, 3, vec![member(1, 1), to_be(2, 2), member(3, 3)])]), aside);
     assert_eq!(after(node(), vec![says(3, 3, founders())]), Err(BootstrapError::LogIsOld(old.clone())));
     let other = after(node(), vec![belongs(1, "e", founders())]);
     assert!(matches!(other, Err(BootstrapError::OtherCluster { .. })), "{other:?}");
@@ -237,6 +245,39 @@ fn old_log_does_not_vote_and_hinders_no_node_that_was_taken_out_of_the_quorum() 
         after(on(3, 3, OnDisk::Empty), vec![Event::Answered(BrokerId(2), node().answer().unwrap())]),
         Ok(Step::Ask(Waiting::ForMembers(cluster("c"))))
     );
+}
+
+#[test]
+fn log_that_was_put_aside_votes_nowhere_whoever_names_it() {
+    let node = || on(2, 2, OnDisk::Replaced(cluster("c")));
+    let leads = |members| {
+        let leader = Some(BrokerId(3));
+        Event::Answered(BrokerId(3), ProbeAnswer::Member { cluster: cluster("c"), members, leader })
+    };
+    let observes = Ok(Step::Observe(cluster("c")));
+    let again = vec![member(1, 1), to_be(2, 2), member(3, 3)];
+    assert_eq!(after(node(), vec![leads(again)]), observes);
+    let leaving = vec![member(1, 1), Member { part: Part::Leaves, ..member(2, 2) }, member(3, 3)];
+    assert_eq!(after(node(), vec![leads(leaving)]), observes);
+    // Who does not lead may not have heard that it was taken out.
+    assert_eq!(after(node(), vec![belongs(1, "c", founders())]), wait_for(&[3]));
+    assert_eq!(after(node(), vec![belongs(1, "c", founders()), silent(3)]), observes);
+    assert_eq!(after(node(), vec![silent(1), silent(3)]), Ok(Step::Ask(Waiting::ForMembers(cluster("c")))));
+}
+
+#[test]
+fn directory_that_was_put_back_from_before_it_voted_does_not_start() {
+    let forgotten = Err(BootstrapError::VoteForgotten(Uuid([2; 16])));
+    let joined = || on(2, 2, OnDisk::Joined(cluster("c")));
+    assert_eq!(after(joined(), vec![belongs(1, "c", founders())]), forgotten);
+    let leaving = vec![member(1, 1), Member { part: Part::Leaves, ..member(2, 2) }];
+    assert_eq!(after(joined(), vec![belongs(1, "c", leaving)]), forgotten);
+    let leader = ProbeAnswer::Member { cluster: cluster("c"), members: founders(), leader: Some(BrokerId(3)) };
+    let replaced = on(2, 2, OnDisk::Replaced(cluster("c")));
+    assert_eq!(after(replaced, vec![Event::Answered(BrokerId(3), leader)]), forgotten);
+    // Emptied, it is another one.
+    let emptied = on(2, 9, OnDisk::Empty);
+    assert_eq!(after(emptied, vec![belongs(1, "c", founders())]), Ok(Step::Observe(cluster("c"))));
 }
 
 #[test]

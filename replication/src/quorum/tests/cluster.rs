@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stonelog_protocol::peer::frame::{Frame, Kind};
-use stonelog_protocol::peer::probe::{ListedVoter, Member};
+use stonelog_protocol::peer::probe::{ListedVoter, Member, Part};
 use stonelog_protocol::peer::proof::{Identity, Purpose, Verdict};
 use stonelog_protocol::{BrokerId, ClusterId, Timestamp, Uuid};
 use stonelog_storage::disk::{Disk, RealDisk};
@@ -117,7 +117,7 @@ impl Site {
     }
 
     pub(super) fn member(&self) -> Member {
-        Member { voter: self.listed(), directory: Uuid(self.directory) }
+        Member { voter: self.listed(), directory: Uuid(self.directory), part: Part::Votes }
     }
 
     async fn start(&mut self, listener: TcpListener, cuts: &Cuts, secret: &ClusterSecret) -> Result<(), StartError> {

@@ -93,11 +93,11 @@ async fn boot_on(id: i32, disk: &Kept, listed: &[ListedVoter], until: Until) -> 
     let step = tokio::time::timeout(PATIENCE, finding).await.expect("a cluster is found").unwrap();
     let cluster = match &step {
         Step::Initialize { cluster, .. } => cluster.clone().unwrap_or(ClusterId(format!("made by {id}").into())),
-        Step::Vote(cluster) | Step::Observe(cluster) => cluster.clone(),
+        Step::Vote(cluster) | Step::Observe(cluster) | Step::PutAside(cluster) => cluster.clone(),
         Step::Ask(_) => unreachable!("it is found"),
     };
     let mut booted = Booted { node: None, step, cluster: cluster.clone(), accepting };
-    if until == Until::Formatted || matches!(booted.step, Step::Observe(_)) {
+    if until == Until::Formatted || matches!(booted.step, Step::Observe(_) | Step::PutAside(_)) {
         return booted;
     }
     let identity = Identity { cluster: Some(cluster), ..identity };
@@ -249,7 +249,7 @@ fn founders_that_voted_and_stopped_before_their_first_entry_vote_again() {
 
 /// Nobody is reached.
 #[derive(Clone)]
-struct Unreachable;
+pub(super) struct Unreachable;
 
 impl PeerDialer for Unreachable {
     type Link = Unreachable;

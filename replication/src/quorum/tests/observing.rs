@@ -11,7 +11,8 @@ use stonelog_storage::disk::{Disk, RealDisk};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::cluster::{ALL, Cluster, block_on, cluster_id, has, others, until};
+use super::cluster::{ALL, Cluster, block_on, cluster_id, has, others, setting, until};
+use crate::metadata::MetadataImage;
 use crate::quorum::node::{QuorumOptions, REQUEST_WITHIN_DEFAULT};
 use crate::quorum::observer::Observer;
 use crate::quorum::publisher::Publisher;
@@ -26,11 +27,14 @@ struct Observing {
 
 impl Observing {
     async fn start(cluster: &Cluster, directory: &Path) -> Observing {
+        Observing::start_with(cluster, directory, Arc::default()).await
+    }
+
+    async fn start_with(cluster: &Cluster, directory: &Path, publisher: Arc<Publisher>) -> Observing {
         let own = Identity { node: BrokerId(9), directory: Uuid([9; 16]), cluster: Some(cluster_id()) };
         let dialer = TcpDialer::new(Arc::new(move || own.clone()), Some(cluster.secret.clone()), BTreeMap::new());
         let listed =
             cluster.sites.iter().map(|site| (BrokerId(site.id), ("127.0.0.1".to_owned(), site.address.port())));
-        let publisher = Arc::new(Publisher::default());
         let options = QuorumOptions {
             disk: Arc::new(RealDisk) as Arc<dyn Disk>,
             directory: directory.to_owned(),
@@ -104,6 +108,22 @@ fn observer_that_missed_what_is_gone_from_the_log_gets_a_snapshot_and_starts_fro
         let observing = Observing::start(&cluster, &path).await;
         assert!(has(&observing.publisher.image(), "setting-19"));
         observing.sees("later").await;
+        cluster.end().await;
+    });
+}
+
+#[test]
+fn observer_begins_with_no_image_that_another_log_has_left() {
+    block_on(async {
+        let cluster = Cluster::form(3).await;
+        cluster.write_leader("before").await;
+        let publisher = Arc::new(Publisher::default());
+        // Of a log that was closed since: what it had applied is part of what comes again.
+        publisher.publish(MetadataImage::from_records(1_000, &[setting("left")]).unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let observing = Observing::start_with(&cluster, &dir.path().join("metadata"), publisher).await;
+        observing.sees("before").await;
+        assert!(!has(&observing.publisher.image(), "left"));
         cluster.end().await;
     });
 }
