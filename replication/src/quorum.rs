@@ -10,6 +10,7 @@ pub mod alone;
 pub mod bootstrap;
 pub mod codec;
 pub mod control;
+pub mod controllers;
 mod describe;
 mod feed;
 mod feed_position;

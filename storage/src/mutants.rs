@@ -111,6 +111,8 @@ pub enum Guard {
     OwnLogFirst,
     /// `old-log-asks`: a metadata log of an earlier time votes nowhere, and follows where whoever leads does not count on it.
     OldLogAsks,
+    /// `voters-are-asked`: whatever its own list says, a node asks those that vote by the membership.
+    VotersAreAsked,
     /// `log-put-aside`: a log that a leader has said does not vote leaves nothing but its vote where the node votes anew.
     LogPutAside,
     /// `vote-forgotten`: a directory that holds no log votes nowhere where the quorum counts on its vote (rule 13).
@@ -211,6 +213,7 @@ impl Guard {
             Guard::CutEndsKnown => "cut-ends-known",
             Guard::OwnLogFirst => "own-log-first",
             Guard::OldLogAsks => "old-log-asks",
+            Guard::VotersAreAsked => "voters-are-asked",
             Guard::LogPutAside => "log-put-aside",
             Guard::VoteForgotten => "vote-forgotten",
             Guard::ForgottenEnds => "forgotten-ends",

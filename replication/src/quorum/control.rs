@@ -17,6 +17,7 @@ use stonelog_protocol::peer::proof::Purpose;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::controllers::Controllers;
 use super::forwarding::{Forwarding, Heard, Next};
 use super::link::{LinkError, PeerDialer, PeerLink, PeerSession, Served, Serving, Target};
 use super::node::QuorumNode;
@@ -78,6 +79,7 @@ impl PeerSession for ControlSession {
 pub struct Forwarder<D: PeerDialer> {
     forwarding: Forwarding,
     targets: BTreeMap<BrokerId, Target>,
+    voters: watch::Receiver<BTreeMap<BrokerId, Target>>,
     links: BTreeMap<BrokerId, D::Link>,
     dialer: D,
     started: Instant,
@@ -86,22 +88,40 @@ pub struct Forwarder<D: PeerDialer> {
 
 impl<D: PeerDialer> Forwarder<D> {
     /// Asks among these; `None` when there are none. `leaders` says who is heard to lead.
-    pub fn new(dialer: D, voters: Vec<Target>, leaders: watch::Receiver<Option<BrokerId>>) -> Option<Forwarder<D>> {
-        let forwarding = Forwarding::new(voters.iter().map(|voter| voter.node).collect())?;
-        let targets = voters.into_iter().map(|voter| (voter.node, voter)).collect();
-        Some(Forwarder { forwarding, targets, links: BTreeMap::new(), dialer, started: Instant::now(), leaders })
+    pub fn new(
+        dialer: D,
+        controllers: &Controllers,
+        leaders: watch::Receiver<Option<BrokerId>>,
+    ) -> Option<Forwarder<D>> {
+        let mut voters = controllers.subscribe();
+        let targets = voters.borrow_and_update().clone();
+        let forwarding = Forwarding::new(targets.keys().copied().collect())?;
+        let (links, started) = (BTreeMap::new(), Instant::now());
+        Some(Forwarder { forwarding, targets, voters, links, dialer, started, leaders })
+    }
+
+    /// Takes in who votes by now.
+    fn look_for_voters(&mut self) {
+        if self.voters.has_changed().unwrap_or(false) {
+            let targets = self.voters.borrow_and_update().clone();
+            self.links.retain(|node, _| targets.get(node) == self.targets.get(node));
+            self.forwarding.on_voters(targets.keys().copied().collect());
+            self.targets = targets;
+        }
     }
 
     /// Asks until there is an answer or the time is up: then [`Answer::Unknown`] if it may have had its effect, else
     /// [`Answer::NotController`]. `may_repeat` says whether a second time does no harm.
     pub async fn ask(&mut self, request: Bytes, within: Duration, may_repeat: bool) -> Answer {
         let deadline = self.started.elapsed() + within;
+        self.look_for_voters();
         let leader = *self.leaders.borrow_and_update();
         if let Some(leader) = leader {
             self.forwarding.on_leader(leader);
         }
         let (mut state, mut node) = self.forwarding.begin(deadline, may_repeat);
         loop {
+            self.look_for_voters();
             let left = deadline.saturating_sub(self.started.elapsed());
             // What may not be repeated is asked once, and the controller may have to wait with it.
             let left = if may_repeat { left.min(ONE_WITHIN) } else { left };
@@ -160,7 +180,8 @@ async fn other_leader(leaders: &mut watch::Receiver<Option<BrokerId>>, asked: Br
 mod tests {
     use super::*;
 
-    /// Node 1 is paused: it takes requests and never answers. Node 2 answers with how long it is waited for.
+    /// Node 1 is paused: it takes requests and never answers. Node 2 answers with how long it is waited for. Node 3 names
+    /// node 2.
     #[derive(Clone)]
     struct Nodes;
 
@@ -178,17 +199,45 @@ mod tests {
             if self.0 == BrokerId(1) {
                 std::future::pending::<()>().await;
             }
+            if self.0 == BrokerId(3) {
+                let body = Answer::NotController(Some(BrokerId(2))).encode();
+                return Ok(Frame { exchange: 0, kind: Kind::Answer, body });
+            }
             let waited = Bytes::from(within.as_secs().to_string());
             Ok(Frame { exchange: 0, kind: Kind::Answer, body: Answer::Decided(waited).encode() })
         }
     }
 
+    fn target(id: i32) -> Target {
+        Target { node: BrokerId(id), directory: None, host: String::new(), port: 0 }
+    }
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn voter_that_is_not_configured_is_asked_when_the_membership_names_it() {
+        block_on(async {
+            let (_leads, leaders) = watch::channel(None);
+            let controllers = Controllers::new([target(3)]);
+            let mut forwarder = Forwarder::new(Nodes, &controllers, leaders).unwrap();
+            let short = Duration::from_millis(1);
+            assert_eq!(forwarder.ask("request".into(), short, true).await, Answer::NotController(None));
+            controllers.on_voters([(BrokerId(2), "h", 1), (BrokerId(3), "h", 1)]);
+            let answer = forwarder.ask("request".into(), Duration::from_millis(3_600_900), true).await;
+            assert_eq!(answer, Answer::Decided(Bytes::from_static(b"5")));
+            // It votes no more.
+            controllers.on_voters([(BrokerId(3), "h", 1)]);
+            assert_eq!(forwarder.ask("request".into(), short, true).await, Answer::NotController(None));
+        });
+    }
+
     fn asked(leader: i32, elected: Option<i32>, may_repeat: bool) -> Answer {
-        let target = |id| Target { node: BrokerId(id), directory: None, host: String::new(), port: 0 };
         let (leads, leaders) = watch::channel(Some(BrokerId(leader)));
-        let mut forwarder = Forwarder::new(Nodes, vec![target(1), target(2)], leaders).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(async {
+        let controllers = Controllers::new([target(1), target(2)]);
+        let mut forwarder = Forwarder::new(Nodes, &controllers, leaders).unwrap();
+        block_on(async {
             let election = async {
                 tokio::task::yield_now().await;
                 if let Some(elected) = elected {

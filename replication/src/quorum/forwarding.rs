@@ -66,6 +66,14 @@ impl Forwarding {
         (!voters.is_empty()).then_some(Forwarding { voters, known: None, turn: 0 })
     }
 
+    /// Others can lead, in this order; never nobody.
+    pub fn on_voters(&mut self, voters: Vec<BrokerId>) {
+        if !voters.is_empty() {
+            self.known = self.known.filter(|known| voters.contains(known));
+            self.voters = voters;
+        }
+    }
+
     /// Somebody is heard to lead, from elsewhere.
     pub fn on_leader(&mut self, leader: BrokerId) {
         if self.voters.contains(&leader) {

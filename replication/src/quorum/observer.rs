@@ -21,13 +21,14 @@ use stonelog_storage::Fault;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::controllers::Controllers;
 use super::feed_position::{Advance, FeedPosition};
 use super::link::{LinkError, PeerDialer, PeerLink, Target};
 use super::node::{QuorumOptions, StartError, refused};
 use super::publisher::Publisher;
 use super::snapshot_store::{SnapshotStore, decode_snapshot};
 use super::state_machine::StateMachine;
-use super::voter::part;
+use super::voter::{part, places};
 use super::wire::{broker, id_out, node};
 
 /// How long a voter may hold a pull for which it has nothing. Who leads is news as well, and comes with the answer.
@@ -49,6 +50,8 @@ pub struct Observer<D: PeerDialer> {
     /// Where voters are by configuration; those of the membership come on top once it is known.
     listed: BTreeMap<BrokerId, (String, u16)>,
     leading: watch::Sender<Option<Leading>>,
+    /// Hear who votes.
+    controllers: Option<Arc<Controllers>>,
     /// When a leader could not be followed.
     leader_failed: Option<Instant>,
     /// This node, as the membership would name it.
@@ -92,12 +95,19 @@ impl<D: PeerDialer> Observer<D> {
             position,
             listed,
             leading,
+            controllers: None,
             leader_failed: None,
             own: (node(options.node_id), options.voter.directory),
             directory: options.directory.clone(),
             is_added: false,
         };
         Ok((observer, heard))
+    }
+
+    /// Has them hear who votes.
+    pub fn tell(mut self, controllers: Arc<Controllers>) -> Observer<D> {
+        self.controllers = Some(controllers);
+        self
     }
 
     /// Follows until the membership names this node with its directory; what it has applied by then is durable as a
@@ -151,6 +161,9 @@ impl<D: PeerDialer> Observer<D> {
     async fn voters(&mut self) -> Result<Vec<Target>, StartError> {
         let (_, membership) = self.machine.applied_state().await.map_err(refused)?;
         let membership = membership.membership();
+        if let Some(controllers) = &self.controllers {
+            controllers.on_voters(places(membership));
+        }
         let mut voters: BTreeMap<BrokerId, Target> = BTreeMap::new();
         for (node, (host, port)) in &self.listed {
             voters.insert(*node, Target { node: *node, directory: None, host: host.clone(), port: *port });
@@ -216,6 +229,8 @@ impl<D: PeerDialer> Observer<D> {
                 Advance::Elsewhere(why) => return Ok(why.to_owned()),
             }
             *fruitless = 0;
+            // Before anybody hears who leads: it may be one that was not known.
+            self.voters().await?;
             self.lead(leader);
             // Memberships of earlier times pass by on the way to the present one.
             let is_of_leader = leader.is_some_and(|leading| leading.node == voter);

@@ -19,6 +19,7 @@ use stonelog_protocol::peer::feed::Leading;
 use stonelog_protocol::peer::probe::{ListedVoter, Member, Part};
 use stonelog_protocol::{BrokerId, Uuid};
 
+use super::controllers::Controllers;
 use super::link::PeerDialer;
 use super::network::Peers;
 use super::node::{ProposeError, QuorumNode, QuorumOptions, StartError, common_config, refused};
@@ -91,6 +92,19 @@ impl QuorumNode {
             part: part(&membership, *id),
         };
         Ok(membership.nodes().map(member).collect())
+    }
+
+    /// Says who votes, whenever that changes, until this node has ended.
+    pub async fn say_voters(&self, controllers: &Controllers) {
+        let mut said = None;
+        loop {
+            let wait = self.raft.wait(None);
+            let is_news = |metrics: &Metrics| said != Some(*metrics.membership_config.log_id());
+            let changed = wait.metrics(|metrics| is_news(metrics) || metrics.running_state.is_err(), "other voters");
+            let Some(metrics) = changed.await.ok().filter(|metrics| metrics.running_state.is_ok()) else { return };
+            said = Some(*metrics.membership_config.log_id());
+            controllers.on_voters(places(metrics.membership_config.membership()));
+        }
     }
 
     /// Writes the first membership into an empty log. Exactly one node of a cluster does so, once.
@@ -239,6 +253,12 @@ impl QuorumNode {
     pub(super) fn session(&self, peer: BrokerId) -> QuorumSession {
         QuorumSession::new(self.raft.clone(), broker(self.node_id), peer)
     }
+}
+
+/// Who votes, and where.
+pub(super) fn places(membership: &Membership) -> impl Iterator<Item = (BrokerId, &str, u16)> {
+    let place = |id| membership.get_node(&id).map(|voter| (broker(id), voter.host.as_str(), voter.port));
+    membership.voter_ids().filter_map(place)
 }
 
 /// What a membership makes of a node that it names.

@@ -21,7 +21,7 @@ use crate::controller::wire::{self, Decided};
 use crate::controller::{ControllerRequest, Reject};
 use crate::metadata::Endpoint;
 use crate::quorum::control::{ControlHandler, Forwarder};
-use crate::quorum::link::Target;
+use crate::quorum::controllers::Controllers;
 use crate::quorum::publisher::Publisher;
 use crate::runtime::peers::TcpDialer;
 
@@ -161,7 +161,7 @@ impl Elsewhere {
     pub(super) fn start(
         tasks: &mut JoinSet<()>,
         dialer: &TcpDialer,
-        voters: &[Target],
+        controllers: &Controllers,
         leaders: &watch::Receiver<Option<BrokerId>>,
         publisher: &Arc<Publisher>,
         arrivals: Arc<Arrivals>,
@@ -170,7 +170,7 @@ impl Elsewhere {
             let (sender, queue) = mpsc::channel(FORWARD_LEN_MAX);
             let queue = Arc::new(Turn::new(queue));
             for _ in 0..count {
-                let forwarder = Forwarder::new(dialer.clone(), voters.to_vec(), leaders.clone());
+                let forwarder = Forwarder::new(dialer.clone(), controllers, leaders.clone());
                 let Some(forwarder) = forwarder else { break };
                 tasks.spawn(forward(forwarder, Arc::clone(&queue), Arc::clone(publisher), within));
             }

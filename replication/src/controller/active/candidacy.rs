@@ -16,6 +16,7 @@ use super::member::JoinError;
 use super::serving::Active;
 use super::{MetadataOptions, OwnLog, Submission};
 use crate::quorum::control::ControlSession;
+use crate::quorum::controllers::Controllers;
 use crate::quorum::link::PeerSession;
 use crate::quorum::node::{QuorumNode, QuorumOptions};
 use crate::quorum::publisher::Publisher;
@@ -36,6 +37,7 @@ pub(super) struct Candidacy {
     pub(super) services: Arc<NodeServices>,
     pub(super) dialer: TcpDialer,
     pub(super) own_log: OwnLog,
+    pub(super) controllers: Arc<Controllers>,
     pub(super) requests: mpsc::Sender<Submission>,
     pub(super) news: mpsc::UnboundedSender<News>,
     pub(super) arrivals: Arc<Arrivals>,
@@ -72,6 +74,8 @@ impl Candidacy {
         }
         let tending = node.clone();
         tasks.spawn(async move { tending.tend(voter, &listed).await });
+        let (saying, controllers) = (node.clone(), self.controllers);
+        tasks.spawn(async move { saying.say_voters(&controllers).await });
         let (asked, requests, news, arrivals) = (Arc::downgrade(&node), self.requests, self.news, self.arrivals);
         let (published, connections) = (publisher.clone(), AtomicU64::new(0));
         services.serve_control(move |hello: &Hello| -> Box<dyn PeerSession> {

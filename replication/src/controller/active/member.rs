@@ -26,6 +26,7 @@ use super::waiting::say_what_is_waited_for;
 use super::{ControllerError, MetadataHandle, MetadataOptions, OwnLog, QUEUE_LEN_MAX, Stop, Submission};
 use crate::controller::duties::DutySettings;
 use crate::quorum::bootstrap::{Bootstrap, BootstrapError, OldLog, OnDisk, Step};
+use crate::quorum::controllers::Controllers;
 use crate::quorum::die;
 use crate::quorum::form::find_cluster;
 use crate::quorum::link::Target;
@@ -431,6 +432,7 @@ impl Seeker {
         let (news_sender, news) = mpsc::unbounded_channel();
         let arrivals = Arc::new(Arrivals::default());
         let opened = self.node.take();
+        let controllers = Arc::new(Controllers::new(options.cluster.voters.iter().map(target)));
         let candidacy = Candidacy {
             quorum: self.quorum_options(),
             log_dir: options.log_dir.clone(),
@@ -441,6 +443,7 @@ impl Seeker {
             services: self.services.clone(),
             dialer: self.dialer.clone(),
             own_log,
+            controllers: controllers.clone(),
             requests,
             news: news_sender.clone(),
             arrivals: arrivals.clone(),
@@ -466,7 +469,7 @@ impl Seeker {
                 }
                 let members = Vec::new();
                 self.services.answer_probes(ProbeAnswer::Member { cluster, members, leader: None });
-                let added = self.observe(leaders.clone()).await?;
+                let added = self.observe(leaders.clone(), controllers.clone()).await?;
                 Part::Observer(Some(Box::new(Observing { added, candidacy })))
             }
             Step::Initialize { members, .. } => {
@@ -474,9 +477,8 @@ impl Seeker {
             }
             Step::Vote(_) | Step::Ask(_) => Part::Voter(candidacy.begin(opened, None, &mut self.tasks).await?),
         };
-        let voters: Vec<Target> = self.options.cluster.voters.iter().map(target).collect();
         let (tasks, publisher) = (&mut self.tasks, &self.publisher);
-        let elsewhere = Elsewhere::start(tasks, &self.dialer, &voters, &heard, publisher, arrivals.clone());
+        let elsewhere = Elsewhere::start(tasks, &self.dialer, &controllers, &heard, publisher, arrivals.clone());
         let member = Member {
             part,
             publisher: self.publisher,
@@ -494,12 +496,14 @@ impl Seeker {
     async fn observe(
         &mut self,
         leaders: watch::Sender<Option<BrokerId>>,
+        controllers: Arc<Controllers>,
     ) -> Result<oneshot::Receiver<()>, QuorumError> {
         let listed = self.options.cluster.voters.iter().filter(|voter| voter.node != self.options.node_id);
         let listed: BTreeMap<_, _> = listed.map(|voter| (voter.node, (voter.host.to_string(), voter.port))).collect();
         let (publisher, dialer) = (self.publisher.clone(), self.dialer.clone());
         let (observer, mut leading) = Observer::open(&self.quorum_options(), publisher, dialer, listed).await?;
         let (say_added, added) = oneshot::channel();
+        let observer = observer.tell(controllers);
         self.tasks.spawn(async move {
             match observer.run().await {
                 // Nobody listens on a node that is stopping.

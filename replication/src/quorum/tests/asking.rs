@@ -14,6 +14,7 @@ use stonelog_protocol::{BrokerId, Timestamp, Uuid};
 use super::cluster::{ALL, Cluster, Running, block_on, cluster_id, has, others, setting};
 use crate::metadata::RecordBatch;
 use crate::quorum::control::{ControlHandler, ControlSession, Forwarder};
+use crate::quorum::controllers::Controllers;
 use crate::quorum::link::Target;
 use crate::quorum::node::QuorumNode;
 use crate::quorum::publisher::Publisher;
@@ -64,7 +65,7 @@ fn forwarder(cluster: &Cluster) -> Forwarder<TcpDialer> {
         host: "127.0.0.1".to_owned(),
         port: site.address.port(),
     };
-    Forwarder::new(dialer, cluster.sites.iter().map(target).collect(), nobody_is_heard()).unwrap()
+    Forwarder::new(dialer, &Controllers::new(cluster.sites.iter().map(target)), nobody_is_heard()).unwrap()
 }
 
 fn nobody_is_heard() -> tokio::sync::watch::Receiver<Option<BrokerId>> {
