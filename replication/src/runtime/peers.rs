@@ -6,12 +6,14 @@
 pub mod accept;
 pub mod backoff;
 pub mod dial;
+mod door;
 mod framing;
 pub mod secret;
 mod unproved;
 
 pub use accept::{HANDED_OVER_LEN_MAX, HandedOver, serve, serve_handed_over};
 pub use dial::TcpDialer;
+pub use door::Door;
 pub use secret::ClusterSecret;
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ use crate::quorum::publisher::{Published, Publisher};
 use crate::quorum::replaced;
 use crate::quorum::services::NodeServices;
 use crate::quorum::type_config::Voter;
-use crate::runtime::peers::{ClusterSecret, HandedOver, TcpDialer, serve, serve_handed_over};
+use crate::runtime::peers::{ClusterSecret, Door, HandedOver, TcpDialer};
 use crate::runtime::streams::{PROVED_LEN_MAX, ProvedSocket};
 
 /// How a node of several reaches the others, and what it knows of them.
@@ -328,12 +328,8 @@ impl Seeker {
         let listed = listed.map(|voter| (voter.node, (voter.host.to_string(), voter.port))).collect();
         let dialer = TcpDialer::new(Arc::new(move || identities.borrow().clone()), secret.clone(), listed);
         let mut tasks = JoinSet::new();
-        for socket in std::mem::take(&mut options.cluster.sockets) {
-            tasks.spawn(serve(tokio::net::TcpListener::from_std(socket)?, secret.clone(), services.clone()));
-        }
-        if let Some(handed_over) = options.cluster.handed_over.take() {
-            tasks.spawn(serve_handed_over(handed_over, secret, services.clone()));
-        }
+        let (sockets, handed_over) = (std::mem::take(&mut options.cluster.sockets), options.cluster.handed_over.take());
+        tasks.spawn(Door::open(sockets, handed_over, secret, services.clone())?.attend());
         let mut seeker =
             Seeker { options, publisher, services, known, dialer, tasks, node: None, on_disk: OnDisk::Empty };
         seeker.on_disk = seeker.look().await?;

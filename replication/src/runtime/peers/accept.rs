@@ -1,4 +1,6 @@
 //! The accepting end: whoever begins with the magic bytes proves itself first, then has its requests served in order.
+//!
+//! Where it is served may be another thread than the one on which it has proved itself: see [`super::door`].
 
 use std::any::Any;
 use std::io;
@@ -29,7 +31,7 @@ const IDLE_MAX: Duration = Duration::from_secs(300);
 /// An answer that the other end does not take for so long ends the connection.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(10);
 /// Connections in all: three of each voter, two of each broker.
-const CONNECTION_COUNT_MAX: usize = 4096;
+pub(super) const CONNECTION_COUNT_MAX: usize = 4096;
 /// How long to wait after an accept failed for want of descriptors or memory.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -48,7 +50,17 @@ pub const HANDED_OVER_LEN_MAX: usize = UNPROVED_COUNT_MAX;
 
 /// Accepts and serves until dropped; every connection ends with it.
 pub async fn serve(listener: TcpListener, secret: Option<ClusterSecret>, service: Arc<dyn PeerService>) {
-    let mut serving = Serving::new(secret, service);
+    accept(listener, secret, service, None).await;
+}
+
+/// As [`serve`]; whoever has proved itself goes to `proved`, if that is there.
+pub(super) async fn accept(
+    listener: TcpListener,
+    secret: Option<ClusterSecret>,
+    service: Arc<dyn PeerService>,
+    proved: Option<mpsc::Sender<Proved>>,
+) {
+    let mut serving = Serving::new(secret, service, proved);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -66,11 +78,21 @@ pub async fn serve(listener: TcpListener, secret: Option<ClusterSecret>, service
 
 /// Serves what clients' listeners hand over, until they are gone; every connection ends with it.
 pub async fn serve_handed_over(
-    mut handed_over: mpsc::Receiver<HandedOver>,
+    handed_over: mpsc::Receiver<HandedOver>,
     secret: Option<ClusterSecret>,
     service: Arc<dyn PeerService>,
 ) {
-    let mut serving = Serving::new(secret, service);
+    take_over(handed_over, secret, service, None).await;
+}
+
+/// As [`serve_handed_over`]; whoever has proved itself goes to `proved`, if that is there.
+pub(super) async fn take_over(
+    mut handed_over: mpsc::Receiver<HandedOver>,
+    secret: Option<ClusterSecret>,
+    service: Arc<dyn PeerService>,
+    proved: Option<mpsc::Sender<Proved>>,
+) {
+    let mut serving = Serving::new(secret, service, proved);
     loop {
         let next = tokio::select! {
             next = handed_over.recv() => next,
@@ -85,10 +107,22 @@ pub async fn serve_handed_over(
     }
 }
 
+/// A connection that has proved itself, on its way to the thread that serves it.
+pub(super) struct Proved {
+    /// Non-blocking, taken out of the runtime it was accepted on.
+    pub(super) socket: std::net::TcpStream,
+    /// What was read behind the proof.
+    pub(super) ahead: Bytes,
+    pub(super) peer: SocketAddr,
+    pub(super) hello: Hello,
+}
+
 /// Connections being served.
-struct Serving {
+pub(super) struct Serving {
     secret: Option<ClusterSecret>,
     service: Arc<dyn PeerService>,
+    /// Where those go that have proved themselves; `None` where they are served here.
+    proved: Option<mpsc::Sender<Proved>>,
     unproved: Arc<Mutex<Unproved<AbortHandle>>>,
     begun: u64,
     connections: JoinSet<()>,
@@ -98,9 +132,14 @@ struct Serving {
 }
 
 impl Serving {
-    fn new(secret: Option<ClusterSecret>, service: Arc<dyn PeerService>) -> Serving {
+    fn new(
+        secret: Option<ClusterSecret>,
+        service: Arc<dyn PeerService>,
+        proved: Option<mpsc::Sender<Proved>>,
+    ) -> Serving {
         let (connections, saying) = (JoinSet::new(), Arc::new(Mutex::new(Saying::at_once())));
-        Serving { secret, service, unproved: Arc::default(), begun: 0, connections, saying, began: Instant::now() }
+        let (unproved, began) = (Arc::default(), Instant::now());
+        Serving { secret, service, proved, unproved, begun: 0, connections, saying, began }
     }
 
     /// Returns when one has ended; never while there is none.
@@ -118,9 +157,10 @@ impl Serving {
         self.begun += 1;
         let place = Place { unproved: Arc::clone(&self.unproved), id: self.begun, _held: held };
         let (secret, service) = (self.secret.clone(), self.service.clone());
-        let (saying, began) = (Arc::clone(&self.saying), self.began);
+        let (saying, began, proved) = (Arc::clone(&self.saying), self.began, self.proved.clone());
         let end = self.connections.spawn(async move {
-            let Err(error) = converse(socket, magic_is_read, secret, &*service, place).await else { return };
+            let way = (peer, proved);
+            let Err(error) = converse(socket, magic_is_read, secret, &*service, place, way).await else { return };
             match untrusted(&error) {
                 Some(why) => {
                     let reason = format!("a node at {} is refused: {why}", peer.ip());
@@ -166,6 +206,7 @@ async fn converse(
     secret: Option<ClusterSecret>,
     service: &dyn PeerService,
     place: Place,
+    (peer, elsewhere): (SocketAddr, Option<mpsc::Sender<Proved>>),
 ) -> io::Result<()> {
     socket.socket.set_nodelay(true)?;
     let proved = timeout(PROVE_WITHIN, prove(&mut socket, magic_is_read, &secret, service)).await;
@@ -174,6 +215,14 @@ async fn converse(
     if hello.purpose == Purpose::Streams {
         return hand_to_streams(socket, &hello, service);
     }
+    let Some(elsewhere) = elsewhere else { return attend(socket, hello, service).await };
+    let (socket, ahead) = socket.into_parts();
+    let proved = Proved { socket: socket.into_std()?, ahead, peer, hello };
+    elsewhere.send(proved).await.map_err(|_| io::Error::other("this node is stopping"))
+}
+
+/// Serves what has proved itself.
+pub(super) async fn attend(mut socket: PeerSocket, hello: Hello, service: &dyn PeerService) -> io::Result<()> {
     let mut session = service.session(hello);
     loop {
         let next = timeout(IDLE_MAX, read_frame(&mut socket, METADATA_FRAME_BYTES_MAX)).await;

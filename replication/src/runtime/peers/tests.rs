@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use super::accept::HANDED_OVER_LEN_MAX;
 use super::unproved::UNPROVED_COUNT_MAX;
-use super::{ClusterSecret, HandedOver, TcpDialer, serve, serve_handed_over};
+use super::{ClusterSecret, Door, HandedOver, TcpDialer, serve, serve_handed_over};
 use crate::quorum::link::{LinkError, PeerDialer, PeerLink, PeerService, PeerSession, Served, Serving, Target};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -242,5 +242,29 @@ fn connection_from_a_clients_listener_goes_on_where_it_was_handed_over() {
             assert_eq!(answer.unwrap().body, "aa", "{more} bytes read ahead");
             assert_eq!(Arc::strong_count(&counted), 1, "who has proved itself is no client's connection any more");
         }
+    });
+}
+
+#[test]
+fn nodes_prove_themselves_while_the_thread_that_serves_them_is_busy() {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let door = Door::open(vec![socket], None, secret(1), Arc::new(Echo)).unwrap();
+    // Nobody attends yet: the proof is over all the same.
+    let connected = block_on(dialer(secret(1)).connect(&target(port), Purpose::Quorum));
+    assert!(connected.is_ok(), "{:?}", connected.as_ref().err());
+    drop(connected);
+    block_on(async {
+        let mut serving = JoinSet::new();
+        serving.spawn(door.attend());
+        let mut link = dialer(secret(1)).link(target(port), Purpose::Quorum);
+        let answer = link.exchange(Kind::Append, "a".into(), PATIENCE).await.unwrap();
+        assert_eq!(answer.body, "aa");
+        // Its socket is closed when it ends.
+        serving.shutdown().await;
+        let refused = link.exchange(Kind::Append, "a".into(), PATIENCE).await;
+        assert!(matches!(refused, Err(LinkError::Unreachable(_))), "{refused:?}");
+        assert!(std::net::TcpListener::bind(("127.0.0.1", port)).is_ok());
     });
 }
