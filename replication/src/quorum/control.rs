@@ -225,7 +225,7 @@ mod tests {
             let short = Duration::from_millis(1);
             assert_eq!(forwarder.ask("request".into(), short, true).await, Answer::NotController(None));
             controllers.on_voters([(BrokerId(2), "h", 1), (BrokerId(3), "h", 1)]);
-            let answer = forwarder.ask("request".into(), Duration::from_millis(3_600_900), true).await;
+            let answer = forwarder.ask("request".into(), Duration::from_millis(10_900), true).await;
             assert_eq!(answer, Answer::Decided(Bytes::from_static(b"5")));
             // It votes no more.
             controllers.on_voters([(BrokerId(3), "h", 1)]);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -195,6 +195,8 @@ pub struct QuorumNode {
     pub(super) node_id: u64,
     stale_batches: Arc<AtomicU64>,
     bytes_since_snapshot: AtomicU64,
+    /// Whether what the log began with is known to be durable.
+    has_kept_its_first: OnceLock<()>,
     /// How far the others have come.
     pub(super) standing: Mutex<Standing>,
     /// What times in it are since.
@@ -242,8 +244,18 @@ impl QuorumNode {
             }
         };
         let (thread, bytes_since_snapshot) = (Mutex::new(Some(thread)), AtomicU64::new(0));
-        let (standing, opened) = (Mutex::default(), Instant::now());
-        Ok(QuorumNode { raft, store, thread, node_id, stale_batches, bytes_since_snapshot, standing, opened })
+        let (has_kept_its_first, standing, opened) = (OnceLock::new(), Mutex::default(), Instant::now());
+        Ok(QuorumNode {
+            raft,
+            store,
+            thread,
+            node_id,
+            stale_batches,
+            bytes_since_snapshot,
+            has_kept_its_first,
+            standing,
+            opened,
+        })
     }
 
     async fn become_leader(&self, options: &QuorumOptions, owner: Option<Owner>) -> Result<(), StartError> {
@@ -299,6 +311,16 @@ impl QuorumNode {
     /// durable, which need not count itself: its own journal may be behind, or wait for room.
     pub async fn has_kept_what_it_applied(&self) -> Result<(), std::io::Error> {
         self.store.flushed().await
+    }
+
+    /// Whether what this node's log began with is durable; returns when it is. Before that the first membership may be
+    /// forgotten again, and nobody else is to rest on it.
+    pub(super) async fn has_kept_its_first(&self) -> bool {
+        if self.has_kept_its_first.get().is_none() && self.store.flushed().await.is_ok() {
+            // Who looks at the same time says the same.
+            let _ = self.has_kept_its_first.set(());
+        }
+        self.has_kept_its_first.get().is_some()
     }
 
     /// Batches that were ignored because they were decided on another image. Anything but 0 is a bug.

@@ -174,6 +174,7 @@ impl ProbeSession {
         };
         if let (Some(node), Some(cluster)) = (node.upgrade(), cluster)
             && let Ok(true) = node.is_initialized().await
+            && node.has_kept_its_first().await
             && let Ok(members) = node.members().await
         {
             let leader = node.leading_surely().map(|leading| leading.node);

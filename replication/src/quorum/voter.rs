@@ -257,7 +257,7 @@ impl QuorumNode {
 
 /// Who votes, and where.
 pub(super) fn places(membership: &Membership) -> impl Iterator<Item = (BrokerId, &str, u16)> {
-    let place = |id| membership.get_node(&id).map(|voter| (broker(id), voter.host.as_str(), voter.port));
+    let place = move |id| membership.get_node(&id).map(|voter| (broker(id), voter.host.as_str(), voter.port));
     membership.voter_ids().filter_map(place)
 }
 

@@ -41,6 +41,8 @@ pub(super) struct Active {
     entropy: Entropy,
     /// Others could lead instead: nothing is said without a lease.
     needs_lease: bool,
+    /// An entry was proposed whose outcome is not known; whoever goes on begins anew first.
+    pub(super) is_unsettled: bool,
 }
 
 /// What a request came to, to be answered when its entry is applied.
@@ -62,6 +64,7 @@ impl Active {
             clock: options.clock,
             entropy: options.entropy,
             needs_lease: false,
+            is_unsettled: false,
         }
     }
 
@@ -181,6 +184,7 @@ impl Active {
             Ok(image.index())
         };
         let is_written = !matches!(settled, Err(ControllerError::NotController(_)));
+        self.is_unsettled |= matches!(settled, Err(ControllerError::Unknown));
         answer_all(pending, settled);
         next.map(|next| Submission { is_begun: next.is_begun || has_begun && is_written, ..next })
     }

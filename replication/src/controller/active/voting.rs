@@ -142,7 +142,8 @@ impl Member {
         let mut voting = Voting::default();
         loop {
             let leads = voting.tenure.is_some() && node.leads_surely();
-            if voting.is_active && !leads {
+            // An entry whose outcome is not known is still on its way: whatever were decided now would meet another image.
+            if voting.is_active && (!leads || std::mem::take(&mut active.is_unsettled)) {
                 voting.step_down(soft, publisher, active.node_id);
             }
             if !voting.is_active && leads && node.has_applied_all() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stonelog_protocol::peer::frame::{Frame, Kind};
-use stonelog_protocol::peer::probe::{ListedVoter, Member, ProbeAnswer};
+use stonelog_protocol::peer::probe::{ListedVoter, Member, Part, ProbeAnswer};
 use stonelog_protocol::peer::proof::{Identity, Purpose};
 use stonelog_protocol::peer::raft;
 use stonelog_protocol::{BrokerId, ClusterId, DirectoryId, Uuid};
@@ -221,8 +221,10 @@ fn founders_that_voted_and_stopped_before_their_first_entry_vote_again() {
         one.cluster = Some(id.clone());
         let initializing = QuorumNode::start_voter(options(1, &one, 0), Arc::default(), Unreachable).await.unwrap();
         let founders = [&one, &two, &three].into_iter().zip(&listed);
-        let founders: Vec<_> =
-            founders.map(|(kept, voter)| Member { voter: voter.clone(), directory: kept.directory }).collect();
+        let founders: Vec<_> = founders
+            .map(|(kept, voter)| (voter.clone(), kept.directory))
+            .map(|(voter, directory)| Member { voter, directory, part: Part::Votes })
+            .collect();
         initializing.initialize(&founders).await.unwrap();
         initializing.stop().await;
         let (a, b, c) = tokio::join!(

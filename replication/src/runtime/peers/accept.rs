@@ -118,7 +118,7 @@ pub(super) struct Proved {
 }
 
 /// Connections being served.
-pub(super) struct Serving {
+struct Serving {
     secret: Option<ClusterSecret>,
     service: Arc<dyn PeerService>,
     /// Where those go that have proved themselves; `None` where they are served here.
