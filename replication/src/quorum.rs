@@ -24,6 +24,7 @@ pub mod network;
 pub mod node;
 pub mod observer;
 pub mod owner;
+mod processes;
 pub mod publisher;
 pub mod replaced;
 mod replacing;

@@ -111,6 +111,10 @@ pub enum Guard {
     OwnLogFirst,
     /// `old-log-asks`: a metadata log of an earlier time votes nowhere, and follows where whoever leads does not count on it.
     OldLogAsks,
+    /// `connect-back-proves`: a broker whose connection is closed is not taken for alive because another process answers.
+    ConnectBackProves,
+    /// `one-process-speaks`: a voter hears one process of another voter's log directory at a time.
+    OneProcessSpeaks,
     /// `voters-are-asked`: whatever its own list says, a node asks those that vote by the membership.
     VotersAreAsked,
     /// `log-put-aside`: a log that a leader has said does not vote leaves nothing but its vote where the node votes anew.
@@ -213,6 +217,8 @@ impl Guard {
             Guard::CutEndsKnown => "cut-ends-known",
             Guard::OwnLogFirst => "own-log-first",
             Guard::OldLogAsks => "old-log-asks",
+            Guard::ConnectBackProves => "connect-back-proves",
+            Guard::OneProcessSpeaks => "one-process-speaks",
             Guard::VotersAreAsked => "voters-are-asked",
             Guard::LogPutAside => "log-put-aside",
             Guard::VoteForgotten => "vote-forgotten",

@@ -28,7 +28,7 @@ use bytes::Bytes;
 
 use super::frame::{Frame, Kind};
 use super::wire::{Reader, WireError, Writer};
-use crate::{BrokerId, ClusterId, DirectoryId};
+use crate::{BrokerId, ClusterId, DirectoryId, Uuid};
 
 /// Bytes of a nonce.
 pub const NONCE_BYTES: usize = 32;
@@ -100,6 +100,8 @@ pub struct Identity {
     pub directory: DirectoryId,
     /// Its cluster; `None` before it has one.
     pub cluster: Option<ClusterId>,
+    /// Which process of it: another one at every start. It is the one that registers as a broker.
+    pub incarnation: Uuid,
 }
 
 /// The dialer's first message.
@@ -145,6 +147,8 @@ pub enum Verdict {
     NotMember,
     /// What the connection is for is not served here, or not yet.
     NotServed,
+    /// Another process speaks for the dialer's node and directory at the moment.
+    OtherProcess,
 }
 
 /// Why a connection did not come to be.
@@ -175,10 +179,12 @@ impl Identity {
         out.node(self.node);
         out.uuid(self.directory);
         out.option(self.cluster.as_ref(), |out, cluster| out.cluster(cluster));
+        out.uuid(self.incarnation);
     }
 
     fn read(input: &mut Reader) -> Result<Identity, WireError> {
-        Ok(Identity { node: input.node()?, directory: input.uuid()?, cluster: input.option(Reader::cluster)? })
+        let (node, directory, cluster) = (input.node()?, input.uuid()?, input.option(Reader::cluster)?);
+        Ok(Identity { node, directory, cluster, incarnation: input.uuid()? })
     }
 }
 
@@ -232,13 +238,14 @@ impl Challenge {
 }
 
 impl Verdict {
-    const ALL: [Verdict; 6] = [
+    const ALL: [Verdict; 7] = [
         Verdict::Welcome,
         Verdict::OtherNode,
         Verdict::OtherDirectory,
         Verdict::OtherCluster,
         Verdict::NotMember,
         Verdict::NotServed,
+        Verdict::OtherProcess,
     ];
 
     fn code(self) -> u8 {

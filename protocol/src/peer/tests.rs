@@ -22,7 +22,7 @@ const ID: LogId = LogId { term: 3, index: 9 };
 
 fn identity(node: i32, directory: u8, cluster: Option<&str>) -> Identity {
     let cluster = cluster.map(|cluster| ClusterId(cluster.into()));
-    Identity { node: BrokerId(node), directory: Uuid([directory; 16]), cluster }
+    Identity { node: BrokerId(node), directory: Uuid([directory; 16]), cluster, incarnation: Uuid([3; 16]) }
 }
 
 fn voter(node: i32) -> ListedVoter {

@@ -91,11 +91,11 @@ pub enum LivenessEvent<'a> {
 /// What connecting back to a broker came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectBack {
-    /// Nobody listens there: the process is gone.
+    /// Nobody listens there, or another process does: the one that has registered is gone.
     Refused,
-    /// Somebody answered.
+    /// Somebody took the connection, and has not proved who it is.
     Connected,
-    /// No answer, no route, no name: nothing is known.
+    /// No answer, no route, no name; or it is the process itself, and its connection was lost on the way.
     Unknown,
 }
 

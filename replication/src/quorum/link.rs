@@ -50,7 +50,7 @@ pub enum LinkError {
     Malformed(String),
 }
 
-fn said(verdict: Verdict) -> &'static str {
+pub(crate) fn said(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Welcome => "it is welcome",
         Verdict::OtherNode => "another node than this one answers at its address",
@@ -58,6 +58,7 @@ fn said(verdict: Verdict) -> &'static str {
         Verdict::OtherCluster => "it belongs to another cluster, or to none yet",
         Verdict::NotMember => "it does not take this node for a member",
         Verdict::NotServed => "it is starting or stopping",
+        Verdict::OtherProcess => "another process with the same node id and log directory is connected",
     }
 }
 

@@ -7,10 +7,12 @@ use stonelog_protocol::peer::frame::{Frame, Kind};
 use stonelog_protocol::peer::probe::{Probe, ProbeAnswer};
 use stonelog_protocol::peer::proof::{Hello, Identity, Purpose, Verdict};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::feed::FeedSession;
 use super::link::{PeerService, PeerSession, Served, Serving};
 use super::node::QuorumNode;
+use super::processes::Processes;
 use crate::runtime::streams::ProvedSocket;
 
 /// Makes the session of an admitted dialer.
@@ -33,13 +35,17 @@ struct State {
     feed: Option<Sessions>,
     control: Option<Sessions>,
     streams: Option<mpsc::Sender<ProvedSocket>>,
+    /// Whose votes and entries are heard.
+    voters: Processes,
+    begun: Instant,
 }
 
 impl NodeServices {
     /// A node that answers nothing yet.
     pub fn new(identity: Identity) -> Arc<NodeServices> {
         let (node, quorum, feed, control, streams) = (Weak::new(), None, None, None, None);
-        let state = State { identity, probe: None, changes: 0, node, quorum, feed, control, streams };
+        let (voters, begun) = (Processes::default(), Instant::now());
+        let state = State { identity, probe: None, changes: 0, node, quorum, feed, control, streams, voters, begun };
         Arc::new(NodeServices { state: Arc::new(Mutex::new(state)) })
     }
 
@@ -119,7 +125,11 @@ impl PeerService for NodeServices {
             Purpose::Streams => state.streams.is_some(),
             purpose => state.sessions(purpose).is_some(),
         };
-        if is_served { Verdict::Welcome } else { Verdict::NotServed }
+        if !is_served {
+            return Verdict::NotServed;
+        }
+        let is_copy = hello.purpose == Purpose::Quorum && !state.voters.admits(&hello.from, state.begun.elapsed());
+        if is_copy { Verdict::OtherProcess } else { Verdict::Welcome }
     }
 
     fn streams(&self) -> Option<mpsc::Sender<ProvedSocket>> {
@@ -133,7 +143,46 @@ impl PeerService for NodeServices {
         }
         let sessions = state.sessions(hello.purpose).cloned();
         drop(state);
-        sessions.map_or_else(|| Box::new(Nothing) as Box<dyn PeerSession>, |sessions| sessions(&hello))
+        let session = sessions.map_or_else(|| Box::new(Nothing) as Box<dyn PeerSession>, |sessions| sessions(&hello));
+        if hello.purpose != Purpose::Quorum {
+            return session;
+        }
+        let mut state = self.state();
+        let now = state.begun.elapsed();
+        let is_heard = state.voters.enter(&hello.from, now);
+        Box::new(VoterSession { session, from: hello.from, is_heard, state: self.state.clone() })
+    }
+}
+
+/// A connection of a voter, which is one process.
+struct VoterSession {
+    session: Box<dyn PeerSession>,
+    from: Identity,
+    /// It counts among its process's connections.
+    is_heard: bool,
+    state: Arc<Mutex<State>>,
+}
+
+impl PeerSession for VoterSession {
+    fn serve(&mut self, request: Frame) -> Serving<'_> {
+        let is_heard = self.is_heard && {
+            let mut state = self.state.lock().expect("no holder panics");
+            let now = state.begun.elapsed();
+            state.voters.hear(&self.from, now)
+        };
+        if is_heard {
+            return self.session.serve(request);
+        }
+        let why = format!("another process speaks for node {} with the same log directory", self.from.node);
+        Box::pin(std::future::ready(Served::Close(why)))
+    }
+}
+
+impl Drop for VoterSession {
+    fn drop(&mut self) {
+        if self.is_heard {
+            self.state.lock().expect("no holder panics").voters.leave(&self.from);
+        }
     }
 }
 

@@ -300,8 +300,8 @@ impl Node {
         // What a start finds of the metadata log that another process keeps here.
         let _ = std::fs::create_dir(directory.join("metadata"));
         std::fs::write(directory.join("metadata/metadata.checkpoint"), []).unwrap();
-        let identity =
-            Identity { node: BrokerId(id), directory: started.node.directories[0].id, cluster: Some(cluster_id()) };
+        let (directory, cluster) = (started.node.directories[0].id, Some(cluster_id()));
+        let identity = Identity { node: BrokerId(id), directory, cluster, incarnation: directory };
         let (proved, accepted) = tokio::sync::mpsc::channel(PROVED_LEN_MAX);
         let services = NodeServices::new(identity.clone());
         services.serve_streams(proved);

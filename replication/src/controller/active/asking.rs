@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,7 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::peer::control::Answer;
-use stonelog_protocol::{BrokerEpoch, BrokerId};
+use stonelog_protocol::peer::proof::Verdict as PeerVerdict;
+use stonelog_protocol::{BrokerEpoch, BrokerId, Uuid};
 use tokio::sync::{Mutex as Turn, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -22,6 +24,7 @@ use crate::controller::{ControllerRequest, Reject};
 use crate::metadata::Endpoint;
 use crate::quorum::control::{ControlHandler, Forwarder};
 use crate::quorum::controllers::Controllers;
+use crate::quorum::link::{LinkError, Target};
 use crate::quorum::publisher::Publisher;
 use crate::runtime::peers::TcpDialer;
 
@@ -40,6 +43,8 @@ const CLIENT_LINKS: usize = 4;
 const FORWARD_LEN_MAX: usize = 256;
 /// How long connecting back may take.
 const CONNECT_BACK_WITHIN: Duration = Duration::from_secs(1);
+/// How long who answers there may take to prove who it is; a node that is starting serves its sockets late.
+const PROVE_WITHIN: Duration = Duration::from_millis(250);
 
 /// What the network has to say to the controller.
 pub(super) enum News {
@@ -267,27 +272,124 @@ async fn applied(publisher: &Publisher, at: u64) -> Result<(), ControllerError> 
     tokio::time::timeout(APPLY_WITHIN, reached).await.unwrap_or(Err(ControllerError::Unknown))
 }
 
-/// Connects to a broker's listeners. That nobody listens is believed only if it is so everywhere: at each address of each
-/// listener's name, for one that cannot be reached may be the one that it listens at.
-pub(super) async fn connect_back(endpoints: Vec<Endpoint>) -> ConnectBack {
-    let mut outcome = None;
-    for endpoint in &endpoints {
-        let Ok(addresses) = tokio::net::lookup_host((&*endpoint.host, endpoint.port)).await else {
-            return ConnectBack::Unknown;
-        };
-        for address in addresses {
-            match tokio::time::timeout(CONNECT_BACK_WITHIN, tokio::net::TcpStream::connect(address)).await {
-                Ok(Ok(_)) => return ConnectBack::Connected,
-                Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-                    outcome = outcome.or(Some(ConnectBack::Refused));
+/// Looks whether registered brokers are still there.
+#[derive(Clone)]
+pub(super) struct Looking {
+    pub(super) dialer: TcpDialer,
+    /// The listener of brokers: who answers there can prove who it is.
+    pub(super) listener: Arc<str>,
+}
+
+/// Who answers where a broker is registered.
+enum Answers {
+    /// The process that has registered.
+    Itself,
+    /// Another process of its node, or another node.
+    Another,
+    /// Whoever it is has not proved it.
+    Somebody,
+}
+
+impl Looking {
+    /// Connects to a broker's listeners. That nobody listens is believed only if it is so everywhere: at each address of
+    /// each listener's name, for one that cannot be reached may be the one that it listens at. Where another process
+    /// proves itself, the registered one does not listen any more.
+    pub(super) async fn connect_back(&self, id: BrokerId, incarnation: Uuid, endpoints: &[Endpoint]) -> ConnectBack {
+        let (mut outcome, mut is_replaced, mut is_taken) = (None, false, false);
+        for endpoint in endpoints {
+            let Ok(addresses) = tokio::net::lookup_host((&*endpoint.host, endpoint.port)).await else {
+                return ConnectBack::Unknown;
+            };
+            for address in addresses {
+                match tokio::time::timeout(CONNECT_BACK_WITHIN, tokio::net::TcpStream::connect(address)).await {
+                    Ok(Ok(_)) if endpoint.listener != self.listener => is_taken = true,
+                    Ok(Ok(_)) => match self.who_answers(id, incarnation, address).await {
+                        Answers::Itself => return ConnectBack::Unknown,
+                        Answers::Somebody => return ConnectBack::Connected,
+                        Answers::Another => {
+                            is_replaced = true;
+                            outcome = outcome.or(Some(ConnectBack::Refused));
+                        }
+                    },
+                    Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                        outcome = outcome.or(Some(ConnectBack::Refused));
+                    }
+                    // This host has no such addresses at all.
+                    Ok(Err(error)) if error.kind() == std::io::ErrorKind::AddrNotAvailable => {}
+                    Ok(Err(_)) | Err(_) => outcome = Some(ConnectBack::Unknown),
                 }
-                // This host has no such addresses at all.
-                Ok(Err(error)) if error.kind() == std::io::ErrorKind::AddrNotAvailable => {}
-                Ok(Err(_)) | Err(_) => outcome = Some(ConnectBack::Unknown),
             }
         }
+        // Who has taken over the listener of brokers has taken over the others as well.
+        if is_taken && !is_replaced {
+            return ConnectBack::Connected;
+        }
+        outcome.unwrap_or(ConnectBack::Unknown)
     }
-    outcome.unwrap_or(ConnectBack::Unknown)
+
+    async fn who_answers(&self, id: BrokerId, incarnation: Uuid, address: SocketAddr) -> Answers {
+        if off!(ConnectBackProves) {
+            return Answers::Somebody;
+        }
+        let (host, port) = (address.ip().to_string(), address.port());
+        let target = Target { node: id, directory: None, host, port };
+        match tokio::time::timeout(PROVE_WITHIN, self.dialer.identify(&target)).await {
+            Ok(Ok(found)) if found.incarnation == incarnation => Answers::Itself,
+            Ok(Ok(_)) | Ok(Err(LinkError::Refused(PeerVerdict::OtherNode))) => Answers::Another,
+            Ok(Err(_)) | Err(_) => Answers::Somebody,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stonelog_protocol::ClusterId;
+    use stonelog_protocol::peer::probe::ProbeAnswer;
+    use stonelog_protocol::peer::proof::Identity;
+
+    use super::*;
+    use crate::metadata::SecurityProtocol;
+    use crate::quorum::services::NodeServices;
+    use crate::runtime::peers::serve;
+
+    fn identity(node: i32, incarnation: u8) -> Identity {
+        let (directory, cluster) = (Uuid([node as u8; 16]), Some(ClusterId("c".into())));
+        Identity { node: BrokerId(node), directory, cluster, incarnation: Uuid([incarnation; 16]) }
+    }
+
+    #[tokio::test]
+    async fn only_the_registered_process_or_one_that_proves_nothing_speaks_for_a_broker() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let endpoint = |name: &str, port| Endpoint {
+            listener: name.into(),
+            host: "127.0.0.1".into(),
+            port,
+            protocol: SecurityProtocol::Plaintext,
+        };
+        let (nodes, clients) = ([endpoint("NODES", address.port())], [endpoint("CLIENTS", address.port())]);
+        let both = [clients.clone(), nodes.clone()].concat();
+        let dialer = TcpDialer::new(Arc::new(|| identity(1, 1)), None, BTreeMap::new());
+        let looking = Looking { dialer, listener: "NODES".into() };
+        let look = async |node, incarnation, endpoints: &[Endpoint]| {
+            looking.connect_back(BrokerId(node), Uuid([incarnation; 16]), endpoints).await
+        };
+        // Its socket is there, and nobody accepts.
+        assert_eq!(look(2, 7, &nodes).await, ConnectBack::Connected);
+        let services = NodeServices::new(identity(2, 7));
+        let members = Vec::new();
+        services.answer_probes(ProbeAnswer::Member { cluster: ClusterId("c".into()), members, leader: None });
+        let mut serving = JoinSet::new();
+        serving.spawn(serve(listener, None, services));
+        assert_eq!(look(2, 7, &nodes).await, ConnectBack::Unknown);
+        assert_eq!(look(2, 6, &nodes).await, ConnectBack::Refused);
+        assert_eq!(look(3, 7, &nodes).await, ConnectBack::Refused);
+        // No node can be told from another where clients speak.
+        assert_eq!(look(2, 6, &clients).await, ConnectBack::Connected);
+        assert_eq!(look(2, 6, &both).await, ConnectBack::Refused);
+        serving.shutdown().await;
+        assert_eq!(look(2, 7, &nodes).await, ConnectBack::Refused);
+    }
 }
 
 #[cfg(test)]

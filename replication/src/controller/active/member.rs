@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use stonelog_protocol::peer::probe::{ListedVoter, ProbeAnswer};
 use stonelog_protocol::peer::proof::Identity;
-use stonelog_protocol::{BrokerEpoch, BrokerId, ClusterId, DirectoryId};
+use stonelog_protocol::{BrokerEpoch, BrokerId, ClusterId, DirectoryId, Uuid};
 use stonelog_storage::Fault;
 use stonelog_storage::disk::Disk;
 use stonelog_storage::log_dir::MemberMark;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::asking::{Arrivals, Elsewhere, News};
+use super::asking::{Arrivals, Elsewhere, Looking, News};
 use super::candidacy::Candidacy;
 use super::serving::Active;
 use super::voting::{Soft, hand_over};
@@ -70,6 +70,8 @@ pub struct JoinOptions {
     pub node_id: BrokerId,
     /// That directory's identity, durable.
     pub directory_id: DirectoryId,
+    /// This process, as it registers.
+    pub incarnation: Uuid,
     /// Its cluster, by `meta.properties` or by somebody's wish.
     pub cluster_id: Option<ClusterId>,
     /// Whether there are replicas or recorded broker epochs in any log directory.
@@ -222,6 +224,8 @@ pub(super) struct Member {
     services: Arc<NodeServices>,
     pub(super) leaders: watch::Sender<Option<BrokerId>>,
     pub(super) soft: Soft,
+    /// Connects back to brokers.
+    pub(super) looking: Looking,
     pub(super) news: mpsc::UnboundedReceiver<News>,
     pub(super) news_sender: mpsc::UnboundedSender<News>,
     /// Accepting, forwarding, observing, connecting back.
@@ -320,6 +324,7 @@ impl Seeker {
             directory: options.directory_id,
             // A wish is no membership: nobody is refused for it.
             cluster: options.cluster_id.clone().filter(|_| options.has_been_used),
+            incarnation: options.incarnation,
         };
         let services = NodeServices::new(identity.clone());
         let (known, identities) = watch::channel(identity);
@@ -421,7 +426,8 @@ impl Seeker {
     ) -> Result<(Member, Elsewhere), JoinError> {
         let options = &self.options;
         let (node_id, directory) = (options.node_id, options.directory_id);
-        let identity = Identity { node: node_id, directory, cluster: Some(cluster.clone()) };
+        let incarnation = options.incarnation;
+        let identity = Identity { node: node_id, directory, cluster: Some(cluster.clone()), incarnation };
         self.known.send_replace(identity.clone());
         self.services.set_identity(identity);
         let (leaders, heard) = watch::channel(None);
@@ -481,6 +487,7 @@ impl Seeker {
             services: self.services,
             leaders,
             soft: Soft::new(self.options.cluster.duties, arrivals),
+            looking: Looking { dialer: self.dialer, listener: self.options.cluster.listener },
             news,
             news_sender,
             tasks: self.tasks,

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::asking::{Arrivals, News, connect_back};
+use super::asking::{Arrivals, Looking, News};
 use super::member::{Entered, Member, Part};
 use super::serving::{Active, Waiting};
 use super::{ControllerError, Submission};
@@ -134,7 +134,9 @@ struct Voting {
 impl Member {
     /// A voter is the active controller while it leads, surely.
     pub(super) async fn vote(&mut self, mut queue: mpsc::Receiver<Submission>, mut entered: Entered) {
-        let Member { part: Part::Voter(active), publisher, leaders, soft, news, news_sender, tasks, .. } = self else {
+        let Member { part: Part::Voter(active), publisher, leaders, soft, looking, news, news_sender, tasks, .. } =
+            self
+        else {
             return;
         };
         let (node, defaults) = (active.node.clone(), active.defaults.clone());
@@ -164,7 +166,7 @@ impl Member {
                     soft.on(DutyEvent::Tick);
                 }
                 voting.first.extend(soft.unpark(&image, &defaults));
-                voting.take_effects(soft, &image, tasks, news_sender);
+                voting.take_effects(soft, &image, tasks, (&*looking, &*news_sender));
                 if let Some(next) = voting.next() {
                     let mut admit = |submission| soft.admit(submission, &image, &defaults);
                     let mut waiting = Waiting { own: &mut voting.first, queue: &mut queue, admit: &mut admit };
@@ -269,7 +271,7 @@ impl Voting {
         soft: &Soft,
         image: &MetadataImage,
         tasks: &mut JoinSet<()>,
-        news: &mpsc::UnboundedSender<News>,
+        (looking, news): (&Looking, &mpsc::UnboundedSender<News>),
     ) {
         for effect in soft.effects.take() {
             match effect {
@@ -279,10 +281,11 @@ impl Voting {
                     self.first.push_back(Submission::new(request, answer));
                 }
                 DutyEffect::ConnectBack { id, attempt } => {
-                    let endpoints = image.broker(id).map(|broker| broker.endpoints.clone()).unwrap_or_default();
-                    let news = news.clone();
+                    let Some(broker) = image.broker(id) else { continue };
+                    let (endpoints, incarnation) = (broker.endpoints.clone(), broker.incarnation);
+                    let (looking, news) = (looking.clone(), news.clone());
                     tasks.spawn(async move {
-                        let outcome = connect_back(endpoints).await;
+                        let outcome = looking.connect_back(id, incarnation, &endpoints).await;
                         // Nobody listens on a node that is stopping.
                         let _ = news.send(News::ConnectedBack { id, attempt, outcome });
                     });

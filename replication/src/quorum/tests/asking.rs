@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stonelog_protocol::peer::control::Answer;
-use stonelog_protocol::peer::proof::Identity;
-use stonelog_protocol::{BrokerId, Timestamp, Uuid};
+use stonelog_protocol::{BrokerId, Timestamp};
 
-use super::cluster::{ALL, Cluster, Running, block_on, cluster_id, has, others, setting};
+use super::cluster::{ALL, Cluster, Running, block_on, has, identity, others, setting};
 use crate::metadata::RecordBatch;
 use crate::quorum::control::{ControlHandler, ControlSession, Forwarder};
 use crate::quorum::controllers::Controllers;
@@ -57,7 +56,7 @@ fn serve_control(running: &Running) {
 }
 
 fn forwarder(cluster: &Cluster) -> Forwarder<TcpDialer> {
-    let own = Identity { node: BrokerId(9), directory: Uuid([9; 16]), cluster: Some(cluster_id()) };
+    let own = identity(9);
     let dialer = TcpDialer::new(Arc::new(move || own.clone()), Some(cluster.secret.clone()), BTreeMap::new());
     let target = |site: &super::cluster::Site| Target {
         node: BrokerId(site.id),

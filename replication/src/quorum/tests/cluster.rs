@@ -107,6 +107,12 @@ pub(super) fn cluster_id() -> ClusterId {
     ClusterId("test".into())
 }
 
+/// A node with its first directory.
+pub(super) fn identity(id: i32) -> Identity {
+    let directory = Uuid([id as u8; 16]);
+    Identity { node: BrokerId(id), directory, cluster: Some(cluster_id()), incarnation: Uuid([id as u8 + 100; 16]) }
+}
+
 impl Site {
     pub(super) fn voter(&self) -> Voter {
         Voter { directory: self.directory, host: self.address.ip().to_string(), port: self.address.port() }
@@ -122,7 +128,7 @@ impl Site {
 
     async fn start(&mut self, listener: TcpListener, cuts: &Cuts, secret: &ClusterSecret) -> Result<(), StartError> {
         let directory = Uuid(self.directory);
-        let identity = Identity { node: BrokerId(self.id), directory, cluster: Some(cluster_id()) };
+        let identity = Identity { directory, ..identity(self.id) };
         let services = NodeServices::new(identity.clone());
         let tcp = TcpDialer::new(Arc::new(move || identity.clone()), Some(secret.clone()), BTreeMap::new());
         let pre_votes = Arc::new(AtomicUsize::new(0));
@@ -472,7 +478,7 @@ fn wiped_voter_is_refused_until_it_is_replaced() {
             host: "127.0.0.1".to_owned(),
             port: cluster.site(wiped).address.port(),
         };
-        let own = Identity { node: BrokerId(leader), directory: Uuid([leader as u8; 16]), cluster: Some(cluster_id()) };
+        let own = identity(leader);
         let dialer = TcpDialer::new(Arc::new(move || own.clone()), Some(cluster.secret.clone()), BTreeMap::new());
         let mut link = dialer.link(target, Purpose::Quorum);
         let refused = link.exchange(Kind::Append, Bytes::new(), PATIENCE).await;

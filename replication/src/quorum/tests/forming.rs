@@ -70,7 +70,8 @@ async fn boot(id: i32, kept: &mut Kept, listed: &[ListedVoter], until: Until) ->
 async fn boot_on(id: i32, disk: &Kept, listed: &[ListedVoter], until: Until) -> Booted {
     let own = &listed.iter().find(|voter| voter.node.0 == id);
     let port = own.map_or(0, |own| own.port);
-    let identity = Identity { node: BrokerId(id), directory: disk.directory, cluster: disk.cluster.clone() };
+    let (cluster, incarnation) = (disk.cluster.clone(), disk.directory);
+    let identity = Identity { node: BrokerId(id), directory: disk.directory, cluster, incarnation };
     let services = NodeServices::new(identity.clone());
     let (known, identities) = watch::channel(identity.clone());
     let dialer = TcpDialer::new(Arc::new(move || identities.borrow().clone()), None, BTreeMap::new());
@@ -310,14 +311,15 @@ async fn finds(
     for voter in &listed[1..] {
         let cluster = cluster_of(&answered);
         let directory = Uuid([voter.node.0 as u8; 16]);
-        let services = NodeServices::new(Identity { node: voter.node, directory, cluster });
+        let services = NodeServices::new(Identity { node: voter.node, directory, cluster, incarnation: directory });
         services.answer_probes(answered.clone());
         let listener = TcpListener::bind(("127.0.0.1", voter.port)).await.unwrap();
         accepting.spawn(serve(listener, others.clone(), services));
     }
     let bootstrap = Bootstrap::new(BrokerId(1), Uuid([1; 16]), listed.to_vec(), on_disk);
     let cluster = bootstrap.answer().and_then(|answer| cluster_of(&answer));
-    let identity = Identity { node: BrokerId(1), directory: Uuid([1; 16]), cluster };
+    let directory = Uuid([1; 16]);
+    let identity = Identity { node: BrokerId(1), directory, cluster, incarnation: directory };
     let services = NodeServices::new(identity.clone());
     let dialer = TcpDialer::new(Arc::new(move || identity.clone()), own, BTreeMap::new());
     let (said, mut hears) = tokio::sync::mpsc::unbounded_channel();

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use openraft::EntryPayload;
 use openraft::entry::RaftEntry as _;
 use stonelog_protocol::peer::frame::Kind;
-use stonelog_protocol::peer::proof::{Identity, Purpose};
+use stonelog_protocol::peer::proof::{Identity, Purpose, Verdict};
 use stonelog_protocol::peer::raft::{Append, LogId, SnapshotChunk, Transfer, Vote, VoteRequest};
 use stonelog_protocol::{BrokerId, Uuid};
 
-use super::cluster::{ALL, Cluster, block_on, cluster_id, others};
+use super::cluster::{ALL, Cluster, PATIENCE, block_on, identity, others};
 use super::{entry, id as id_of};
 use crate::quorum::codec::{decode_entry, encode_entry};
 use crate::quorum::link::{LinkError, PeerDialer, PeerLink, Target};
@@ -26,7 +26,7 @@ fn member_that_speaks_for_another_or_sends_what_does_not_follow_is_cut_off() {
         let leader = cluster.write_leader("before").await;
         let (victim, liar) = (others(leader)[0], others(leader)[1]);
         let leading = cluster.node(leader).leading().unwrap();
-        let own = Identity { node: BrokerId(liar), directory: Uuid([liar as u8; 16]), cluster: Some(cluster_id()) };
+        let own = identity(liar);
         let dialer = TcpDialer::new(Arc::new(move || own.clone()), Some(cluster.secret.clone()), BTreeMap::new());
         let target = Target {
             node: BrokerId(victim),
@@ -76,6 +76,34 @@ fn member_that_speaks_for_another_or_sends_what_does_not_follow_is_cut_off() {
         }
         cluster.propose(leader, "after").await.unwrap();
         cluster.sees(victim, &["before", "after"]).await;
+        cluster.end().await;
+    });
+}
+
+#[test]
+fn running_copy_of_a_voter_gets_no_vote_while_the_other_one_speaks() {
+    block_on(async {
+        let mut cluster = Cluster::form(3).await;
+        let leader = cluster.write_leader("before").await;
+        let voter = others(leader)[0];
+        let copy = Identity { incarnation: Uuid([0xc0; 16]), ..identity(leader) };
+        let dialer = TcpDialer::new(Arc::new(move || copy.clone()), Some(cluster.secret.clone()), BTreeMap::new());
+        let port = cluster.site(voter).address.port();
+        let target = Target { node: BrokerId(voter), directory: None, host: "127.0.0.1".to_owned(), port };
+        let mut link = dialer.link(target, Purpose::Quorum);
+        let vote = Vote { term: 1, candidate: BrokerId(leader), is_committed: false };
+        let asked = VoteRequest { vote, last: None, is_transfer: false }.encode();
+        let within = Duration::from_secs(20);
+        let answer = link.exchange(Kind::PreVote, asked.clone(), within).await;
+        assert_eq!(answer, Err(LinkError::Refused(Verdict::OtherProcess)));
+        // It has ended, and its connections with it.
+        cluster.stop(leader).await;
+        let heard = async {
+            while link.exchange(Kind::PreVote, asked.clone(), within).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, heard).await.unwrap();
         cluster.end().await;
     });
 }

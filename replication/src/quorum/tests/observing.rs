@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use stonelog_protocol::BrokerId;
 use stonelog_protocol::peer::feed::Leading;
-use stonelog_protocol::peer::proof::Identity;
-use stonelog_protocol::{BrokerId, Uuid};
 use stonelog_storage::disk::{Disk, RealDisk};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::cluster::{ALL, Cluster, block_on, cluster_id, has, others, setting, until};
+use super::cluster::{ALL, Cluster, block_on, has, identity, others, setting, until};
 use crate::metadata::MetadataImage;
 use crate::quorum::node::{QuorumOptions, REQUEST_WITHIN_DEFAULT};
 use crate::quorum::observer::Observer;
@@ -31,7 +30,7 @@ impl Observing {
     }
 
     async fn start_with(cluster: &Cluster, directory: &Path, publisher: Arc<Publisher>) -> Observing {
-        let own = Identity { node: BrokerId(9), directory: Uuid([9; 16]), cluster: Some(cluster_id()) };
+        let own = identity(9);
         let dialer = TcpDialer::new(Arc::new(move || own.clone()), Some(cluster.secret.clone()), BTreeMap::new());
         let listed =
             cluster.sites.iter().map(|site| (BrokerId(site.id), ("127.0.0.1".to_owned(), site.address.port())));

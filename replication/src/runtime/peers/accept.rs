@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stonelog_protocol::peer::frame::{Frame, Kind, MAGIC, METADATA_FRAME_BYTES_MAX, PROOF_FRAME_BYTES_MAX};
-use stonelog_protocol::peer::proof::{Accepting, Acceptor, Hello, NONCE_BYTES, ProofError, Purpose};
+use stonelog_protocol::peer::proof::{Accepting, Acceptor, Hello, NONCE_BYTES, ProofError, Purpose, Verdict};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
@@ -20,7 +20,7 @@ use super::dial::{random, trust};
 use super::framing::{PeerSocket, expect_frame, read_frame, write_frame};
 use super::secret::ClusterSecret;
 use super::unproved::{UNPROVED_COUNT_MAX, Unproved};
-use crate::quorum::link::{PeerService, Served};
+use crate::quorum::link::{PeerService, Served, said};
 use crate::quorum::saying::Saying;
 use crate::runtime::streams::ProvedSocket;
 
@@ -163,6 +163,10 @@ impl Serving {
             let Err(error) = converse(socket, magic_is_read, secret, &*service, place, way).await else { return };
             match untrusted(&error) {
                 Some(why) => {
+                    let why = match why {
+                        ProofError::Refused(verdict) => said(*verdict).to_owned(),
+                        why => why.to_string(),
+                    };
                     let reason = format!("a node at {} is refused: {why}", peer.ip());
                     let mut saying = saying.lock().unwrap_or_else(PoisonError::into_inner);
                     if saying.is_due(began.elapsed(), &reason) {
@@ -194,10 +198,16 @@ impl Drop for Place {
     }
 }
 
-/// Why a connection ended, if the other end did not show that it belongs to this cluster.
+/// Why a connection ended, if the operator should hear of it: the other end did not show that it belongs to this cluster,
+/// or that it is the one process of its node.
 fn untrusted(error: &io::Error) -> Option<&ProofError> {
     let why = error.get_ref()?.downcast_ref::<ProofError>()?;
-    matches!(why, ProofError::OneSecret | ProofError::NotLoopback | ProofError::WrongSecret).then_some(why)
+    let is_told = match why {
+        ProofError::OneSecret | ProofError::NotLoopback | ProofError::WrongSecret => true,
+        ProofError::Refused(verdict) => *verdict == Verdict::OtherProcess,
+        ProofError::Malformed(_) | ProofError::OutOfTurn(_) => false,
+    };
+    is_told.then_some(why)
 }
 
 async fn converse(
@@ -269,6 +279,9 @@ async fn prove(
             Accepting::Refused(frame, verdict) => {
                 tracing::debug!(?verdict, "a node was refused");
                 write_frame(socket, &frame).await?;
+                if verdict == Verdict::OtherProcess {
+                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, ProofError::Refused(verdict)));
+                }
                 return Ok(None);
             }
         }

@@ -13,7 +13,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use stonelog_protocol::BrokerId;
 use stonelog_protocol::peer::frame::{Frame, Kind, MAGIC, METADATA_FRAME_BYTES_MAX, PROOF_FRAME_BYTES_MAX};
-use stonelog_protocol::peer::proof::{Dialer, Dialing, Hello, Identity, NONCE_BYTES, ProofError, Purpose, Trust};
+use stonelog_protocol::peer::proof::{
+    Dialer, Dialing, Hello, Identity, NONCE_BYTES, ProofError, Purpose, Trust, Verdict,
+};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -64,6 +66,14 @@ impl TcpDialer {
     fn on_dialed(&self, node: BrokerId, failed: Option<&LinkError>) {
         let mut failing = self.failing.lock().expect("no holder panics");
         match failed {
+            Some(error @ LinkError::Refused(Verdict::OtherProcess)) => {
+                if failing.insert(node, error.clone()).as_ref() != Some(error) {
+                    tracing::error!(
+                        "node {node} refuses this process: {error}. One of the two runs on a copy of the log directory, and \
+                         must be ended"
+                    );
+                }
+            }
             Some(error) => drop(failing.insert(node, error.clone())),
             None => drop(failing.remove(&node)),
         }
@@ -77,9 +87,15 @@ impl TcpDialer {
         purpose: Purpose,
     ) -> Result<(TcpStream, Bytes), LinkError> {
         match dial(self, target, purpose, (target.host.as_str(), target.port)).await {
-            Ok(proved) => Ok(proved.into_parts()),
+            Ok((proved, _)) => Ok(proved.into_parts()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Who it is that answers where the target says.
+    pub(crate) async fn identify(&self, target: &Target) -> Result<Identity, LinkError> {
+        let (_, reached) = dial(self, target, Purpose::Probe, (target.host.as_str(), target.port)).await?;
+        Ok(reached)
     }
 }
 
@@ -158,7 +174,7 @@ impl TcpLink {
             return Err(self.failed.clone().unwrap_or(LinkError::TimedOut));
         }
         let error = match timeout(within, self.dial()).await {
-            Ok(Ok(socket)) => {
+            Ok(Ok((socket, _))) => {
                 self.backoff.on_success();
                 self.dialer.on_dialed(self.target.node, None);
                 return Ok(socket);
@@ -173,7 +189,7 @@ impl TcpLink {
         Err(error)
     }
 
-    async fn dial(&self) -> Result<PeerSocket, DialError> {
+    async fn dial(&self) -> Result<(PeerSocket, Identity), DialError> {
         let at = match self.dialer.listed.get(&self.target.node) {
             Some((host, port)) => (host.as_str(), *port),
             None => (self.target.host.as_str(), self.target.port),
@@ -182,13 +198,13 @@ impl TcpLink {
     }
 }
 
-/// Connects and proves.
+/// Connects and proves; who was reached.
 async fn dial(
     dialer: &TcpDialer,
     target: &Target,
     purpose: Purpose,
     (host, port): (&str, u16),
-) -> Result<PeerSocket, DialError> {
+) -> Result<(PeerSocket, Identity), DialError> {
     let socket = match host.parse::<IpAddr>() {
         Ok(address) => TcpStream::connect((address, port)).await?,
         Err(_) => TcpStream::connect((host, port)).await?,
@@ -217,7 +233,7 @@ async fn dial(
         };
         match proof.on_frame(frame)? {
             Dialing::Send(frame) => write_frame(&mut socket, &frame).await?,
-            Dialing::Proved(_) => return Ok(socket),
+            Dialing::Proved(reached) => return Ok((socket, reached)),
         }
         has_proved_itself = true;
     }

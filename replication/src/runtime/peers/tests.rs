@@ -21,7 +21,8 @@ use crate::quorum::link::{LinkError, PeerDialer, PeerLink, PeerService, PeerSess
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn identity(node: i32) -> Identity {
-    Identity { node: BrokerId(node), directory: Uuid([node as u8; 16]), cluster: Some(ClusterId("c".into())) }
+    let (directory, incarnation) = (Uuid([node as u8; 16]), Uuid([node as u8 + 100; 16]));
+    Identity { node: BrokerId(node), directory, cluster: Some(ClusterId("c".into())), incarnation }
 }
 
 /// Says everything twice; does not know what a vote is.

@@ -55,6 +55,7 @@ pub(super) async fn with_others(options: &mut StartOptions) -> Result<Up, StartE
         log_dir: log_dir.clone(),
         node_id: options.node_id,
         directory_id,
+        incarnation: Uuid::from_random(options.random.incarnation),
         cluster_id: found.cluster_id(options),
         has_been_used: found.has_been_used()?,
         newest_epoch: found.newest_epoch(),
