@@ -105,6 +105,7 @@ fn deciders_and_keepers_stay_pure() {
         "replication/src/quorum/bootstrap",
         "replication/src/quorum/feed_position",
         "replication/src/quorum/forwarding",
+        "replication/src/quorum/processes",
         "replication/src/quorum/saying",
         "replication/src/runtime/peers/backoff",
         "protocol/src/peer",

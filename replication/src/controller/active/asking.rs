@@ -348,6 +348,7 @@ mod tests {
     use stonelog_protocol::peer::proof::Identity;
 
     use super::*;
+    use crate::controller::UnregisterBrokerRequest;
     use crate::metadata::SecurityProtocol;
     use crate::quorum::services::NodeServices;
     use crate::runtime::peers::serve;
@@ -390,12 +391,6 @@ mod tests {
         serving.shutdown().await;
         assert_eq!(look(2, 7, &nodes).await, ConnectBack::Refused);
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::controller::UnregisterBrokerRequest;
 
     #[test]
     fn request_that_finds_too_many_before_it_is_answered_as_something_to_be_asked_again() {
