@@ -18,6 +18,7 @@ mod relaxations;
 pub mod render;
 pub mod report;
 pub mod request;
+mod roles;
 pub mod setting;
 pub mod surroundings;
 

@@ -5,6 +5,7 @@
 
 mod banner;
 mod cluster;
+mod controller;
 mod descriptors;
 mod recovery_report;
 
@@ -78,7 +79,11 @@ pub async fn run(args: ServeArgs) -> ExitCode {
         }
     };
     log_to_stderr();
-    match serve(config, begun).await {
+    let served = match config.is_broker {
+        true => serve(config, begun).await,
+        false => controller::serve(config, begun).await,
+    };
+    match served {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -148,6 +153,18 @@ async fn start_data_plane(
     bound: &[Bound],
     cluster: Option<ClusterOptions>,
 ) -> anyhow::Result<(Started, Vec<Endpoint>)> {
+    let options = start_options(config, bound, cluster)?;
+    let endpoints = options.endpoints.clone();
+    let _watch = recovery_report::watch(&options.progress);
+    Ok((start::start(options).await?, endpoints))
+}
+
+/// What a node is started with.
+fn start_options(
+    config: &BrokerConfig,
+    bound: &[Bound],
+    cluster: Option<ClusterOptions>,
+) -> anyhow::Result<StartOptions> {
     let log_dirs = config.log_dirs.iter().map(|path| whole(path)).collect::<std::io::Result<Vec<PathBuf>>>()?;
     let endpoints = endpoints(&config.listeners, bound);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -157,14 +174,12 @@ async fn start_data_plane(
         ..JournalOptions::default()
     };
     let random = start::Random { cluster: random_bytes()?, directory: random_bytes()?, incarnation: random_bytes()? };
-    let progress = Arc::new(RecoveryProgress::default());
-    let _watch = recovery_report::watch(&progress);
-    let options = StartOptions {
+    Ok(StartOptions {
         disk: Arc::new(RealDisk),
         node_id: config.node_id,
         cluster_id: config.cluster_id.clone(),
         rack: config.rack.as_deref().map(Arc::from),
-        endpoints: endpoints.clone(),
+        endpoints,
         journal,
         lanes: config.storage.lanes.unwrap_or(cores),
         node: node_settings(config, journal.entry_bytes_max()),
@@ -180,11 +195,10 @@ async fn start_data_plane(
         random,
         tenure_of: current_tenure,
         cluster,
-        progress: Arc::clone(&progress),
+        progress: Arc::new(RecoveryProgress::default()),
         log_dirs,
         metadata_place: config.metadata_place,
-    };
-    Ok((start::start(options).await?, endpoints))
+    })
 }
 
 /// The path as the system knows it, also of a directory that does not exist.

@@ -34,6 +34,8 @@ fn one_of_three(paths: &[&Path], start_number: u8) -> StartOptions {
     };
     let cluster = ClusterOptions {
         voters,
+        servers: Vec::new(),
+        may_vote: true,
         secret: None,
         sockets: Vec::new(),
         handed_over: None,

@@ -92,6 +92,18 @@ impl LogDir {
         meta.write(&*self.disk, &self.path, read.version + 1)
     }
 
+    /// Durably records an entry of the metadata log that this node, which is no broker, has applied: for a voter only once
+    /// its own log holds it for certain. An earlier one than is recorded changes nothing.
+    pub fn record_metadata_index(&self, index: u64) -> Result<(), Fault> {
+        let read = MetaProperties::read(&*self.disk, &self.path)?
+            .ok_or_else(|| self.foreign(format!("{META_PROPERTIES_NAME} has vanished while the node ran")))?;
+        if read.value.metadata_index >= Some(index) {
+            return Ok(());
+        }
+        let meta = MetaProperties { metadata_index: Some(index), ..read.value };
+        meta.write(&*self.disk, &self.path, read.version + 1)
+    }
+
     /// How the directory was last left. A start that ends before [`LogDir::record_tenure`] changes nothing about it.
     pub fn begin(&self, now: &Tenure) -> Result<LastStop, Fault> {
         tenure::begin(&*self.disk, &self.path, now)
@@ -282,6 +294,7 @@ mod tests {
             directory_id: Uuid([7; 16]),
             broker_epoch: None,
             follows_epoch: None,
+            metadata_index: None,
         }
     }
 

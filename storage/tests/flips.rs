@@ -51,6 +51,7 @@ fn meta() -> MetaProperties {
         directory_id: Uuid([7; 16]),
         broker_epoch: Some(BrokerEpoch(12)),
         follows_epoch: None,
+        metadata_index: None,
     }
 }
 

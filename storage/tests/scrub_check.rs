@@ -41,6 +41,7 @@ fn directory() -> tempfile::TempDir {
         directory_id: Uuid([7; 16]),
         broker_epoch: None,
         follows_epoch: None,
+        metadata_index: None,
     })
     .unwrap();
     dir.record_tenure(&current_tenure(root).unwrap()).unwrap();

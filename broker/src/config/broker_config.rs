@@ -19,9 +19,11 @@ pub struct BrokerConfig {
     pub cluster_id: Option<ClusterId>,
     /// `broker.rack`.
     pub rack: Option<String>,
-    /// The listeners clients use, at least one, in the order they were written.
+    /// Whether it is a broker (`process.roles`): it serves clients and keeps records. Else it is a controller alone.
+    pub is_broker: bool,
+    /// The listeners clients use, in the order they were written: at least one on a broker, none on a controller alone.
     pub listeners: Vec<Listener>,
-    /// The name of the listener brokers use among themselves; it is one of `listeners`.
+    /// The name of the listener brokers use among themselves; it is one of `listeners`, if there are any.
     pub inter_broker_listener_name: String,
     /// The cluster of several nodes that this one is to be part of; `None` for a node alone.
     pub cluster: Option<ClusterSettings>,
@@ -58,8 +60,12 @@ pub struct BrokerConfig {
 /// A cluster of several nodes, as one of them sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterSettings {
-    /// `controller.quorum.voters`.
+    /// `controller.quorum.voters`; none where `servers` are named instead.
     pub voters: Vec<QuorumVoter>,
+    /// `controller.quorum.bootstrap.servers`: where to ask who votes.
+    pub servers: Vec<(String, u16)>,
+    /// Whether this node may be a voter: it is a controller.
+    pub may_vote: bool,
     /// `stonelog.cluster.secret.file`; `None` only where every address is on the loopback interface.
     pub secret_file: Option<PathBuf>,
     /// `broker.session.timeout.ms`.

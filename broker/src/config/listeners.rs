@@ -10,6 +10,7 @@ use super::broker_keys::network::PROTOCOLS;
 use super::broker_keys::security::LATER;
 use super::reader::Reader;
 use super::report::{Code, Report};
+use super::roles::Roles;
 use super::setting::{Origin, Setting};
 use super::surroundings::Surroundings;
 
@@ -65,7 +66,12 @@ pub(super) struct Listeners {
     pub(super) warnings: Vec<String>,
 }
 
-pub(super) fn listeners(reader: &Reader<'_>, surroundings: &Surroundings<'_>, report: &mut Report) -> Listeners {
+pub(super) fn listeners(
+    reader: &Reader<'_>,
+    roles: Roles,
+    surroundings: &Surroundings<'_>,
+    report: &mut Report,
+) -> Listeners {
     let controller_names: Vec<String> =
         reader.text("controller.listener.names").split(',').map(|name| name.trim().to_uppercase()).collect();
     let setting = reader.set("listeners").cloned().unwrap_or_else(default_setting);
@@ -81,6 +87,10 @@ pub(super) fn listeners(reader: &Reader<'_>, surroundings: &Surroundings<'_>, re
     let mut warnings = Vec::new();
     for endpoint in &clients {
         check_protocol(&setting, endpoint, &protocols, report);
+    }
+    if roles.is_controller_alone() {
+        check_controllers_alone(&setting, &controllers, &clients, report);
+        return Listeners { clients: Vec::new(), controllers, inter_broker_name: String::new(), warnings };
     }
     if clients.is_empty() && report.is_empty() {
         report.in_value(&setting, Code::Conflict, "no listener is left for clients", Some("add PLAINTEXT://host:9092"));
@@ -102,6 +112,22 @@ pub(super) fn listeners(reader: &Reader<'_>, surroundings: &Surroundings<'_>, re
         .collect();
     let inter_broker_name = inter_broker_name(reader, &clients, &controller_names, report);
     Listeners { clients, controllers, inter_broker_name, warnings }
+}
+
+/// Clients find no broker at a controller: as in Kafka, it has no listener for them.
+fn check_controllers_alone(setting: &Setting, controllers: &[Endpoint], clients: &[Endpoint], report: &mut Report) {
+    const HELP: &str = "use listeners=CONTROLLER://:9093 and controller.listener.names=CONTROLLER";
+    if let Some(endpoint) = clients.first().filter(|_| setting.origin != Origin::Default) {
+        let message =
+            format!("process.roles=controller, and listener {} is none of controller.listener.names", endpoint.name);
+        report.in_value(setting, Code::Conflict, message, Some(HELP));
+    } else if controllers.is_empty() {
+        report.add(
+            Code::Conflict,
+            "process.roles=controller, and no listener is left for controllers",
+            Some(HELP.into()),
+        );
+    }
 }
 
 fn default_setting() -> Setting {

@@ -22,6 +22,7 @@ use super::reader::Reader;
 use super::relaxations::relaxations;
 use super::report::{Code, Report};
 use super::request::Request;
+use super::roles::Roles;
 use super::setting::Setting;
 use super::surroundings::Surroundings;
 
@@ -66,7 +67,8 @@ fn build(
     let mut notes = judged.notes();
     let reader = Reader::new(&judged.accepted);
     let node_id = node_id(&reader, report);
-    let found = listeners(&reader, surroundings, report);
+    let roles = Roles::read(&reader);
+    let found = listeners(&reader, roles, surroundings, report);
     let cluster = quorum::cluster(&reader, node_id, &found, surroundings, report);
     if cluster.is_none() && !found.controllers.is_empty() {
         notes
@@ -90,6 +92,7 @@ fn build(
         node_id: BrokerId(node_id),
         cluster_id,
         rack: reader.set("broker.rack").map(|setting| setting.value.trim().to_owned()),
+        is_broker: !roles.is_controller_alone(),
         listeners: found.clients,
         inter_broker_listener_name: found.inter_broker_name,
         cluster,

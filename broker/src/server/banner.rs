@@ -1,15 +1,16 @@
 //! What `serve` says when it is up: who, where, what it promises, how long it took; then `ready`.
 
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use stonelog_replication::metadata::Endpoint;
-use stonelog_replication::runtime::directory::Directory;
-use stonelog_replication::runtime::start::StartReport;
-use stonelog_storage::disk::{filesystem_of, probe_fsync};
+use stonelog_replication::runtime::start::{StartReport, StartedController};
+use stonelog_storage::disk::{Disk, RealDisk, filesystem_of, probe_fsync};
 
 use super::recovery_report;
 use crate::broker::Broker;
+use crate::config::BrokerConfig;
 
 /// Prints the banner and the line `ready` to standard output.
 pub(super) fn print(broker: &Broker, report: &StartReport, endpoints: &[Endpoint], took: Duration) -> io::Result<()> {
@@ -33,22 +34,7 @@ pub(super) fn print(broker: &Broker, report: &StartReport, endpoints: &[Endpoint
         )?;
     }
     for directory in &node.directories {
-        let fsync = match measure_fsync(directory) {
-            Ok(fsync) => format!("fsync {:.2} ms", fsync.as_secs_f64() * 1000.0),
-            Err(error) => format!("fsync not measured: {error}"),
-        };
-        let (kind, volatile) = match filesystem_of(&directory.path) {
-            Ok(found) => (found.kind, found.volatile),
-            Err(error) => (format!("unknown file system ({error})"), false),
-        };
-        let path = directory.path.display();
-        writeln!(out, "data      {path} ({kind}, {fsync})")?;
-        if volatile {
-            writeln!(
-                out,
-                "WARNING   this file system forgets on power loss; what is acknowledged is only as safe as it"
-            )?;
-        }
+        print_directory(&mut out, "data    ", &*directory.disk, &directory.path)?;
     }
     for absent in &report.absent {
         writeln!(out, "ABSENT    {}: {}; its partitions are unavailable", absent.path.display(), absent.reason)?;
@@ -87,11 +73,52 @@ pub(super) fn print(broker: &Broker, report: &StartReport, endpoints: &[Endpoint
     out.flush()
 }
 
+/// The same of a controller alone, which serves no clients.
+pub(super) fn print_controller(config: &BrokerConfig, started: &StartedController, took: Duration) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "stonelog {} · node {} · controller alone", env!("CARGO_PKG_VERSION"), config.node_id)?;
+    match started.is_new_cluster {
+        true => writeln!(out, "NEW CLUSTER {}", started.cluster_id)?,
+        false => writeln!(out, "cluster   {}", started.cluster_id)?,
+    }
+    for listener in &config.controller_listeners {
+        let host = if listener.host.is_empty() { "0.0.0.0" } else { &listener.host };
+        writeln!(out, "listener  {}://{host}:{}, for nodes of the cluster", listener.name, listener.port)?;
+    }
+    print_directory(&mut out, "metadata", &RealDisk, &started.directory())?;
+    for warning in &config.warnings {
+        writeln!(out, "warning   {warning}")?;
+    }
+    for note in &config.notes {
+        writeln!(out, "note      {note}")?;
+    }
+    writeln!(out, "started in {} ms", took.as_millis())?;
+    writeln!(out, "ready")?;
+    out.flush()
+}
+
+/// Where something is kept, and what to think of the place.
+fn print_directory(out: &mut impl io::Write, what: &str, disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    let fsync = match measure_fsync(disk, path) {
+        Ok(fsync) => format!("fsync {:.2} ms", fsync.as_secs_f64() * 1000.0),
+        Err(error) => format!("fsync not measured: {error}"),
+    };
+    let (kind, volatile) = match filesystem_of(path) {
+        Ok(found) => (found.kind, found.volatile),
+        Err(error) => (format!("unknown file system ({error})"), false),
+    };
+    writeln!(out, "{what}  {} ({kind}, {fsync})", path.display())?;
+    if volatile {
+        writeln!(out, "WARNING   this file system forgets on power loss; what is acknowledged is only as safe as it")?;
+    }
+    Ok(())
+}
+
 /// The time of one small durable write, as an acknowledgement pays it.
 #[allow(clippy::disallowed_methods, reason = "a measurement for a person, not a decision")]
-fn measure_fsync(directory: &Directory) -> io::Result<Duration> {
+fn measure_fsync(disk: &dyn Disk, path: &Path) -> io::Result<Duration> {
     let mut took = Duration::ZERO;
-    probe_fsync(&*directory.disk, &directory.path, |write_durably| {
+    probe_fsync(disk, path, |write_durably| {
         let begun = Instant::now();
         write_durably()?;
         took = begun.elapsed();

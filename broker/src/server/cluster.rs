@@ -36,10 +36,17 @@ pub(super) fn options(config: &BrokerConfig, bound: &mut [Bound]) -> anyhow::Res
         let address = address.ok_or_else(|| explain(std::io::ErrorKind::AddrNotAvailable.into()))?;
         sockets.push(listen(address, config.network.listen_backlog).map_err(explain)?);
     }
-    let (nodes, handed_over) = mpsc::channel(HANDED_OVER_LEN_MAX);
-    let brokers = bound.iter_mut().find(|bound| *bound.name == *config.inter_broker_listener_name);
-    let brokers = brokers.context("the listener of brokers is one of the listeners")?;
-    brokers.nodes = Some(nodes);
+    let handed_over = if config.is_broker {
+        let (nodes, handed_over) = mpsc::channel(HANDED_OVER_LEN_MAX);
+        let brokers = bound.iter_mut().find(|bound| *bound.name == *config.inter_broker_listener_name);
+        let brokers = brokers.context("the listener of brokers is one of the listeners")?;
+        brokers.nodes = Some(nodes);
+        Some(handed_over)
+    } else {
+        None
+    };
+    // A controller alone is like the other voters, as far as it knows: no broker is to come of them.
+    let brokers_listed = cluster.voters.iter().filter(|_| config.is_broker).map(|voter| voter.node).collect();
     let listed = |voter: &crate::config::QuorumVoter| ListedVoter {
         node: voter.node,
         host: voter.host.as_str().into(),
@@ -47,14 +54,16 @@ pub(super) fn options(config: &BrokerConfig, bound: &mut [Bound]) -> anyhow::Res
     };
     Ok(Some(ClusterOptions {
         voters: cluster.voters.iter().map(listed).collect(),
+        servers: cluster.servers.clone(),
+        may_vote: cluster.may_vote,
         secret,
         sockets,
-        handed_over: Some(handed_over),
+        handed_over,
         listener: config.inter_broker_listener_name.as_str().into(),
         duties: DutySettings {
             session_timeout: cluster.session_timeout,
             balance_every: cluster.balance_every,
-            listed: cluster.voters.iter().map(|voter| voter.node).collect(),
+            listed: brokers_listed,
         },
         request_within: cluster.request_timeout,
         heartbeat_every: cluster.heartbeat_interval,

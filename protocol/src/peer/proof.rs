@@ -45,6 +45,9 @@ const DIALER: &[u8] = b"stonelog peer proof 1 dialer";
 /// The label of the acceptor's tag.
 const ACCEPTOR: &[u8] = b"stonelog peer proof 1 acceptor";
 
+/// Whom a dialer means that knows an address and not whose it is: whoever lives there. For [`Purpose::Probe`] alone.
+pub const ANYBODY: BrokerId = BrokerId(i32::MAX);
+
 /// Makes and checks tags: HMAC-SHA-256 with the cluster's secret.
 pub trait Seal: Send + Sync {
     /// The tag of a message.
@@ -380,7 +383,8 @@ fn fits(hello: &Hello, reached: &Identity) -> Verdict {
     // Who has no cluster may ask whether there is one, and be asked; who has another hears so in the answer.
     let same_cluster =
         hello.purpose == Purpose::Probe || hello.from.cluster.is_some() && hello.from.cluster == reached.cluster;
-    if hello.to != reached.node {
+    let is_anybody = hello.to == ANYBODY && hello.purpose == Purpose::Probe;
+    if hello.to != reached.node && !is_anybody {
         Verdict::OtherNode
     } else if hello.to_directory.is_some_and(|directory| directory != reached.directory) {
         Verdict::OtherDirectory

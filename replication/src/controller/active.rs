@@ -8,6 +8,7 @@
 
 mod asking;
 mod candidacy;
+mod join_options;
 pub mod member;
 mod serving;
 mod voting;

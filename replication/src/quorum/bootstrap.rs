@@ -48,7 +48,7 @@ pub enum OnDisk {
 /// See [`OnDisk::OldLog`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the metadata log in {} ends at entry {last}, and this node has registered with entry {recorded}: the log is of an \
+    "the metadata log in {} ends at entry {last}, and this node is known to have applied entry {recorded}: the log is of an \
      earlier time and may have forgotten what it promised, and the quorum counts on this node's vote. Put back the newest \
      one. If it is lost, see first that every partition has another replica in sync, for those in this log directory go \
      with it; then remove everything in the log directory, the hidden files (.stonelog_*) included, and the node joins \
@@ -62,7 +62,8 @@ pub struct OldLog {
     pub directory: PathBuf,
     /// Its last entry.
     pub last: u64,
-    /// The newest broker epoch recorded in any of the node's directories: the index of an entry that it had applied.
+    /// The newest broker epoch recorded in any of the node's directories, or what a controller has recorded instead: the
+    /// index of an entry that it had applied.
     pub recorded: BrokerEpoch,
 }
 
@@ -135,8 +136,8 @@ impl fmt::Display for Waiting {
             }
             Waiting::ForLeader(OldLog { directory, last, recorded, .. }) => write!(
                 f,
-                "the metadata log in {} ends at entry {last}, before the one that this node has registered with \
-                 ({recorded}): only whoever leads can say whether this node votes, and with that log it must not",
+                "the metadata log in {} ends at entry {last}, before the one that this node is known to have \
+                 applied ({recorded}): only whoever leads can say whether this node votes, and with that log it must not",
                 directory.display()
             ),
             Waiting::ForCluster => f.write_str("this node is no voter, and has found no cluster"),
@@ -208,13 +209,21 @@ pub struct Bootstrap {
     heard: BTreeMap<BrokerId, ProbeAnswer>,
     /// Those that have answered, or have not, at least once.
     tried: BTreeSet<BrokerId>,
+    /// It may be one of those that form a cluster.
+    may_form: bool,
 }
 
 impl Bootstrap {
     /// A node with its configured list, and what it found on its disk. The directory's id is durable.
     pub fn new(node: BrokerId, directory: DirectoryId, mut listed: Vec<ListedVoter>, disk: OnDisk) -> Bootstrap {
         listed.sort();
-        Bootstrap { node, directory, listed, disk, heard: BTreeMap::new(), tried: BTreeSet::new() }
+        Bootstrap { node, directory, listed, disk, heard: BTreeMap::new(), tried: BTreeSet::new(), may_form: true }
+    }
+
+    /// Whether it may be one of those that form a cluster: not with a list that is what others have said, and nobody's
+    /// wish.
+    pub fn which_forms(self, may_form: bool) -> Bootstrap {
+        Bootstrap { may_form, ..self }
     }
 
     /// What this node answers to probes, until its log holds something; nothing when it must not start.
@@ -398,7 +407,7 @@ impl Bootstrap {
         let Some(lowest) = self.listed.first().map(|voter| voter.node) else {
             return Ok(Step::Ask(Waiting::ForCluster));
         };
-        if !self.listed.iter().any(|voter| voter.node == self.node) {
+        if !self.may_form || !self.listed.iter().any(|voter| voter.node == self.node) {
             return Ok(Step::Ask(Waiting::ForCluster));
         }
         let mut cluster = formatted.cloned();

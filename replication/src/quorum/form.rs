@@ -6,7 +6,7 @@ use std::time::Duration;
 use stonelog_protocol::BrokerId;
 use stonelog_protocol::peer::frame::Kind;
 use stonelog_protocol::peer::probe::{ListedVoter, Probe, ProbeAnswer};
-use stonelog_protocol::peer::proof::Purpose;
+use stonelog_protocol::peer::proof::{ANYBODY, Purpose};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -72,6 +72,50 @@ pub async fn find_cluster<D: PeerDialer>(
         };
     }
     Ok(step)
+}
+
+/// Asks servers, whoever they are, until one knows who votes in its cluster: those are to be asked further. Nothing else is
+/// taken from the answer. Answers other nodes meanwhile as [`find_cluster`] does.
+pub async fn ask_servers<D: PeerDialer>(
+    bootstrap: &Bootstrap,
+    servers: &[(String, u16)],
+    dialer: &D,
+    services: &NodeServices,
+    mut say: impl FnMut(&str),
+) -> Result<Vec<ListedVoter>, BootstrapError> {
+    bootstrap.begin()?;
+    if let Some(answer) = bootstrap.answer() {
+        services.answer_probes(answer);
+    }
+    let (began, mut saying) = (Instant::now(), Saying::default());
+    let anybody =
+        |(host, port): &(String, u16)| Target { node: ANYBODY, directory: None, host: host.clone(), port: *port };
+    let mut links: Vec<_> = servers.iter().map(|server| dialer.link(anybody(server), Purpose::Probe)).collect();
+    let mut silent: BTreeMap<String, String> = BTreeMap::new();
+    loop {
+        for ((host, port), link) in servers.iter().zip(&mut links) {
+            let answer = link.exchange(Kind::Probe, Probe { voters: Vec::new() }.encode(), ANSWER_WITHIN).await;
+            let why = match answer.and_then(|frame| read(frame.kind, frame.body)) {
+                Ok(ProbeAnswer::Member { members, .. }) if !members.is_empty() => {
+                    return Ok(members.into_iter().map(|member| member.voter).collect());
+                }
+                Ok(ProbeAnswer::Member { .. }) => "it does not know who votes".to_owned(),
+                Ok(ProbeAnswer::Empty { .. }) => "it has no cluster yet".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            silent.insert(format!("{host}:{port}"), why);
+        }
+        let told: Vec<String> = silent.iter().map(|(server, why)| format!("; {server}: {why}")).collect();
+        let reason = format!(
+            "none of the servers (controller.quorum.bootstrap.servers) knows who votes, and a node with servers forms no \
+             cluster{}",
+            told.concat()
+        );
+        if saying.is_due(began.elapsed(), &reason) {
+            say(&reason);
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
 }
 
 /// Why nodes do not answer, as the end of a sentence.

@@ -60,6 +60,8 @@ pub struct Observer<D: PeerDialer> {
     directory: PathBuf,
     /// The leader's membership names it, as of everything that the leader has applied.
     is_added: bool,
+    /// It may be a member of the quorum.
+    may_vote: bool,
 }
 
 impl<D: PeerDialer> Observer<D> {
@@ -100,6 +102,7 @@ impl<D: PeerDialer> Observer<D> {
             own: (node(options.node_id), options.voter.directory),
             directory: options.directory.clone(),
             is_added: false,
+            may_vote: true,
         };
         Ok((observer, heard))
     }
@@ -108,6 +111,11 @@ impl<D: PeerDialer> Observer<D> {
     pub fn tell(mut self, controllers: Arc<Controllers>) -> Observer<D> {
         self.controllers = Some(controllers);
         self
+    }
+
+    /// Whether it may be a member of the quorum; else it follows for ever, whatever the membership says.
+    pub fn which_votes(self, may_vote: bool) -> Observer<D> {
+        Observer { may_vote, ..self }
     }
 
     /// Follows until the membership names this node with its directory; what it has applied by then is durable as a
@@ -234,7 +242,7 @@ impl<D: PeerDialer> Observer<D> {
             self.lead(leader);
             // Memberships of earlier times pass by on the way to the present one.
             let is_of_leader = leader.is_some_and(|leading| leading.node == voter);
-            if is_of_leader && self.has_applied(applied).await? && self.is_member().await? {
+            if self.may_vote && is_of_leader && self.has_applied(applied).await? && self.is_member().await? {
                 self.is_added = true;
                 return Ok("this node is a member of the quorum".to_owned());
             }

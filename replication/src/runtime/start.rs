@@ -3,6 +3,7 @@
 //! Each step calls only the next. A broker leads nothing before its own registration is applied (rule 4), and serves
 //! nothing before its epoch is durable in its directory (rule 11).
 
+mod controller_node;
 mod directories;
 mod metadata_plane;
 mod registration;
@@ -41,6 +42,7 @@ use crate::controller::{
 };
 use crate::metadata::Endpoint;
 use crate::quorum::node::StartError as QuorumError;
+pub use controller_node::{StartedController, start_controller};
 use directories::{OpenDirectory, RecoveredDirectory};
 use metadata_plane::Up;
 use registration::{catch_up, leave_out_old_copies, record_epoch, register, until_answered};
@@ -159,6 +161,17 @@ pub enum StartError {
         directory.display()
     )]
     OneOfSeveral {
+        /// Which.
+        directory: PathBuf,
+    },
+    /// A node that is a controller alone was given a directory that a broker's records lie in.
+    #[error(
+        "log directory {} is that of a broker, and this node is to be a controller alone (process.roles): what lies there \
+         would be served by nobody. Name an empty directory for the controller, with a node.id of its own, or leave \
+         `broker` in process.roles",
+        directory.display()
+    )]
+    OfABroker {
         /// Which.
         directory: PathBuf,
     },

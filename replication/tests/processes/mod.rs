@@ -107,6 +107,8 @@ fn node_options(id: i32, directory: PathBuf, port: u16, listed: Vec<ListedVoter>
     };
     let cluster = ClusterOptions {
         voters: listed,
+        servers: Vec::new(),
+        may_vote: true,
         secret: None,
         sockets: vec![socket],
         handed_over: None,

@@ -19,6 +19,7 @@ pub const META_PROPERTIES_NAME: &str = "meta.properties";
 const CHECKSUM_KEY: &str = "stonelog.checksum";
 const COPY_KEY: &str = "stonelog.copy";
 const FOLLOWS_KEY: &str = "stonelog.follows.epoch";
+const METADATA_KEY: &str = "stonelog.metadata.index";
 
 /// Who a log directory belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,9 @@ pub struct MetaProperties {
     /// What the controller had unfenced this directory with when it took `broker_epoch`, if this directory held all of
     /// that: see [`RecordedEpochs`].
     pub follows_epoch: Option<BrokerEpoch>,
+    /// An entry of the metadata log that a node which is no broker had applied, and that was durable in its own log if it
+    /// votes; `None` before it was part of a cluster, and on brokers, whose epochs say the same.
+    pub metadata_index: Option<u64>,
 }
 
 /// Why bytes are no intact copy.
@@ -95,6 +99,9 @@ impl MetaProperties {
         if let Some(epoch) = self.follows_epoch {
             line(FOLLOWS_KEY, &epoch.to_string());
         }
+        if let Some(index) = self.metadata_index {
+            line(METADATA_KEY, &index.to_string());
+        }
         let checksum = crc32c::crc32c(text.as_bytes());
         writeln!(text, "{CHECKSUM_KEY}={checksum:08x}").expect("writing to a string cannot fail");
         text.into_bytes()
@@ -129,8 +136,13 @@ impl MetaProperties {
             Some(_) => number(key).map(|epoch| Some(BrokerEpoch(epoch))).ok_or(MetaError::Value(key)),
         };
         let (broker_epoch, follows_epoch) = (epoch("broker.epoch")?, epoch(FOLLOWS_KEY)?);
+        let metadata_index = match value(METADATA_KEY) {
+            None => None,
+            Some(index) => Some(index.parse().map_err(|_| MetaError::Value(METADATA_KEY))?),
+        };
         let (cluster_id, node_id) = (ClusterId(cluster_id.into()), BrokerId(node_id));
-        Ok((version, MetaProperties { cluster_id, node_id, directory_id, broker_epoch, follows_epoch }))
+        let meta = MetaProperties { cluster_id, node_id, directory_id, broker_epoch, follows_epoch, metadata_index };
+        Ok((version, meta))
     }
 
     /// Writes both copies durably.
@@ -189,14 +201,18 @@ mod tests {
             directory_id: Uuid([5; 16]),
             broker_epoch: epoch.map(BrokerEpoch),
             follows_epoch: None,
+            metadata_index: None,
         }
     }
 
     #[test]
     fn any_cluster_id_round_trips() {
         for cluster in ["MkU3OEVBNTcwNTJENDM2Qk", "with = and # in it", " \\ back\nslash\t", "ключ"] {
-            for (epoch, follows) in [(None, None), (Some(7), None), (Some(7), Some(5))] {
-                let meta = MetaProperties { follows_epoch: follows.map(BrokerEpoch), ..meta(cluster, epoch) };
+            for (epoch, follows, metadata_index) in
+                [(None, None, None), (Some(7), None, None), (Some(7), Some(5), None), (None, None, Some(9))]
+            {
+                let follows_epoch = follows.map(BrokerEpoch);
+                let meta = MetaProperties { follows_epoch, metadata_index, ..meta(cluster, epoch) };
                 assert_eq!(MetaProperties::decode(&meta.encode(9)), Ok((9, meta)));
             }
         }

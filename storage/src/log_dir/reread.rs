@@ -105,6 +105,7 @@ mod tests {
             directory_id: Uuid([1; 16]),
             broker_epoch: None,
             follows_epoch: None,
+            metadata_index: None,
         };
         directory.format(&meta).unwrap();
         directory

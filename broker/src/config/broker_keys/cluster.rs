@@ -30,15 +30,17 @@ pub(super) static KEYS: &[Definition] = &[
         .says("The listeners at which the voters of a cluster of several nodes meet. A lone node opens no socket for them."),
     Definition::boolean("controller.quorum.auto.join.enable", "false")
         .low()
-        .inert("who votes is said by controller.quorum.voters")
+        .inert("who votes is said by controller.quorum.voters, or by commands")
         .says("Whether a new controller joins the voters by itself."),
     Definition::int("controller.quorum.append.linger.ms", "25")
         .inert(OWN_LOG)
         .says("How long the quorum's leader waits for more records before it writes, in milliseconds."),
     Definition::list("controller.quorum.bootstrap.servers", "")
         .high()
-        .mapped("for a lone node only; a cluster of several names its voters by controller.quorum.voters")
-        .says("Where a node finds the metadata quorum, as host:port."),
+        .says(
+            "Where a node finds the metadata quorum, as host:port; who votes it hears there. A node with servers finds a \
+             cluster and forms none: those that form it have controller.quorum.voters instead.",
+        ),
     Definition::int("controller.quorum.election.backoff.max.ms", "1000")
         .high()
         .inert(QUORUM)
@@ -70,8 +72,8 @@ pub(super) static KEYS: &[Definition] = &[
     Definition::list("controller.quorum.voters", "")
         .high()
         .says(
-            "The voters of the metadata quorum, as id@host:port: the same list of 1, 3 or 5 on every node of the cluster, \
-             also on those that do not vote.",
+            "The voters of the metadata quorum, as id@host:port: the same list of 1, 3 or 5 on every node that is to form \
+             the cluster; others may have it too, or controller.quorum.bootstrap.servers instead.",
         ),
     Definition::int("controller.socket.timeout.ms", "30000")
         .inert("brokers ask the controller; it asks nobody")
@@ -142,8 +144,8 @@ pub(super) static KEYS: &[Definition] = &[
         .checked(Constraint::ListOf(&["broker", "controller"]))
         .high()
         .says(
-            "What this node is: broker, controller or both. Kafka has no default; Stonelog's is both for a voter. Every \
-             node is a broker; one that is a controller alone is refused.",
+            "What this node is: broker, controller or both. Kafka has no default; Stonelog's is both for a voter, and \
+             broker for a node that is not listed as one.",
         ),
     Definition::int("producer.purgatory.purge.interval.requests", "1000")
         .inert("waiting requests leave when they are answered")

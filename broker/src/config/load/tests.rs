@@ -312,11 +312,10 @@ fn a_default_that_is_contradicted_is_shown_as_one() {
 
 #[test]
 fn a_lone_node_is_told_how_several_are_named() {
-    for argument in ["controller.quorum.bootstrap.servers=a:9093,b:9093", "process.roles=broker"] {
-        for complaint in given().set(argument).complaints() {
-            assert_eq!(complaint.code, Code::Refused, "{argument}");
-            assert!(complaint.to_string().contains("controller.quorum.voters"), "{complaint}");
-        }
+    for argument in ["process.roles=controller", "process.roles=broker"] {
+        let complaints = given().set(argument).complaints();
+        let refused = complaints.iter().find(|complaint| complaint.code == Code::Refused).expect(argument);
+        assert!(refused.to_string().contains("controller.quorum.voters"), "{refused}");
     }
     let (code, text) = given().set("controller.quorum.voters=7@a:9093").complaint();
     assert!(
@@ -345,6 +344,56 @@ fn node_of_several_knows_its_voters() {
     assert_eq!(config.controller_listeners.len(), 1);
     let broker_alone = of_three().set("node.id=4").set("process.roles=broker").load().unwrap();
     assert_eq!(broker_alone.cluster.map(|cluster| cluster.voters.len()), Some(3));
+}
+
+#[test]
+fn controller_alone_has_no_listener_for_clients() {
+    let controller = || {
+        of_three()
+            .set("process.roles=controller")
+            .set("listeners=CONTROLLER://:9093")
+            .set("inter.broker.listener.name=B")
+    };
+    let config = controller().load().unwrap();
+    assert!(!config.is_broker && config.listeners.is_empty());
+    assert_eq!(config.controller_listeners.len(), 1);
+    assert!(config.cluster.unwrap().may_vote);
+    let (code, text) = controller().set("listeners=PLAINTEXT://:9092,CONTROLLER://:9093").complaint();
+    assert!(
+        code == Code::Conflict && text.contains("listener PLAINTEXT is none of controller.listener.names"),
+        "{text}"
+    );
+    let complaints = of_three().set("process.roles=controller").set("node.id=4").complaints();
+    assert!(complaints.iter().any(|one| one.to_string().contains("is no voter")), "{complaints:?}");
+    // A single one may vote for brokers elsewhere; a broker elsewhere names it.
+    let one = "controller.quorum.voters=1@127.0.0.1:9093";
+    assert_eq!(controller().set(one).load().unwrap().cluster.unwrap().voters.len(), 1);
+    let broker = given().set(one).set("node.id=2").set("process.roles=broker").load().unwrap();
+    assert!(broker.is_broker && !broker.cluster.unwrap().may_vote);
+}
+
+#[test]
+fn servers_are_where_a_node_asks_and_name_no_voters() {
+    let servers = "controller.quorum.bootstrap.servers=127.0.0.1:9093,[::1]:9193";
+    let broker = given().set(servers).set("process.roles=broker").set("node.id=4").load().unwrap().cluster.unwrap();
+    assert_eq!(broker.servers, [("127.0.0.1".to_owned(), 9093), ("::1".to_owned(), 9193)]);
+    assert!(broker.voters.is_empty() && !broker.may_vote);
+    let controller = "listeners=CONTROLLER://:9093";
+    let controller = given().set(servers).set("controller.listener.names=CONTROLLER").set(controller);
+    let config = controller.set("process.roles=controller").load().unwrap();
+    assert!(config.cluster.unwrap().may_vote && !config.is_broker);
+    // Kafka's file for a single node names itself.
+    let alone = given().set("controller.quorum.bootstrap.servers=localhost:9093").load().unwrap();
+    assert_eq!(alone.cluster, None);
+    for (argument, says) in [
+        ("controller.quorum.bootstrap.servers=a", "is not an address"),
+        ("controller.quorum.bootstrap.servers=b:9093", "and b is not"),
+    ] {
+        let (_, text) = given().set("process.roles=broker").set(argument).complaint();
+        assert!(text.contains(says), "{text}");
+    }
+    let (_, text) = given().set(servers).complaint();
+    assert!(text.contains("has no listener for controllers"), "{text}");
 }
 
 #[test]

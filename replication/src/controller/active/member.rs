@@ -7,28 +7,25 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use stonelog_protocol::peer::probe::{ListedVoter, ProbeAnswer};
 use stonelog_protocol::peer::proof::Identity;
-use stonelog_protocol::{BrokerEpoch, BrokerId, ClusterId, DirectoryId, Uuid};
-use stonelog_storage::Fault;
-use stonelog_storage::disk::Disk;
+use stonelog_protocol::{BrokerId, ClusterId};
 use stonelog_storage::log_dir::MemberMark;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::asking::{Arrivals, Elsewhere, Looking, News};
 use super::candidacy::Candidacy;
+pub use super::join_options::{ClusterOptions, JoinError, JoinOptions};
 use super::serving::Active;
 use super::voting::{Soft, hand_over};
 use super::waiting::say_what_is_waited_for;
 use super::{ControllerError, MetadataHandle, MetadataOptions, OwnLog, QUEUE_LEN_MAX, Stop, Submission};
-use crate::controller::duties::DutySettings;
-use crate::quorum::bootstrap::{Bootstrap, BootstrapError, OldLog, OnDisk, Step};
+use crate::quorum::bootstrap::{Bootstrap, OldLog, OnDisk, Step};
 use crate::quorum::controllers::Controllers;
 use crate::quorum::die;
-use crate::quorum::form::find_cluster;
+use crate::quorum::form::{ask_servers, find_cluster};
 use crate::quorum::link::Target;
 use crate::quorum::log_store;
 use crate::quorum::node::{QuorumNode, QuorumOptions, StartError as QuorumError};
@@ -37,72 +34,8 @@ use crate::quorum::publisher::{Published, Publisher};
 use crate::quorum::replaced;
 use crate::quorum::services::NodeServices;
 use crate::quorum::type_config::Voter;
-use crate::runtime::peers::{ClusterSecret, Door, HandedOver, TcpDialer};
+use crate::runtime::peers::{Door, TcpDialer};
 use crate::runtime::streams::{PROVED_LEN_MAX, ProvedSocket};
-
-/// How a node of several reaches the others, and what it knows of them.
-pub struct ClusterOptions {
-    /// The voters by configuration.
-    pub voters: Vec<ListedVoter>,
-    /// The cluster's secret. Without one nodes speak over the loopback interface only.
-    pub secret: Option<ClusterSecret>,
-    /// Sockets for other nodes alone: listening, non-blocking.
-    pub sockets: Vec<std::net::TcpListener>,
-    /// What listeners for clients found to come from other nodes.
-    pub handed_over: Option<mpsc::Receiver<HandedOver>>,
-    /// `inter.broker.listener.name`: where brokers that follow others' partitions find them, by their registrations.
-    pub listener: Arc<str>,
-    /// What the active controller does unasked.
-    pub duties: DutySettings,
-    /// How long a voter may take to make entries durable (`controller.quorum.request.timeout.ms`).
-    pub request_within: Duration,
-    /// `broker.heartbeat.interval.ms`.
-    pub heartbeat_every: Duration,
-}
-
-/// What a node starts to look for a cluster with.
-pub struct JoinOptions {
-    /// The file system.
-    pub disk: Arc<dyn Disk>,
-    /// The log directory with the metadata log.
-    pub log_dir: PathBuf,
-    /// This node.
-    pub node_id: BrokerId,
-    /// That directory's identity, durable.
-    pub directory_id: DirectoryId,
-    /// This process, as it registers.
-    pub incarnation: Uuid,
-    /// Its cluster, by `meta.properties` or by somebody's wish.
-    pub cluster_id: Option<ClusterId>,
-    /// Whether there are replicas or recorded broker epochs in any log directory.
-    pub has_been_used: bool,
-    /// The newest broker epoch recorded in any log directory.
-    pub newest_epoch: Option<BrokerEpoch>,
-    /// The id of a cluster that this node forms.
-    pub fresh_cluster_id: ClusterId,
-    /// The others.
-    pub cluster: ClusterOptions,
-}
-
-/// Why a node did not become part of a cluster.
-#[derive(Debug, thiserror::Error)]
-pub enum JoinError {
-    /// It must not.
-    #[error(transparent)]
-    Bootstrap(#[from] BootstrapError),
-    /// Its member of the quorum did not start.
-    #[error(transparent)]
-    Quorum(#[from] QuorumError),
-    /// Its disk.
-    #[error(transparent)]
-    Fault(#[from] Fault),
-    /// A socket, or the thread.
-    #[error("cannot take part in the cluster: {0}")]
-    Io(#[from] std::io::Error),
-    /// The thread ended, having said why.
-    #[error("the metadata thread ended")]
-    Ended,
-}
 
 /// What replica streams need of the way to other nodes: see [`crate::runtime::streams::start`].
 pub struct StreamLinks {
@@ -259,7 +192,7 @@ async fn live(
     start: Start,
 ) {
     let Start { found, entering, entered, links } = start;
-    let seeker = match Seeker::begin(options, publisher).await {
+    let mut seeker = match Seeker::begin(options, publisher).await {
         Ok(seeker) => seeker,
         Err(error) => return drop(found.send(Err(error))),
     };
@@ -278,7 +211,7 @@ async fn live(
     let is_new = forms || matches!(step, Step::Initialize { .. });
     drop(found.send(Ok(FoundCluster { id: cluster.clone(), is_new })));
     let Ok(metadata) = entering.await else { return };
-    let (dialer, listed) = (seeker.dialer.clone(), seeker.options.cluster.voters.clone());
+    let (dialer, listed) = (seeker.dialer.clone(), seeker.voters.clone());
     let (mut member, elsewhere) = match seeker.enter(step, cluster, metadata, own_log, requests).await {
         Ok(entered) => entered,
         Err(error) => return drop(entered.send(Err(error))),
@@ -308,6 +241,8 @@ struct Seeker {
     /// Open already if there was a log.
     node: Option<QuorumNode>,
     on_disk: OnDisk,
+    /// Where voters are, as far as it is known before the membership is: by configuration, or by what servers say.
+    voters: Vec<ListedVoter>,
 }
 
 impl Seeker {
@@ -335,8 +270,8 @@ impl Seeker {
         let mut tasks = JoinSet::new();
         let (sockets, handed_over) = (std::mem::take(&mut options.cluster.sockets), options.cluster.handed_over.take());
         tasks.spawn(Door::open(sockets, handed_over, secret, services.clone())?.attend());
-        let mut seeker =
-            Seeker { options, publisher, services, known, dialer, tasks, node: None, on_disk: OnDisk::Empty };
+        let (node, on_disk, voters) = (None, OnDisk::Empty, options.cluster.voters.clone());
+        let mut seeker = Seeker { options, publisher, services, known, dialer, tasks, node, on_disk, voters };
         seeker.on_disk = seeker.look().await?;
         Ok(seeker)
     }
@@ -382,7 +317,7 @@ impl Seeker {
     }
 
     fn quorum_options(&self) -> QuorumOptions {
-        let listed = self.options.cluster.voters.iter().find(|voter| voter.node == self.options.node_id);
+        let listed = self.voters.iter().find(|voter| voter.node == self.options.node_id);
         QuorumOptions {
             disk: self.options.disk.clone(),
             directory: self.directory(),
@@ -401,17 +336,31 @@ impl Seeker {
     }
 
     /// Asks until there is a cluster; how to enter it, and which it is.
-    async fn seek(&self) -> Result<(Step, ClusterId), JoinError> {
+    async fn seek(&mut self) -> Result<(Step, ClusterId), JoinError> {
         let options = &self.options;
-        let voters = options.cluster.voters.clone();
-        let bootstrap = Bootstrap::new(options.node_id, options.directory_id, voters, self.on_disk.clone());
+        let begin = |voters| Bootstrap::new(options.node_id, options.directory_id, voters, self.on_disk.clone());
         let say = |waiting: &str| tracing::warn!("looking for the cluster: {waiting}");
+        if !options.cluster.servers.is_empty() {
+            self.voters = match &self.on_disk {
+                OnDisk::Log { members, .. } if !members.is_empty() => {
+                    members.iter().map(|member| member.voter.clone()).collect()
+                }
+                _ => {
+                    let servers = &options.cluster.servers;
+                    ask_servers(&begin(Vec::new()), servers, &self.dialer, &self.services, say).await?
+                }
+            };
+        }
+        let bootstrap = begin(self.voters.clone()).which_forms(options.cluster.servers.is_empty());
         let step = find_cluster(bootstrap, &self.dialer, &self.services, say).await?;
         let cluster = match &step {
             Step::Initialize { cluster, .. } => cluster.clone().unwrap_or_else(|| options.fresh_cluster_id.clone()),
             Step::Vote(cluster) | Step::Observe(cluster) | Step::PutAside(cluster) => cluster.clone(),
             Step::Ask(_) => unreachable!("it is asked until there is a step"),
         };
+        if !options.cluster.may_vote && !matches!(step, Step::Observe(_) | Step::PutAside(_)) {
+            return Err(JoinError::Votes(options.node_id));
+        }
         Ok((step, cluster))
     }
 
@@ -434,7 +383,7 @@ impl Seeker {
         let (news_sender, news) = mpsc::unbounded_channel();
         let arrivals = Arc::new(Arrivals::default());
         let opened = self.node.take();
-        let controllers = Arc::new(Controllers::new(options.cluster.voters.iter().map(target)));
+        let controllers = Arc::new(Controllers::new(self.voters.iter().map(target)));
         let candidacy = Candidacy {
             quorum: self.quorum_options(),
             log_dir: options.log_dir.clone(),
@@ -501,10 +450,11 @@ impl Seeker {
         leaders: watch::Sender<Option<BrokerId>>,
         controllers: Arc<Controllers>,
     ) -> Result<oneshot::Receiver<()>, QuorumError> {
-        let listed = self.options.cluster.voters.iter().filter(|voter| voter.node != self.options.node_id);
+        let listed = self.voters.iter().filter(|voter| voter.node != self.options.node_id);
         let listed: BTreeMap<_, _> = listed.map(|voter| (voter.node, (voter.host.to_string(), voter.port))).collect();
         let (publisher, dialer) = (self.publisher.clone(), self.dialer.clone());
         let (observer, mut leading) = Observer::open(&self.quorum_options(), publisher, dialer, listed).await?;
+        let observer = observer.which_votes(self.options.cluster.may_vote);
         let (say_added, added) = oneshot::channel();
         let observer = observer.tell(controllers);
         self.tasks.spawn(async move {

@@ -131,14 +131,29 @@ impl FoundDirectories {
         self.metas().next().map(|meta| meta.cluster_id.clone()).or_else(|| options.cluster_id.clone())
     }
 
-    /// The newest broker epoch recorded in any directory.
+    /// The newest entry that this node is known to have applied: a broker epoch recorded in any directory, which is the
+    /// index of one, or what a node that is no broker has recorded instead.
     pub(super) fn newest_epoch(&self) -> Option<BrokerEpoch> {
-        self.metas().filter_map(|meta| meta.broker_epoch).max()
+        let applied = |meta: &MetaProperties| meta.metadata_index.map(|index| BrokerEpoch(index as i64));
+        self.metas().filter_map(|meta| meta.broker_epoch.max(applied(meta))).max()
     }
 
-    /// Whether any directory holds replicas or a recorded broker epoch: this node has been part of a cluster.
+    /// The directory, if there is one, that holds replicas or a broker epoch: this node has been a broker.
+    pub(super) fn of_a_broker(&self) -> Result<Option<PathBuf>, Fault> {
+        for (_, log_dir, state) in &self.found {
+            let DirectoryState::Ours(meta) = state else { continue };
+            if meta.broker_epoch.is_some() || !log_dir.replicas()?.is_empty() {
+                return Ok(Some(log_dir.path().to_owned()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether any directory holds replicas or a recorded broker epoch, or says that this node has followed the metadata:
+    /// it has been part of a cluster.
     pub(super) fn has_been_used(&self) -> Result<bool, Fault> {
-        let mut is_used = self.metas().any(|meta| meta.broker_epoch.is_some()) || !self.absent.is_empty();
+        let is_in_use = |meta: &MetaProperties| meta.broker_epoch.is_some() || meta.metadata_index.is_some();
+        let mut is_used = self.metas().any(is_in_use) || !self.absent.is_empty();
         for (_, log_dir, state) in &self.found {
             is_used |= matches!(state, DirectoryState::Ours(_)) && !log_dir.replicas()?.is_empty();
         }
@@ -421,6 +436,7 @@ fn format_and_check(
                     directory_id: promised.unwrap_or_else(|| directory_id(options, place)),
                     broker_epoch: None,
                     follows_epoch: None,
+                    metadata_index: None,
                 };
                 log_dir.format(&meta)?;
                 if !is_new_cluster {

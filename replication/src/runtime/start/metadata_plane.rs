@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use stonelog_protocol::{ClusterId, DirectoryId, Uuid};
 
-use super::directories::{self, OpenDirectories, RecoveredDirectory};
+use super::directories::{self, FoundDirectories, OpenDirectories, RecoveredDirectory};
 use super::{StartError, StartOptions};
-use crate::controller::member::{self, FoundCluster, JoinOptions, StreamLinks};
+use crate::controller::member::{self, Entering, FoundCluster, JoinOptions, StreamLinks};
 use crate::controller::{self, MetadataHandle, MetadataOptions};
 
 /// Recovered directories, and the metadata plane over one of them.
@@ -44,6 +44,19 @@ pub(super) fn alone(options: &StartOptions, kept: Option<MetadataHandle>) -> Res
 /// when somebody leads.
 pub(super) async fn with_others(options: &mut StartOptions) -> Result<Up, StartError> {
     let found = directories::find_all(options)?;
+    let (opened, entering, listener) = enter(options, found).await?;
+    let OpenDirectories { open, mut absent, cluster_id, is_new_cluster } = opened;
+    let recovered = directories::recover_all(options, open, &mut absent)?;
+    let (metadata, links) = entering.entered().await?;
+    Ok(Up { recovered, absent, cluster_id, is_new_cluster, metadata, links: Some((links, listener)) })
+}
+
+/// Finds the cluster, or forms it with the others, and takes part in its quorum from here on. The directories are those of
+/// that cluster; whether it is new is known as well.
+pub(super) async fn enter(
+    options: &mut StartOptions,
+    found: FoundDirectories,
+) -> Result<(OpenDirectories, Entering, Arc<str>), StartError> {
     // Its sockets are this step's alone.
     let cluster = options.cluster.take().expect("it was asked for");
     let listener = Arc::clone(&cluster.listener);
@@ -63,13 +76,9 @@ pub(super) async fn with_others(options: &mut StartOptions) -> Result<Up, StartE
         cluster,
     })?;
     let FoundCluster { id, is_new: is_new_cluster } = joining.found().await?;
-    let opened = found.open(options, Some(id))?;
-    let OpenDirectories { open, mut absent, cluster_id, .. } = opened;
-    let metadata = metadata_options(options, log_dir.join("metadata"), cluster_id.clone(), directory_id);
-    let entering = joining.enter(metadata);
-    let recovered = directories::recover_all(options, open, &mut absent)?;
-    let (metadata, links) = entering.entered().await?;
-    Ok(Up { recovered, absent, cluster_id, is_new_cluster, metadata, links: Some((links, listener)) })
+    let opened = OpenDirectories { is_new_cluster, ..found.open(options, Some(id))? };
+    let metadata = metadata_options(options, log_dir.join("metadata"), opened.cluster_id.clone(), directory_id);
+    Ok((opened, joining.enter(metadata), listener))
 }
 
 fn metadata_options(
