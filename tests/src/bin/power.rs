@@ -215,8 +215,6 @@ fn faults_on(file_system: FileSystem, options: &Options, seed: u64, sandbox: &Sa
     for kind in kinds {
         let classes: Vec<Option<FileClass>> = match kind {
             _ if under_broker => vec![None],
-            // Nobody syncs an index: it is a cache, and a failed write to it is nobody's loss.
-            FaultKind::EioWrite => vec![Some(FileClass::Journal), Some(FileClass::Log), Some(FileClass::Checkpoint)],
             kind if kind.has_class() => FileClass::ALL.map(Some).to_vec(),
             _ => vec![None],
         };

@@ -36,6 +36,8 @@ pub enum Operation {
 pub enum Trap {
     /// The operation fails with EIO; a failed write writes nothing, a failed flush forgets what it should have saved.
     Fail(Operation),
+    /// A write fails with EIO and writes nothing; the device is sound otherwise.
+    Refuse,
     /// A write says OK and never happens.
     Lose,
     /// A write goes to the block with this number instead.
@@ -227,6 +229,10 @@ impl Device {
                 self.spring();
                 Err(Errno::IO.into())
             }
+            Trap::Refuse if operation == Operation::Write && meets => {
+                self.spring();
+                Err(Errno::IO.into())
+            }
             Trap::Lose | Trap::Misdirect(_) if operation == Operation::Write && meets => Ok(self.spring()),
             _ => Ok(None),
         }
@@ -319,6 +325,12 @@ mod tests {
         device.arm(Trap::Misdirect(9), Some(0..1));
         device.write(0, &[3; BLOCK_BYTES]).unwrap();
         assert_eq!((device.peek(0, 1), device.peek(9 * BLOCK, 1)), (&[1][..], &[3][..]));
+        device.arm(Trap::Refuse, Some(0..1));
+        assert!(device.write(0, &[4; BLOCK_BYTES]).is_err());
+        device.write(0, &[5; BLOCK_BYTES]).and_then(|()| device.flush()).unwrap();
+        device.cut();
+        device.revive();
+        assert_eq!(device.peek(0, 1), [5], "sound but for the one write");
         device.arm(Trap::Fail(Operation::Read), Some(5..6));
         assert!(device.read(0, 1).is_ok());
         assert!(device.read(5 * BLOCK + 7, 1).is_err());

@@ -169,6 +169,8 @@ impl Scene {
                 self.image.remount()?;
                 return Ok(Effect::Missed);
             }
+            // Nobody syncs an index: it is a cache, a failed write to it is noticed by nobody and must cost nothing.
+            FaultKind::EioWrite if self.class == Some(FileClass::Index) => self.stray(writer)?,
             FaultKind::EioWrite | FaultKind::EioFlush => self.fail_io(writer)?,
             FaultKind::Full => self.fill(writer)?,
             FaultKind::Delay => self.delay(writer)?,
@@ -250,8 +252,6 @@ impl Scene {
             }
         }
         if self.promises.fault().is_none() {
-            // A file that nobody syncs, such as an index: then what was acknowledged since is gone with the device, and
-            // nobody can be blamed for it.
             writer.kill(&mut self.promises)?;
             bail!("a failed write to {:?} was not noticed", self.class);
         }
@@ -316,16 +316,16 @@ impl Scene {
         Ok(if sprung { Effect::Harmless } else { Effect::Missed })
     }
 
-    /// A write is lost, or goes to another block of the same file.
+    /// A write is lost, refused, or goes to another block of the same file, and the writer goes on.
     fn stray(&mut self, writer: WriterProcess) -> Result<Effect> {
         let Some(blocks) = self.blocks()? else {
             writer.kill(&mut self.promises)?;
             return Ok(Effect::Missed);
         };
-        let trap = if self.kind == FaultKind::Lose {
-            Trap::Lose
-        } else {
-            Trap::Misdirect(blocks.start + self.random.below(blocks.end - blocks.start))
+        let trap = match self.kind {
+            FaultKind::Lose => Trap::Lose,
+            FaultKind::EioWrite => Trap::Refuse,
+            _ => Trap::Misdirect(blocks.start + self.random.below(blocks.end - blocks.start)),
         };
         let before = self.arm(trap, Some(blocks));
         let sprung = self.wait_sprung(&writer, before)?;
