@@ -51,7 +51,9 @@ impl Lane {
         if let Some(first) = images.recv().await {
             self.apply(&first.image, &first.delta, &mut recovered);
         }
-        let strays: Vec<_> = recovered.logs.drain().map(|((_, place), log)| (log, place)).collect();
+        // Taken, not drained: an empty table of ten thousand logs is as large as a full one, and is kept for good.
+        let left = std::mem::take(&mut recovered.logs);
+        let strays: Vec<_> = left.into_iter().map(|((_, place), log)| (log, place)).collect();
         let lane = Rc::clone(&self);
         spawn_vital("a lane's metadata", async move {
             while let Some(published) = images.recv().await {
@@ -341,8 +343,8 @@ impl Lane {
             Some(follower) => follower.on_following(following, now),
             None => {
                 let high_watermark = replica.high_watermark.max(replica.log.log_start());
-                replica.follower =
-                    Some(Follower::begin(following, high_watermark, &self.credit_in(partition.directory()), now));
+                let credit = self.credit_in(partition.directory());
+                replica.follower = Some(Box::new(Follower::begin(following, high_watermark, &credit, now)));
             }
         }
         let me = self.node().broker_id;
@@ -354,7 +356,7 @@ impl Lane {
         if !replica.log.holes().is_empty() {
             self.streams().note_damaged(partition.id());
         }
-        let is_idle = replica.follower.as_ref().is_some_and(Follower::is_idle);
+        let is_idle = replica.follower.as_ref().is_some_and(|follower| follower.is_idle());
         self.streams().set_idle(partition.id(), is_idle);
         self.dial(leader.id);
     }

@@ -72,8 +72,8 @@ pub struct Replica {
     pub log: Log,
     /// Set while this broker leads.
     pub leader: Option<Leader>,
-    /// Set while it follows.
-    pub follower: Option<Follower>,
+    /// Set while it follows; boxed, since it is large and most of a lone broker's replicas lead.
+    pub follower: Option<Box<Follower>>,
     /// End of what is known to be committed, by whoever led so far, before this start too. Never goes back on a strict
     /// topic, unless a loss is accepted.
     pub high_watermark: Offset,

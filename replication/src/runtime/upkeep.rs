@@ -41,17 +41,21 @@ impl Lane {
     /// Moves durable batches of one directory to segments, merged, for as long as the lane runs and the directory works.
     pub(super) async fn flush_segments(self: Rc<Self>, place: usize) {
         let journal = self.journal(place);
+        // Also replicas that were only made or led leave freed memory behind, thousands of them a third of what stays.
+        let mut has_let_go = true;
         loop {
             let seen = journal.dirty_changed.version();
             if journal.dirty.borrow().is_empty() {
                 let news = journal.dirty_changed.after(seen);
-                if !self.keeps_flushed() {
+                if has_let_go {
                     news.await;
                 } else if tokio::time::timeout(self.node().settings.rest_after, news).await.is_err() {
                     self.let_go(journal);
+                    has_let_go = true;
                     continue;
                 }
             }
+            has_let_go = false;
             let longest = self.node().settings.flush_after;
             journal.directory.wait_unless(longest, || self.has_gathered(journal)).await;
             if journal.directory.is_offline() {
@@ -185,11 +189,6 @@ impl Lane {
                 partition.replica_mut().log.evict(keep as u64);
             }
         }
-    }
-
-    /// Whether batches that are in segments are kept in memory.
-    fn keeps_flushed(&self) -> bool {
-        self.partitions.borrow().values().any(|partition| partition.replica().log.flushed_memory_bytes() > 0)
     }
 
     /// Nothing comes any more: memory goes back to the system. Whoever reads what it held finds it in the page cache, also

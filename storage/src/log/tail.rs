@@ -392,7 +392,12 @@ impl Tail {
             (chunk, _) => chunk.is_some(),
         };
         if !chunk_is_next {
-            return self.controls.pop_front().map(Covered::Control);
+            let control = self.controls.pop_front();
+            if self.controls.is_empty() {
+                // Rare, and thousands of logs would each keep the room of their first one.
+                self.controls = VecDeque::new();
+            }
+            return control.map(Covered::Control);
         }
         let at = self.flushed_count;
         let chunk = self.chunks[at].clone();
