@@ -205,6 +205,7 @@ def stay(member, seconds):
     })
     read = {}
     positions = {}
+    closing = threading.Event()
 
     def commit():
         if not read:
@@ -232,6 +233,9 @@ def stay(member, seconds):
         committed = []
         deadline = time.monotonic() + PATIENCE_S
         while partitions:
+            # An assignment may come as late as this, and a consumer that closes is told nothing any more.
+            if closing.is_set():
+                return
             try:
                 committed = consumer.committed(partitions, timeout=5)
                 if all(partition.error is None for partition in committed):
@@ -277,6 +281,7 @@ def stay(member, seconds):
                 commit()
                 return False
     finally:
+        closing.set()
         consumer.close()
 
 

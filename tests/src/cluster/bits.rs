@@ -146,7 +146,7 @@ impl Place {
 
     /// The class to take instead of one that has no file: records, if there are any.
     fn common(&self) -> Result<Class> {
-        Ok(self.files.iter().map(|(class, ..)| *class).min().context("no file to damage")?)
+        self.files.iter().map(|(class, ..)| *class).min().context("no file to damage")
     }
 }
 

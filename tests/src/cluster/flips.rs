@@ -28,7 +28,7 @@ pub const SETTINGS: [&str; 3] =
 /// Bits that flip in a round.
 pub const PER_ROUND: u64 = 50;
 /// Batches of each load between two rounds.
-const BATCHES: u64 = 100;
+const BATCHES: u64 = 20;
 /// Damage that is not mended so long after is not mended.
 const MENDED_WITHIN: Duration = Duration::from_secs(180);
 /// A node that does not end so long after it found that it must not start is stuck.
