@@ -6,6 +6,7 @@
 
 mod acts;
 mod check;
+mod modes;
 
 use crate::settings::cluster_keys::weakens;
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,6 +79,10 @@ struct World {
     acknowledged: BTreeMap<TopicPartition, u64>,
     /// How far each replica reaches.
     holds: BTreeMap<(TopicPartition, BrokerId), u64>,
+    /// The mode that each replica's journal has recorded.
+    modes: BTreeMap<(TopicPartition, BrokerId), bool>,
+    /// How far each partition is acknowledged strictly, by leaders that have not heard since that it is relaxed.
+    promised: BTreeMap<TopicPartition, u64>,
     /// Who may truly join: what its leader says of it is so.
     caught_up: BTreeSet<(TopicPartition, BrokerId)>,
     /// Replicas with holes.
@@ -119,6 +124,8 @@ impl World {
             topics: 0,
             acknowledged: BTreeMap::new(),
             holds: BTreeMap::new(),
+            modes: BTreeMap::new(),
+            promised: BTreeMap::new(),
             caught_up: BTreeSet::new(),
             damaged: BTreeSet::new(),
             sent: Vec::new(),
@@ -195,6 +202,7 @@ impl World {
         check(&self.image, &next, asked, &rules_of(self.controller));
         let old = std::mem::replace(&mut self.image, next);
         self.settle_model(&old, asked);
+        self.settle_modes(&old, asked);
     }
 
     /// Another controller, with a configuration of its own.
@@ -254,7 +262,9 @@ impl World {
             // On a relaxed topic the last member stays one, whatever it has lost; its owner is told.
             let mut members = partition.isr.iter().chain(&partition.elr);
             if let (Some(last), None) = (members.next(), members.next())
-                && !rules.is_strict(&self.image, &topic.name)
+                && (!rules.is_strict(&self.image, &topic.name)
+                    || partition.left_strict == Some(false)
+                    || self.modes.get(&(key, *last)) == Some(&false))
             {
                 *acknowledged = self.holds.get(&(key, *last)).copied().unwrap_or(0).min(*acknowledged);
             }
@@ -262,7 +272,10 @@ impl World {
             let held = self.holds.get(&(key, leader)).copied().unwrap_or(0);
             let is_accepted =
                 matches!(asked, Asked::Request(ControllerRequest::AcceptLoss(_))) && before != Some(partition);
-            if is_accepted || !rules.is_strict(&self.image, &topic.name) {
+            // Tightened since it was left, or since its last leader wrote: what counts then is in `promised`.
+            let was_relaxed = before.is_some_and(|old| old.leader.is_none() && old.left_strict == Some(false))
+                || self.modes.get(&(key, leader)) == Some(&false);
+            if is_accepted || was_relaxed || !rules.is_strict(&self.image, &topic.name) {
                 *acknowledged = held.min(*acknowledged);
             }
             // Its process is down, and will say what it has lost when it registers.
@@ -278,26 +291,6 @@ impl World {
                     let held = self.holds.entry((key, *broker)).or_default();
                     *held = (*held).max(*acknowledged);
                 }
-            }
-        }
-    }
-
-    /// Produces to every partition that would acknowledge.
-    fn produce(&mut self) {
-        for (topic, index, partition) in self.image.partitions() {
-            let key = TopicPartition { topic_id: topic.id, partition: index };
-            let Some(leader) = partition.leader else { continue };
-            let rules = rules_at(leader);
-            let runs = |broker: &BrokerId| self.machines[&broker.0].runs && self.image.is_active(*broker);
-            let min_isr = rules.min_insync_replicas(&self.image, &topic.name, partition.settled_count());
-            let may = runs(&leader) && partition.isr.iter().all(runs);
-            if may && counted(partition) >= min_isr {
-                let end = self.acknowledged.entry(key).or_default();
-                *end += 1;
-                for broker in &partition.isr {
-                    self.holds.insert((key, *broker), *end);
-                }
-                self.seen.insert("acknowledged");
             }
         }
     }
@@ -356,6 +349,12 @@ impl World {
             }
             // Cut by an earlier start, and whole by what this one finds.
             let is_cut = partition.cut.contains(&BrokerId(broker)) && !lost.contains(&home);
+            let was_strict = self.modes.get(&(key, BrokerId(broker))).copied();
+            let reported = directories.iter().find(|directory| directory.id == home);
+            if reported.is_some_and(|directory| directory.verdict == Verdict::Lost) {
+                differing.extend(self.report_of_lost(key, &topic.name, home, was_strict));
+                continue;
+            }
             if self.damaged.contains(&(key, BrokerId(broker))) && !lost.contains(&home) {
                 let verdict = Verdict::Damaged;
                 let end = Offset::ZERO;
@@ -365,7 +364,7 @@ impl World {
                     last_epoch: LeaderEpoch(0),
                     log_end_offset: end,
                     directory: Some(home),
-                    was_strict: None,
+                    was_strict,
                 });
             } else if cut.contains(&home) || is_cut && !off!(CutMembersTell) {
                 let held = self.holds.get(&(key, BrokerId(broker))).copied().unwrap_or(0);
@@ -376,7 +375,7 @@ impl World {
                     last_epoch: partition.leader_epoch,
                     log_end_offset,
                     directory: Some(home),
-                    was_strict: None,
+                    was_strict,
                 };
                 differing.push(report);
             }
@@ -388,6 +387,10 @@ impl World {
             ..registration(broker, incarnation, Verdict::Proved)
         };
         self.sent.push(request.clone());
+        if random.one_in(4) {
+            self.relax_led(BrokerId(broker), random);
+        }
+        self.forget_what_nobody_tells(&request);
         // Or it dies before it has an answer.
         let Some(answer) = self.ask(ControllerRequest::RegisterBroker(request), random) else { return };
         let ControllerResponse::RegisterBroker(answer) = answer else { panic!("no registration: {answer:?}") };
@@ -570,6 +573,7 @@ fn whatever_happens_the_invariants_hold_and_no_strict_leader_lacks_an_acknowledg
         "old copy",
         "other defaults",
         "power cut",
+        "relaxed around a death",
         "several entries",
     ];
     assert!(seen.iter().eq(&all), "{seen:?}");

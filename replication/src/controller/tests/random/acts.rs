@@ -113,6 +113,7 @@ impl World {
             return;
         }
         self.seen.insert("late registration");
+        self.forget_what_nobody_tells(&request);
         self.ask_when(ControllerRequest::RegisterBroker(request), !runs || random.one_in(4), random);
     }
 
