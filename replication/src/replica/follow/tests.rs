@@ -56,6 +56,24 @@ fn streaming(follower: &mut Follower, log: &Log, now: Instant) -> StreamMessage 
     opened
 }
 
+/// A follower whose fair part of the pool is nothing, and three batches that its leader has to ask for.
+struct Asking {
+    pool: Rc<CreditPool>,
+    follower: Follower,
+    stream: StreamMessage,
+    batches: Bytes,
+    bytes: u32,
+}
+
+fn asking(own: &Log, now: Instant) -> Asking {
+    let batches = logs(6, 0).0.bytes(0, 3);
+    let bytes = u32::try_from(batches.len()).expect("small");
+    let pool = CreditPool::new(1_000, 16 << 20);
+    let mut follower = Follower::begin(following(1), Offset(0), &pool, now);
+    let stream = streaming(&mut follower, own, now);
+    Asking { pool, follower, stream, batches, bytes }
+}
+
 fn push(of: &StreamMessage, number: u64, base: i64, batches: Bytes, high_watermark: i64) -> StreamMessage {
     let push = Push { number, base: Offset(base), news: news(high_watermark), batches: vec![batches] };
     StreamMessage { body: StreamBody::Push(push), ..of.clone() }
@@ -509,13 +527,8 @@ fn a_push_beyond_the_credit_ends_the_stream_and_nothing_of_it_is_kept() {
 
 #[test]
 fn what_a_leader_asks_for_is_given_once_what_is_in_memory_is_written() {
-    let now = start();
-    let (leader, mut own) = logs(6, 0);
-    let batches = leader.bytes(0, 3);
-    let bytes = u32::try_from(batches.len()).expect("small");
-    let pool = CreditPool::new(1_000, 16 << 20);
-    let mut follower = Follower::begin(following(1), Offset(0), &pool, now);
-    let stream = streaming(&mut follower, &own.log, now);
+    let (now, mut own) = (start(), TestLog::new(true));
+    let Asking { pool, mut follower, stream, batches, bytes } = asking(&own.log, now);
     let credit = |follower: &mut Follower, log: &Log| -> Vec<u32> {
         let said = follower.say(log, false).into_iter();
         said.filter_map(|message| if let StreamBody::Credit(bytes) = message.body { Some(bytes) } else { None })
@@ -575,13 +588,8 @@ fn a_cut_that_fails_again_and_again_stops_the_follower_until_another_leads() {
 
 #[test]
 fn who_may_not_ask_yet_stands_in_nobodys_way() {
-    let now = start();
-    let (leader, mut own) = logs(6, 0);
-    let batches = leader.bytes(0, 3);
-    let bytes = u32::try_from(batches.len()).expect("small");
-    let pool = CreditPool::new(1_000, 16 << 20);
-    let mut follower = Follower::begin(following(1), Offset(0), &pool, now);
-    let stream = streaming(&mut follower, &own.log, now);
+    let (now, mut own) = (start(), TestLog::new(true));
+    let Asking { pool, mut follower, stream, batches, bytes } = asking(&own.log, now);
     let mut other = Follower::begin(following(1), Offset(0), &pool, now);
     let others = streaming(&mut other, &own.log, now);
     // The other one has all there is, and more.
