@@ -150,11 +150,25 @@ impl Holes {
         true
     }
 
-    /// Marks the hole that ends at `end`: a leader epoch was first seen right behind it.
-    pub(crate) fn doubt_epoch_at(&mut self, end: Offset) {
-        if let Some(hole) = self.list.iter_mut().find(|hole| hole.end == end) {
-            hole.epoch_unsure = true;
+    /// Marks the hole that ends at `end`, and those right before it: a leader epoch was first seen behind them. Not below
+    /// `known`, where the newest epoch before it began.
+    pub(crate) fn doubt_epoch_at(&mut self, end: Offset, known: Offset) {
+        let mut begins = end;
+        for hole in self.list.iter_mut().rev().skip_while(|hole| hole.end > end) {
+            if hole.end != begins || hole.start < known {
+                return;
+            }
+            (hole.epoch_unsure, begins) = (true, hole.start);
         }
+    }
+
+    /// Where the doubt ends in which leader epoch something is that lies in a hole; `None` when there is none.
+    pub(crate) fn unsure_until(&self, offset: Offset) -> Option<Offset> {
+        let mut end = None;
+        while let Some(hole) = self.at(end.unwrap_or(offset)).filter(|hole| hole.epoch_unsure) {
+            end = Some(hole.end);
+        }
+        end
     }
 
     /// The log begins at `start` now.
@@ -175,9 +189,27 @@ impl Holes {
         true
     }
 
-    /// A segment was written anew without its holes.
-    pub(crate) fn mend(&mut self, segment: SegmentName) {
-        self.list.retain(|hole| hole.bytes.is_none_or(|bytes| bytes.segment != segment));
+    /// What of them lies between two offsets.
+    pub(crate) fn within(&self, start: Offset, end: Offset) -> Vec<(Offset, Offset)> {
+        let from = self.list.partition_point(|hole| hole.end <= start);
+        let touching = self.list[from..].iter().take_while(|hole| hole.start < end);
+        touching.map(|hole| (hole.start.max(start), hole.end.min(end))).collect()
+    }
+
+    /// A segment was written anew with these ranges in it: nothing of it is damaged any more.
+    pub(crate) fn mend(&mut self, segment: SegmentName, ranges: &[(Offset, Offset)]) {
+        for (start, end) in ranges {
+            let is_left = |hole: &Hole| hole.start < hole.end;
+            let left = self.list.drain(..).flat_map(|hole| {
+                let before = Hole { end: hole.end.min(*start), ..hole };
+                let behind = Hole { start: hole.start.max(*end), ..hole };
+                [before, behind].into_iter().filter(is_left)
+            });
+            self.list = left.collect();
+        }
+        for hole in &mut self.list {
+            hole.bytes = hole.bytes.filter(|bytes| bytes.segment != segment);
+        }
         self.passed.retain(|bytes| bytes.segment != segment);
     }
 
@@ -200,7 +232,13 @@ impl Holes {
     }
 
     fn join_nearest(&mut self) {
-        let nearest = (1..self.list.len()).min_by_key(|at| self.list[*at].start - self.list[at - 1].end);
+        // One that knows its bytes in two segments is not to be had: such neighbours become one last of all.
+        let are_apart = |at: usize| match (self.list[at - 1].bytes, self.list[at].bytes) {
+            (Some(before), Some(behind)) => before.segment != behind.segment,
+            _ => false,
+        };
+        let nearest =
+            (1..self.list.len()).min_by_key(|at| (are_apart(*at), self.list[*at].start - self.list[at - 1].end));
         if let Some(at) = nearest {
             let whole = joined(&self.list[at - 1], &self.list[at], true);
             self.list.splice(at - 1..=at, [whole]);
@@ -219,7 +257,8 @@ fn joined(a: &Hole, b: &Hole, offsets: bool) -> Hole {
     Hole {
         start: if offsets { a.start.min(b.start) } else { a.start },
         end: if offsets { a.end.max(b.end) } else { a.end },
-        why: a.why,
+        // What was in the journal only has left no trace in what is derived.
+        why: if b.why == Cause::Journal { b.why } else { a.why },
         newest: a.newest.max(b.newest),
         bytes,
         epoch_unsure: a.epoch_unsure || b.epoch_unsure,
@@ -298,6 +337,21 @@ mod tests {
         assert!(given.insert(hole(15, 16)));
         assert_eq!(given.list().len(), HOLES_COUNT_MAX);
         assert_eq!(ranges(&given)[1], (10, 16), "the nearest two");
+    }
+
+    #[test]
+    fn what_is_mended_is_cut_out_of_the_holes_around_it() {
+        let name = |base| SegmentName { base: Offset(base), version: 0 };
+        let at = |base| Some(HoleBytes { segment: name(base), from: 1, to: 2 });
+        let mut given = Holes::default();
+        for hole in [Hole { bytes: at(0), ..hole(5, 20) }, hole(25, 40), Hole { bytes: at(30), ..hole(50, 60) }] {
+            assert!(given.insert(hole));
+        }
+        assert_eq!(given.within(Offset(10), Offset(30)), [(Offset(10), Offset(20)), (Offset(25), Offset(30))]);
+        given.mend(name(0), &[(Offset(5), Offset(15)), (Offset(25), Offset(30))]);
+        assert_eq!(ranges(&given), [(15, 20), (30, 40), (50, 60)]);
+        assert_eq!(given.list()[0].bytes, None, "its segment is not there any more");
+        assert_eq!(given.list()[2].bytes, at(30));
     }
 
     #[test]

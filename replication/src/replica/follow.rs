@@ -20,7 +20,7 @@ use stonelog_storage::log::{FollowerReject, Log};
 
 use super::credit::{CreditPool, Share};
 use super::following::Following;
-use super::repair::{Repair, Step};
+use super::repair::{REPAIR_BYTES_MAX, Repair, Step};
 use super::truncate::{Cut, Stopped, plan_cut, plan_cut_to};
 
 /// How long an open may stay without an answer.
@@ -167,7 +167,7 @@ impl Follower {
     fn is_beyond_repair(&self, log: &Log) -> bool {
         !log.holes().is_empty()
             && !self.repair.is_under_way()
-            && (self.repair.is_given_up() || super::repair::plan(log).is_none())
+            && (self.repair.is_given_up() || !log.is_mendable(REPAIR_BYTES_MAX))
     }
 
     /// Bytes that leaders have sent once more for what is damaged here.
@@ -176,7 +176,7 @@ impl Follower {
     }
 
     /// Begins to mend what is damaged, if it can be mended; [`Follower::say`] asks the leader for it. Whether it did.
-    pub fn begin_repair(&mut self, log: &Log, now: Instant) -> bool {
+    pub fn begin_repair(&mut self, log: &mut Log, now: Instant) -> bool {
         self.is_streaming() && self.repair.begin(log, now)
     }
 
@@ -570,5 +570,7 @@ impl Follower {
     }
 }
 
+#[cfg(test)]
+mod repair_tests;
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,9 @@
 //! A follower's damaged segments, mended from its leader: only the damaged offsets are asked for (rule 9).
 //!
 //! One segment at a time, one range of it after the other, piece by piece; what was fetched is held in memory until the
-//! segment is written anew, so that what a segment may lack has a limit. Beyond it, and where offsets are missing of which
-//! no segment has the place, the whole log is fetched again once others suffice ([`super::Follower::set_spare`]).
+//! segment is written anew, so that what a segment may lack has a limit. Beyond it the whole log is fetched again once
+//! others suffice ([`super::Follower::set_spare`]). What is damaged where the log is being written, or in the journal,
+//! waits until a checkpoint covers it and the segment is closed.
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,8 @@ use stonelog_storage::log::Log;
 
 /// Damaged bytes of one segment that are fetched for it, at most: they are held in memory.
 pub const REPAIR_BYTES_MAX: u64 = 16 << 20;
+/// What an answer counts at least against that, so that a leader that answers an offset at a time comes to an end.
+const ANSWER_BYTES_MIN: u64 = 4 << 10;
 /// Repairs that came to nothing under one leader, before it is left.
 const FAILURES_MAX: u32 = 3;
 /// How long after that it is tried again, where the log cannot be fetched whole.
@@ -75,11 +78,6 @@ pub(super) enum Step {
     Stale,
 }
 
-/// What of a log can be mended, if anything.
-pub(super) fn plan(log: &Log) -> Option<RepairPlan> {
-    log.plan_repair().filter(|plan| plan.damaged_bytes <= REPAIR_BYTES_MAX)
-}
-
 impl Repair {
     pub(super) fn is_under_way(&self) -> bool {
         self.under_way.is_some()
@@ -88,6 +86,11 @@ impl Repair {
     /// Whether it is tried no more under this leader.
     pub(super) fn is_given_up(&self) -> bool {
         self.failures >= FAILURES_MAX
+    }
+
+    #[cfg(test)]
+    pub(super) fn give_up(&mut self, now: Instant) {
+        (self.failures, self.failed_at) = (FAILURES_MAX, Some(now));
     }
 
     /// Another leader may have what this one had not.
@@ -100,7 +103,7 @@ impl Repair {
     }
 
     /// Begins with what is damaged first. Whether there is anything.
-    pub(super) fn begin(&mut self, log: &Log, now: Instant) -> bool {
+    pub(super) fn begin(&mut self, log: &mut Log, now: Instant) -> bool {
         if self.is_under_way() {
             return false;
         }
@@ -110,7 +113,8 @@ impl Repair {
             }
             self.failures = 0;
         }
-        let Some(plan) = plan(log) else { return false };
+        log.close_damaged_segment();
+        let Some(plan) = log.plan_repair().filter(|plan| plan.damaged_bytes <= REPAIR_BYTES_MAX) else { return false };
         self.under_way = Some(UnderWay::begin(plan, now));
         true
     }
@@ -146,7 +150,7 @@ impl Repair {
         under_way.moved_at = now;
         let (_, end) = under_way.plan.ranges[under_way.fetched.len() - 1];
         let bytes = filled.batches.iter().map(|piece| piece.len() as u64).sum::<u64>();
-        under_way.bytes += bytes;
+        under_way.bytes += bytes.max(ANSWER_BYTES_MIN);
         self.fetched_bytes += bytes;
         // The leader's batches of these offsets may be a little longer, where it has not compacted them.
         let is_too_much = under_way.bytes > 2 * REPAIR_BYTES_MAX;
@@ -154,7 +158,8 @@ impl Repair {
             self.fail(now);
             return Step::Failed;
         }
-        let pieces = filled.batches.iter().filter(|piece| !piece.is_empty()).cloned();
+        // Copied, for a slice would keep all that was read with it.
+        let pieces = filled.batches.iter().filter(|piece| !piece.is_empty()).map(|piece| Bytes::copy_from_slice(piece));
         under_way.fetched.last_mut().expect("a range is being fetched").extend(pieces);
         under_way.at = filled.upto;
         if under_way.at < end {
@@ -222,7 +227,12 @@ mod tests {
 
     fn begun(ranges: &[(i64, i64)]) -> Repair {
         let ranges: Vec<_> = ranges.iter().map(|(start, end)| (Offset(*start), Offset(*end))).collect();
-        let plan = RepairPlan { segment: SegmentName { base: Offset(0), version: 0 }, ranges, damaged_bytes: 100 };
+        let plan = RepairPlan {
+            segment: SegmentName { base: Offset(0), version: 0 },
+            is_new: false,
+            ranges,
+            damaged_bytes: 100,
+        };
         Repair { under_way: Some(UnderWay::begin(plan, start())), ..Repair::default() }
     }
 
@@ -268,8 +278,8 @@ mod tests {
             repair.ask(Offset(7));
             assert!(matches!(repair.on_filled(&filled(1, 10, 10, b""), now), Step::Failed));
         }
-        assert!(repair.is_given_up() && !repair.begin(&log.log, now));
-        assert!(!repair.begin(&log.log, now + TRIED_AGAIN_AFTER), "nothing can be mended");
+        assert!(repair.is_given_up() && !repair.begin(&mut log.log, now));
+        assert!(!repair.begin(&mut log.log, now + TRIED_AGAIN_AFTER), "nothing can be mended");
         assert!(!repair.is_given_up(), "but it was looked at again");
         let mut repair = Repair { failures: FAILURES_MAX, ..Repair::default() };
         repair.on_another_leader();
@@ -318,6 +328,26 @@ mod tests {
         assert_eq!(asked(&mut repair), None);
         repair.on_written(true, late);
         assert!(!repair.is_under_way() && repair.failures == 0);
+    }
+
+    #[test]
+    fn what_is_kept_of_an_answer_keeps_nothing_else_and_answers_without_end_are_refused() {
+        let read = Bytes::from(vec![7; 64 << 10]);
+        let mut repair = begun(&[(0, i64::MAX)]);
+        let mut count = 0;
+        loop {
+            let (number, from, _) = asked(&mut repair).expect("the next piece");
+            let batches = vec![read.slice(..100)];
+            let answer = Filled { number, from: Offset(from), upto: Offset(from + 1), batches };
+            match repair.on_filled(&answer, start()) {
+                Step::Ask => count += 1,
+                Step::Failed => break,
+                other => panic!("{other:?}"),
+            }
+            let kept = repair.under_way.as_ref().expect("it goes on").fetched[0].last().expect("a piece");
+            assert!(!read.as_ptr_range().contains(&kept.as_ptr()), "the buffer it was read into is free");
+        }
+        assert_eq!(count, 2 * REPAIR_BYTES_MAX / ANSWER_BYTES_MIN);
     }
 
     #[test]

@@ -86,7 +86,8 @@ pub const MARKS: &[&str] = &[
     "read refused for damage",
     "repair begun",
     "damaged segment mended",
-    "damaged log fetched again whole",
+    "lost range mended in a segment",
+    "lost range mended beside the segments",
     "damaged leader hands over",
 ];
 

@@ -367,6 +367,7 @@ impl Up {
                     }
                     env.out.push(Out::Send(follower.following().leader, open.encode()));
                 }
+                let log = &mut self.directories.hosted(id).log;
                 if !log.holes().is_empty() && follower.begin_repair(log, env.moment) {
                     env.out.push(Out::Mark("repair begun"));
                     say(follower, log, &mut self.paid, env);

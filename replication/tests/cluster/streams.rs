@@ -151,6 +151,11 @@ impl Up {
                     let entries: Vec<Entry> = fetched.iter().flatten().flat_map(entries).collect();
                     match self.directories.hosted(id).log.begin_repair(&plan, fetched) {
                         Ok(job) => {
+                            match (plan.is_new, plan.damaged_bytes) {
+                                (true, _) => env.out.push(Out::Mark("lost range mended beside the segments")),
+                                (false, 0) => env.out.push(Out::Mark("lost range mended in a segment")),
+                                _ => {}
+                            }
                             entries.iter().for_each(|entry| held(env.oracle.on_read(id, entry)));
                             part.shadow.extend(entries.iter().map(|entry| (entry.base, *entry)));
                             self.works.push((id, Work::Mend { following: *follower.following(), job }));

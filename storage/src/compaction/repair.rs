@@ -5,19 +5,23 @@
 //! whole one. Nothing is believed because of who sent it: batches have their CRC, lie in the holes and nowhere else, and
 //! carry the leader epochs that the log knows for their offsets ([`crate::log::Log::begin_repair`]).
 
+use std::io;
+
 use bytes::Bytes;
-use stonelog_protocol::Offset;
 use stonelog_protocol::batch::BatchHeader;
 use stonelog_protocol::batch::header::crc_matches;
+use stonelog_protocol::{LeaderEpoch, Offset, TopicPartition};
 
 use super::WINDOW_BYTES;
 use super::output::Output;
 use super::scan::checked;
 use crate::holes::HoleBytes;
 use crate::job::FileAccess;
+use crate::segment::delete::DeleteJob;
+use crate::segment::sync::sync_names;
 use crate::segment::verified::VerifiedSegment;
 use crate::segment::walk::Batches;
-use crate::segment::{Segment, SegmentName};
+use crate::segment::{Segment, SegmentName, directory_of};
 use crate::{Fault, ReplicaKey};
 
 /// What a segment lacks.
@@ -25,6 +29,8 @@ use crate::{Fault, ReplicaKey};
 pub struct RepairPlan {
     /// Which.
     pub segment: SegmentName,
+    /// There is none yet that has the place of these offsets.
+    pub is_new: bool,
     /// The damaged offsets in it, rising.
     pub ranges: Vec<(Offset, Offset)>,
     /// Bytes of the file that are damaged, which what is fetched should not exceed by much.
@@ -49,8 +55,13 @@ pub struct RepairJob {
     /// Whose, in which generation.
     pub replica: ReplicaKey,
     pub(crate) segment: Segment,
+    pub(crate) is_new: bool,
+    /// Whether its last, partial block's checksum is in its file.
+    pub(crate) closed: bool,
     pub(crate) skip: Vec<HoleBytes>,
-    /// Whole batches, each piece within one hole, rising.
+    /// Rising. What is good of the segment there gives way to what was fetched.
+    pub(crate) ranges: Vec<(Offset, Offset)>,
+    /// Whole batches, each piece within one range, rising.
     pub(crate) fetched: Vec<Bytes>,
     pub(crate) index_interval_bytes: u32,
 }
@@ -61,21 +72,36 @@ pub struct Repaired {
     /// Whose, in which generation.
     pub replica: ReplicaKey,
     pub(crate) source: SegmentName,
+    pub(crate) is_new: bool,
     pub(crate) skip: Vec<HoleBytes>,
+    pub(crate) ranges: Vec<(Offset, Offset)>,
+    pub(crate) fetched: Vec<Bytes>,
     pub(crate) segment: Segment,
+}
+
+impl Repaired {
+    /// Removes what was written, when the log has no use for it.
+    pub fn leftover(&self) -> DeleteJob {
+        DeleteJob { partition: self.replica.partition, segments: vec![self.segment.name()] }
+    }
 }
 
 impl RepairJob {
     /// Writes it. [`Fault::Damage`]: more of the segment is damaged than was known.
     pub fn run(self, access: &FileAccess) -> Result<Repaired, Fault> {
         let old = self.segment;
-        let empty = Segment { version: old.version + 1, end: old.end, ..Segment::empty(old.base, old.created) };
+        let version = if self.is_new { old.version } else { old.version + 1 };
+        let empty = Segment { version, end: old.end, ..Segment::empty(old.base, old.created) };
         let id = old.id(self.replica.partition);
+        if self.is_new {
+            make_directory(access, id.partition)?;
+        }
         let mut output = Output::create(access, id.partition, empty, self.index_interval_bytes)?;
         match self.copy(access, &mut output) {
             Ok(()) => {
                 let segment = output.finish()?;
-                Ok(Repaired { replica: self.replica, source: old.name(), skip: self.skip, segment })
+                let RepairJob { replica, is_new, skip, ranges, fetched, .. } = self;
+                Ok(Repaired { replica, source: old.name(), is_new, skip, ranges, fetched, segment })
             }
             Err(fault) => {
                 // What is left of it nobody names.
@@ -91,8 +117,16 @@ impl RepairJob {
         });
         let mut next = fetched.next();
         let id = self.segment.id(self.replica.partition);
+        let is_fetched = |offset: Offset| {
+            let at = self.ranges.partition_point(|(_, end)| *end <= offset);
+            self.ranges.get(at).is_some_and(|(start, _)| *start <= offset)
+        };
+        let file = match self.is_new {
+            true => None,
+            false => VerifiedSegment::open(access, id, self.segment, self.closed, &self.skip)?,
+        };
         // Without the file there is nothing good in it, and all of it is fetched.
-        if let Some(file) = VerifiedSegment::open(access, id, self.segment, true, &self.skip)? {
+        if let Some(file) = file {
             file.for_each_window(0, WINDOW_BYTES, |position, window| {
                 for (at, header) in Batches::of(&window) {
                     let batch = checked(&file, &window, position, at, &header)?;
@@ -102,7 +136,9 @@ impl RepairJob {
                         output.push(&lacking, &bytes)?;
                         next = fetched.next();
                     }
-                    output.push(&header, batch)?;
+                    if !is_fetched(header.base_offset) {
+                        output.push(&header, batch)?;
+                    }
                 }
                 Ok(true)
             })?;
@@ -112,6 +148,16 @@ impl RepairJob {
             next = fetched.next();
         }
         Ok(())
+    }
+}
+
+/// A log of which no batch came to a segment has no directory.
+fn make_directory(access: &FileAccess, partition: TopicPartition) -> Result<(), Fault> {
+    let directory = directory_of(partition);
+    match access.disk().create_dir(&access.path(&directory)) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(source) => Err(access.fault("mkdir", &directory, None, source)),
+        Ok(()) => sync_names(access),
     }
 }
 
@@ -129,7 +175,7 @@ pub(crate) fn check_fetched(
     batches: &[Bytes],
     (start, end): (Offset, Offset),
     rules: FetchedRules,
-    epoch_at: impl Fn(Offset) -> Option<stonelog_protocol::LeaderEpoch>,
+    mut is_known: impl FnMut(Offset, LeaderEpoch) -> bool,
 ) -> Result<(), RepairReject> {
     let may_have_gaps = rules.may_have_gaps;
     #[cfg(feature = "mutants")]
@@ -145,7 +191,7 @@ pub(crate) fn check_fetched(
                 base if base < at => rules.may_begin_below && at == start && header.next_offset() > start,
                 base => base == at || may_have_gaps,
             };
-            let is_known = epoch_at(header.base_offset.max(start)) == Some(header.leader_epoch);
+            let is_known = is_known(header.base_offset.max(start), header.leader_epoch);
             if !begins || header.next_offset() > end || !is_known || !crc_matches(batch) {
                 return Err(unfit);
             }
@@ -161,8 +207,6 @@ pub(crate) fn check_fetched(
 
 #[cfg(test)]
 mod tests {
-    use stonelog_protocol::LeaderEpoch;
-
     use super::*;
     use crate::log::test_batches::Batch;
 
@@ -176,7 +220,7 @@ mod tests {
 
     fn check(batches: &[Bytes], may_begin_below: bool) -> Result<(), RepairReject> {
         let rules = FetchedRules { may_begin_below, may_have_gaps: true };
-        check_fetched(batches, RANGE, rules, |_| Some(LeaderEpoch(3)))
+        check_fetched(batches, RANGE, rules, |_, epoch| epoch == LeaderEpoch(3))
     }
 
     #[test]
@@ -190,7 +234,7 @@ mod tests {
         assert_eq!(check(&fetched(&[9, 11]), false), unfit(10), "it begins before the hole");
         assert_eq!(check(&fetched(&[9, 11]), true), Ok(()), "and so does the log");
         let rules = FetchedRules { may_begin_below: false, may_have_gaps: true };
-        let other_epoch = check_fetched(&fetched(&[10]), RANGE, rules, |_| Some(LeaderEpoch(2)));
+        let other_epoch = check_fetched(&fetched(&[10]), RANGE, rules, |_, epoch| epoch == LeaderEpoch(2));
         assert_eq!(other_epoch, unfit(10));
         let mut flipped = fetched(&[10])[0].to_vec();
         *flipped.last_mut().expect("not empty") ^= 1;
@@ -201,7 +245,7 @@ mod tests {
     fn where_nothing_was_ever_compacted_no_offset_of_a_hole_is_left_out() {
         let check = |bases: &[i64], may_begin_below| {
             let rules = FetchedRules { may_begin_below, may_have_gaps: false };
-            check_fetched(&fetched(bases), RANGE, rules, |_| Some(LeaderEpoch(3)))
+            check_fetched(&fetched(bases), RANGE, rules, |_, epoch| epoch == LeaderEpoch(3))
         };
         let unfit = |at: i64| Err(RepairReject::Unfit { at: Offset(at) });
         assert_eq!(check(&[10, 12], false), Ok(()));

@@ -77,6 +77,22 @@ impl Epochs {
         self.assign(epoch, base);
     }
 
+    /// A batch of `epoch` lies at `base`, below the log's end, where nobody knew which epochs began: what was lost there is
+    /// back. Nothing changes where that contradicts what is known.
+    pub(super) fn learn(&mut self, epoch: LeaderEpoch, base: Offset) {
+        if epoch.0 < 0 || self.epoch_at(base) == Some(epoch) {
+            return;
+        }
+        let mut entries = self.entries.clone();
+        let at = entries.partition_point(|entry| entry.epoch < epoch);
+        entries.truncate(entries[..at].partition_point(|entry| entry.start < base));
+        entries.push(EpochEntry { epoch, start: base });
+        entries.extend(self.entries[at..].iter().filter(|entry| entry.epoch > epoch));
+        if let Some(learnt) = Epochs::from_entries(entries) {
+            *self = learnt;
+        }
+    }
+
     /// Where `requested` ended, in a log that ends at `log_end` (`LeaderEpochFileCache.endOffsetFor`).
     pub fn end_offset_for(&self, requested: LeaderEpoch, log_end: Offset) -> EpochEnd {
         let Some(latest) = self.latest() else { return EpochEnd::UNKNOWN };

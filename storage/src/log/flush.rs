@@ -143,7 +143,9 @@ impl Log {
         if self.settling.is_some() || self.dropped {
             return false;
         }
-        if let Some(name) = done.sealed_first {
+        // One that was written anew meanwhile is durable.
+        let is_there = |name: &SegmentName| self.segments.list.iter().any(|segment| segment.name() == *name);
+        if let Some(name) = done.sealed_first.filter(is_there) {
             self.segments.unsynced.add(name, false);
         }
         for part in done.parts {

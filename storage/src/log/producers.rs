@@ -195,6 +195,29 @@ impl Producers {
         state.push(batch);
     }
 
+    /// Notes a batch that was lost and is back, at its place among those that are known.
+    pub(super) fn learn(&mut self, header: &BatchHeader, seen: Timestamp) {
+        let known = self.states.get(&header.producer_id).copied();
+        let Some(known) = known.filter(|known| known.epoch >= header.producer_epoch) else {
+            return self.apply(header, seen);
+        };
+        let later = known.batches().iter().filter(|batch| batch.base_offset > header.base_offset);
+        let is_known = known.batches().iter().any(|batch| batch.base_offset == header.base_offset);
+        if known.epoch > header.producer_epoch || is_known || later.clone().count() == PRODUCER_BATCHES_COUNT {
+            return;
+        }
+        let earlier = known.batches().len() - later.clone().count();
+        let mut learnt = Producers::default();
+        if let Some(state) = ProducerState::from_batches(known.epoch, known.last_seen, &known.batches()[..earlier]) {
+            learnt.restore(header.producer_id, state);
+        }
+        learnt.apply(header, known.last_seen);
+        if let Some(mut state) = learnt.states.remove(&header.producer_id) {
+            later.for_each(|batch| state.push(*batch));
+            self.states.insert(header.producer_id, state);
+        }
+    }
+
     /// Forgets producers not seen for `after` (`producer.id.expiration.ms`).
     pub fn expire(&mut self, now: Timestamp, after: Duration) {
         self.states.retain(|_, state| state.last_seen.saturating_add(after) > now);

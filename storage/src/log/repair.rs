@@ -1,37 +1,88 @@
-//! Making a damaged segment whole again from what a replica sent: planned, checked and taken over here, written by a job.
+//! Making a damaged range whole again from what a replica sent: planned, checked and taken over here, written by a job.
+//!
+//! A hole lies in a segment, with bytes of it or, when a journal commit was lost, without; or between two, or before the
+//! first one. Segments that are sealed are written anew with what was fetched in its place; where none has the place of
+//! a hole, one is made. The segment that is being written is closed first, so that the next flush begins another.
 
 use bytes::Bytes;
-use stonelog_protocol::Offset;
+use stonelog_protocol::batch::BatchHeader;
+use stonelog_protocol::{LeaderEpoch, Offset, Timestamp};
 
 use super::Log;
 use crate::compaction::repair::{FetchedRules, RepairJob, RepairPlan, RepairReject, Repaired, check_fetched};
-use crate::segment::Segment;
+use crate::holes::{Cause, Hole};
+use crate::segment::walk::Batches;
+use crate::segment::{Segment, SegmentName};
 
 impl Log {
-    /// The first segment that can be made whole: sealed, covered by a durable checkpoint, and each of its holes known to
-    /// the byte and within it. `None` when there is none, or the log is busy.
+    /// The first damage that can be mended now: in a sealed segment or in none, covered by a durable checkpoint. `None`
+    /// when there is none, or the log is busy.
     pub fn plan_repair(&self) -> Option<RepairPlan> {
-        let is_busy = self.is_changing() || self.settling.is_some() || self.dropped || self.segments.compacting;
-        if is_busy || self.holes.is_empty() {
-            return None;
-        }
-        self.sealed_segments().find_map(|segment| self.repair_of(segment))
+        self.plans().next()
     }
 
-    fn repair_of(&self, segment: &Segment) -> Option<RepairPlan> {
-        let mut ranges = Vec::new();
-        let touches = |start: Offset, end: Offset| start < segment.end && end > segment.base;
-        for hole in self.holes.list().iter().filter(|hole| touches(hole.start, hole.end)) {
-            let is_within = hole.start >= segment.base && hole.end <= segment.end;
-            let has_bytes = hole.bytes.is_some_and(|bytes| bytes.segment == segment.name());
-            if !is_within || !has_bytes || hole.epoch_unsure {
-                return None;
-            }
-            ranges.push((hole.start, hole.end));
+    fn plans(&self) -> impl Iterator<Item = RepairPlan> {
+        let is_busy = self.is_changing() || self.settling.is_some() || self.dropped || self.segments.compacting;
+        self.holes.list().iter().filter(move |_| !is_busy).filter_map(|hole| self.plan_for(hole))
+    }
+
+    fn plan_for(&self, hole: &Hole) -> Option<RepairPlan> {
+        let (list, checkpointed) = (&self.segments.list, self.segments.checkpointed_end);
+        let at = list.partition_point(|segment| segment.end <= hole.start);
+        let is_written = |at: usize| at + 1 == list.len() && !self.segments.last_closed;
+        if let Some(segment) = list.get(at).filter(|segment| segment.base <= hole.start) {
+            let name = segment.name();
+            let is_covered = segment.end <= checkpointed && !self.segments.unsynced.has(name);
+            let skip = self.holes.in_segment(name);
+            return (is_covered && !is_written(at)).then(|| RepairPlan {
+                segment: name,
+                is_new: false,
+                ranges: self.holes.within(segment.base, segment.end),
+                damaged_bytes: skip.iter().map(|bytes| u64::from(bytes.to - bytes.from)).sum(),
+            });
         }
-        let skip = self.holes.in_segment(segment.name());
-        let damaged_bytes = skip.iter().map(|bytes| u64::from(bytes.to - bytes.from)).sum();
-        (!ranges.is_empty()).then(|| RepairPlan { segment: segment.name(), ranges, damaged_bytes })
+        let end = list.get(at).map_or(hole.end, |next| hole.end.min(next.base));
+        // The last segment takes in what lies behind it, when it is closed.
+        let is_behind_all = at > 0 && at == list.len();
+        (end <= checkpointed && !is_behind_all).then(|| RepairPlan {
+            segment: self.unused_name(hole.start),
+            is_new: true,
+            ranges: vec![(hole.start, end)],
+            damaged_bytes: 0,
+        })
+    }
+
+    /// A name that no file has which anybody may still name or remove.
+    fn unused_name(&self, base: Offset) -> SegmentName {
+        let segments = &self.segments;
+        let named = segments.list.iter().map(Segment::name);
+        let going = segments.doomed.iter().chain(&segments.deletable).chain(&segments.deleting).copied();
+        let used = named.chain(going).filter(|name| name.base == base).map(|name| name.version).max();
+        SegmentName { base, version: used.unwrap_or(0) + 1 }
+    }
+
+    /// Whether each segment could be mended, sooner or later, that lacks at most so many bytes.
+    pub fn is_mendable(&self, bytes_max: u64) -> bool {
+        let (mut of, mut sum) = (None, 0);
+        self.holes.list().iter().filter_map(|hole| hole.bytes).all(|bytes| {
+            if of.replace(bytes.segment) != Some(bytes.segment) {
+                sum = 0;
+            }
+            sum += u64::from(bytes.to - bytes.from);
+            sum <= bytes_max
+        })
+    }
+
+    /// Nothing more is written to the last segment when there is damage in it or behind it, so that this can be mended. It
+    /// has the place of all up to the next one, which is not begun yet, as after a start.
+    pub fn close_damaged_segment(&mut self) {
+        let is_busy = self.is_changing() || self.settling.is_some() || self.dropped || self.flush_in_flight;
+        let Some(last) = self.segments.list.last_mut().filter(|_| !is_busy) else { return };
+        let mut newest = self.holes.list().iter().rev().take_while(|hole| hole.end > last.base);
+        if newest.any(|hole| hole.end <= self.covered.end) {
+            last.end = self.covered.end;
+            self.segments.last_closed = true;
+        }
     }
 
     /// Whether compaction may have taken records out of what the log holds, here or at whom it was copied from.
@@ -42,44 +93,125 @@ impl Log {
     /// Checks what was fetched for each range of a plan and makes the job of it. Until [`Log::on_repair_ended`] the
     /// segments stay.
     pub fn begin_repair(&mut self, plan: &RepairPlan, fetched: Vec<Vec<Bytes>>) -> Result<RepairJob, RepairReject> {
-        if self.plan_repair().as_ref() != Some(plan) || fetched.len() != plan.ranges.len() {
+        let is_as_planned = self.plans().find(|now| now.segment == plan.segment).as_ref() == Some(plan);
+        if !is_as_planned || fetched.len() != plan.ranges.len() {
             return Err(RepairReject::Changed);
         }
-        let list = &self.segments.list;
-        let found = list.iter().find(|segment| segment.name() == plan.segment);
-        let segment = *found.ok_or(RepairReject::Changed)?;
         for (range, batches) in plan.ranges.iter().zip(&fetched) {
             let rules =
                 FetchedRules { may_begin_below: range.0 == self.log_start, may_have_gaps: self.may_have_gaps() };
-            check_fetched(batches, *range, rules, |offset| self.epochs.epoch_at(offset))?;
+            let mut last = self.epochs.epoch_at(range.0).unwrap_or(LeaderEpoch::NONE);
+            let unsure_until = self.holes.unsure_until(range.0);
+            let most = unsure_until.and_then(|end| self.epochs.epoch_at(end));
+            let is_unsure = unsure_until.is_some();
+            check_fetched(batches, *range, rules, |offset, epoch| {
+                // Where the epochs of a range are lost with it, they rise from the one before to the one behind it.
+                let fits = if is_unsure { last <= epoch && Some(epoch) <= most } else { true };
+                last = epoch;
+                fits && (is_unsure || self.epochs.epoch_at(offset) == Some(epoch))
+            })?;
+        }
+        let list = &self.segments.list;
+        let at = list.iter().position(|segment| segment.name() == plan.segment);
+        let segment = match at {
+            Some(at) => list[at],
+            None => self.new_segment(plan, &fetched),
+        };
+        let is_left_empty = plan.is_new || plan.damaged_bytes >= segment.bytes;
+        if is_left_empty && fetched.iter().flatten().all(|piece| piece.is_empty()) {
+            // A segment has at least one batch.
+            return Err(RepairReject::Unfit { at: plan.ranges[0].0 });
         }
         self.segments.compacting = true;
         Ok(RepairJob {
             replica: self.key,
             segment,
+            is_new: plan.is_new,
+            closed: at.is_some_and(|at| self.is_closed(at)),
             skip: self.holes.in_segment(segment.name()),
+            ranges: plan.ranges.clone(),
             fetched: fetched.into_iter().flatten().collect(),
             index_interval_bytes: self.config.index_interval_bytes,
         })
     }
 
+    fn new_segment(&self, plan: &RepairPlan, fetched: &[Vec<Bytes>]) -> Segment {
+        let (start, end) = plan.ranges[0];
+        let first = fetched.iter().flatten().find_map(|piece| BatchHeader::read(piece).ok());
+        let list = &self.segments.list;
+        let at = list.partition_point(|segment| segment.end <= start);
+        let beside = list.get(at).or(list.last()).map(|segment| segment.created);
+        // It counts as appended when what lies beside it was.
+        let created = beside.or(self.holes.at(start).map(|hole| hole.newest)).unwrap_or(Timestamp::NONE);
+        let base = first.map_or(start, |header| header.base_offset.min(start));
+        Segment { version: plan.segment.version, end, ..Segment::empty(base, created) }
+    }
+
     /// The whole segment is durable: from here on it is read instead of the damaged one. `false` when the log has changed
-    /// since, or more of the segment is known to be damaged: then nobody names the new one.
+    /// since, or more of the segment is known to be damaged: then nobody names the new one, and its files may go
+    /// ([`Repaired::leftover`]).
     pub fn on_repaired(&mut self, done: &Repaired) -> bool {
-        let is_same = done.replica == self.key && self.holes.in_segment(done.source) == done.skip;
-        if !is_same || self.dropped || self.settling.is_some() {
+        let new = done.segment;
+        let is_fetched = |range: &(Offset, Offset)| done.ranges.iter().any(|one| one.0 <= range.0 && range.1 <= one.1);
+        let is_same = done.replica == self.key
+            && self.holes.in_segment(done.source) == done.skip
+            && self.holes.within(new.base, new.end).iter().all(is_fetched);
+        if !is_same || self.dropped || self.settling.is_some() || !self.take_over(done) {
             return false;
         }
-        let list = &mut self.segments.list;
-        let Some(segment) = list.iter_mut().find(|segment| segment.name() == done.source) else { return false };
-        assert_eq!((done.segment.base, done.segment.end), (segment.base, segment.end), "no offset moves");
-        *segment = done.segment;
-        self.segments.unsynced.forget(&[done.source]);
-        self.segments.doomed.push(done.source);
-        self.holes.mend(done.source);
-        self.covered.holes.mend(done.source);
+        for (start, end) in &done.ranges {
+            self.learn(*start, *end, &done.fetched);
+        }
+        self.holes.mend(done.source, &done.ranges);
+        self.covered.holes.mend(done.source, &done.ranges);
         self.segments.uncleanable &= !self.holes.is_empty();
         true
+    }
+
+    /// The new segment takes its place among the others, if that is still there.
+    fn take_over(&mut self, done: &Repaired) -> bool {
+        let (new, segments) = (done.segment, &mut self.segments);
+        let list = &mut segments.list;
+        let at = if done.is_new {
+            let at = list.partition_point(|segment| segment.end <= new.base);
+            let is_behind_all = at > 0 && at == list.len();
+            if list.get(at).is_some_and(|next| next.base < new.end) || is_behind_all {
+                return false;
+            }
+            list.insert(at, new);
+            at
+        } else {
+            let Some(at) = list.iter().position(|segment| segment.name() == done.source) else { return false };
+            assert_eq!((new.base, new.end), (list[at].base, list[at].end), "no offset moves");
+            list[at] = new;
+            segments.unsynced.forget(&[done.source]);
+            segments.doomed.push(done.source);
+            at
+        };
+        if at + 1 == list.len() {
+            // Of the old one, or of none.
+            segments.active_index = None;
+            segments.last_closed = true;
+        }
+        true
+    }
+
+    /// What was derived from a log without these batches is made up for.
+    fn learn(&mut self, start: Offset, end: Offset, fetched: &[Bytes]) {
+        let lost: Vec<Hole> = self.holes.list().iter().filter(|hole| hole.start < end && hole.end > start).copied().collect();
+        let seen = self.segments.list.last().map_or(Timestamp::NONE, |last| last.created);
+        for (_, header) in fetched.iter().flat_map(|piece| Batches::of(piece)) {
+            let of = |hole: &&Hole| hole.start < header.next_offset() && header.base_offset < hole.end;
+            let Some(hole) = lost.iter().find(of) else { continue };
+            if hole.why == Cause::Journal {
+                self.producers.learn(&header, seen);
+                self.covered.producers.learn(&header, seen);
+            }
+            if hole.epoch_unsure {
+                self.epochs.learn(header.leader_epoch, header.base_offset);
+                self.covered.epochs.learn(header.leader_epoch, header.base_offset);
+            }
+        }
     }
 
     /// The repair is over, whatever came of it.

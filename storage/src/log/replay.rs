@@ -97,7 +97,11 @@ impl Log {
             Change::EpochStart { epoch, offset } => {
                 // It began at the log's end.
                 result = result.and(self.replay_missing_cut(replayed, *offset, access)?);
-                self.replay_gap(replayed, *offset);
+                if self.log_end() < *offset {
+                    self.replay_gap(replayed, *offset);
+                    // So may others have, in what is lost.
+                    self.doubt_epoch_at(*offset);
+                }
                 self.epochs.assign(*epoch, *offset);
                 self.control(replayed.entry.change.clone(), replayed.ticket);
             }
@@ -165,7 +169,7 @@ impl Log {
         let first_epoch = Batches::of(batches).next().map(|(_, header)| header.leader_epoch);
         if first_epoch > self.latest_epoch() {
             // Where nobody wrote down that the epoch began, its first batch says so; unless that is lost.
-            self.holes.doubt_epoch_at(begins);
+            self.doubt_epoch_at(begins);
         }
         let place = Place::Journal { position: replayed.payload_position, len };
         self.push_batches(begins, place, batches, replayed.now, replayed.ticket);
@@ -194,6 +198,11 @@ impl Log {
         self.replay_generation(replayed.entry.replica.generation);
         self.settle_replayed(ticket, CommitSpan { start: replayed.commit_position, end: replayed.commit_position });
         Ok(Err(Contradiction::Overlap { log_end, begins }))
+    }
+
+    fn doubt_epoch_at(&mut self, end: Offset) {
+        let known = self.epochs.latest().map_or(self.log_start, |latest| latest.start);
+        self.holes.doubt_epoch_at(end, known);
     }
 
     /// An entry that begins at `begins` shows that everything between is lost.

@@ -12,11 +12,11 @@ fn pool() -> Rc<CreditPool> {
     CreditPool::new(64 << 20, 16 << 20)
 }
 
-fn start() -> Instant {
+pub(super) fn start() -> Instant {
     crate::runtime::clock::Clock.mono()
 }
 
-fn following(epoch: i32) -> Following {
+pub(super) fn following(epoch: i32) -> Following {
     Following {
         partition: id(),
         leader_epoch: LeaderEpoch(epoch),
@@ -28,12 +28,12 @@ fn following(epoch: i32) -> Following {
     }
 }
 
-fn follower(epoch: i32, high_watermark: i64, now: Instant) -> Follower {
+pub(super) fn follower(epoch: i32, high_watermark: i64, now: Instant) -> Follower {
     Follower::begin(following(epoch), Offset(high_watermark), &pool(), now)
 }
 
 /// A leader's log of that many records in epoch 1, and another log with the first `held` of them, durable.
-fn logs(count: usize, held: i64) -> (TestLog, TestLog) {
+pub(super) fn logs(count: usize, held: i64) -> (TestLog, TestLog) {
     let (mut leader, mut own) = (TestLog::new(true), TestLog::new(true));
     leader.lead(1, count).sync();
     if held > 0 {
@@ -43,12 +43,12 @@ fn logs(count: usize, held: i64) -> (TestLog, TestLog) {
     (leader, own)
 }
 
-fn news(high_watermark: i64) -> StreamNews {
+pub(super) fn news(high_watermark: i64) -> StreamNews {
     StreamNews { high_watermark: Offset(high_watermark), log_start: Offset(0), probe: 0, is_whole: true }
 }
 
 /// Opens stream 5 and has it answered.
-fn streaming(follower: &mut Follower, log: &Log, now: Instant) -> StreamMessage {
+pub(super) fn streaming(follower: &mut Follower, log: &Log, now: Instant) -> StreamMessage {
     let open = follower.open(StreamId(5), log, false, now).expect("it is time");
     let opened = StreamMessage { body: StreamBody::Opened(Opened { news: news(0), counts: false }), ..open.clone() };
     assert_eq!(follower.on_message(&opened, log, now), []);
@@ -79,7 +79,7 @@ fn push(of: &StreamMessage, number: u64, base: i64, batches: Bytes, high_waterma
     StreamMessage { body: StreamBody::Push(push), ..of.clone() }
 }
 
-fn with(of: &StreamMessage, body: StreamBody) -> StreamMessage {
+pub(super) fn with(of: &StreamMessage, body: StreamBody) -> StreamMessage {
     StreamMessage { body, ..of.clone() }
 }
 
@@ -350,33 +350,6 @@ fn streams_that_end_again_and_again_are_opened_less_and_less_often_until_records
     follower.on_appended(Ok(10), &own.log, at);
     follower.on_message(&with(&stream, StreamBody::Close), &own.log, at);
     assert!(follower.open(StreamId(5), &own.log, false, at + RETRY_AFTER).is_some());
-}
-
-#[test]
-fn a_damaged_log_that_nobody_counts_on_is_fetched_again_from_a_whole_one() {
-    let now = start();
-    let (_, mut own) = logs(6, 4);
-    own.damage(1, 2);
-    let opened = |is_spare: bool, is_whole: bool, counts: bool| {
-        let mut follower = follower(1, 3, now);
-        follower.set_spare(is_spare, &own.log, now);
-        let open = follower.open(StreamId(5), &own.log, false, now).expect("it is time");
-        let StreamBody::Open(body) = &open.body else { panic!("{open:?}") };
-        assert!(!body.report.is_whole);
-        let news = StreamNews { is_whole, ..news(3) };
-        let effects = follower.on_message(&with(&open, StreamBody::Opened(Opened { news, counts })), &own.log, now);
-        (effects, follower.is_streaming())
-    };
-    let anew = Effect::Cut { cut: Cut::Reset(Offset(0)), lost: None };
-    assert_eq!(opened(true, true, false), (vec![anew], false));
-    assert_eq!(opened(true, false, false), (vec![], true), "the leader lacks something as well");
-    assert_eq!(opened(false, true, false), (vec![], true), "somebody may need what it has");
-    assert_eq!(opened(true, true, true), (vec![], true), "the leader has proposed it: its own image is behind");
-    // Found while it follows: the stream ends, and the next one does it.
-    let mut follower = follower(1, 3, now);
-    streaming(&mut follower, &own.log, now);
-    follower.set_spare(true, &own.log, now);
-    assert!(!follower.is_streaming() && follower.open(StreamId(6), &own.log, false, now).is_some());
 }
 
 #[test]

@@ -134,7 +134,8 @@ impl Lane {
             }
             StreamBody::Repair(wanted) => {
                 if let Some(led) = streams.get_mut(&follower).filter(|led| led.stream.is_of(message)) {
-                    tracing::info!(partition = %partition.id(), topic = %partition.topic(), node = %follower,
+                    // As often as a follower asks.
+                    tracing::debug!(partition = %partition.id(), topic = %partition.topic(), node = %follower,
                         "offsets {} to {} are damaged there and sent once more", wanted.from, wanted.to);
                     led.stream.on_lacking(*wanted);
                     led.port.mark(partition.id());

@@ -13,6 +13,7 @@ use stonelog_storage::compaction::repair::{RepairJob, RepairPlan};
 
 use super::LaneStreams;
 use crate::replica::Following;
+use crate::runtime::cleaner::Stop;
 use crate::runtime::lane::Lane;
 use crate::runtime::lanes::spawn_here;
 use crate::runtime::partition::{Partition, Replica};
@@ -83,6 +84,8 @@ impl Lane {
     async fn write_mended(self: Rc<Self>, partition: Rc<Partition>, following: Following, job: RepairJob) {
         let directory = Arc::clone(partition.directory());
         let access = Arc::clone(&directory.access);
+        // Its directory stays until the job has ended, should the log be dropped meanwhile.
+        *partition.compacting.borrow_mut() = Some(Stop::default());
         let written = directory.writers.run(move || job.run(&access)).await;
         let is_mended = match &written {
             Ok(Ok(repaired)) => partition.replica_mut().log.on_repaired(repaired),
@@ -96,6 +99,13 @@ impl Lane {
             }
             Err(_) => return,
         };
+        if let (Ok(Ok(repaired)), false) = (&written, is_mended) {
+            let (access, leftover) = (Arc::clone(&directory.access), repaired.leftover());
+            if let Ok(Err(fault)) = directory.writers.run(move || leftover.run(&access)).await {
+                self.node().take_offline(&directory, &fault);
+            }
+        }
+        *partition.compacting.borrow_mut() = None;
         partition.replica_mut().log.on_repair_ended();
         if let Ok(Err(fault)) = &written {
             self.survey_at(&partition, fault).await;
