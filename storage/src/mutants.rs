@@ -151,6 +151,14 @@ pub enum Guard {
     SpareByLeader,
     /// `short-leaves`: a strict member that comes back without what is committed leaves ISR and ELR at once (rule 9).
     ShortLeaves,
+    /// `loss-accepted-lowers`: what was committed before a loss that somebody accepted holds no cut up (rule 9).
+    LossAcceptedLowers,
+    /// `slow-is-no-failure`: a leader that is slow to send a damaged range once more is asked again, as often as it takes.
+    SlowIsNoFailure,
+    /// `begins-within`: an empty replica begins with the batch that its log end lies in.
+    BeginsWithin,
+    /// `out-of-turn`: a follower that may not take credit yet stands in nobody's way.
+    OutOfTurn,
     /// `repair-number`: what answers an earlier request for damaged offsets does not mend a later one's (rule 9).
     RepairNumber,
     /// `repair-cleaned`: a hole is mended only from a log that is compacted as far as the rest of its own (rule 9).
@@ -237,6 +245,10 @@ impl Guard {
             Guard::CreditBound => "credit-bound",
             Guard::SpareByLeader => "spare-by-leader",
             Guard::ShortLeaves => "short-leaves",
+            Guard::LossAcceptedLowers => "loss-accepted-lowers",
+            Guard::SlowIsNoFailure => "slow-is-no-failure",
+            Guard::BeginsWithin => "begins-within",
+            Guard::OutOfTurn => "out-of-turn",
             Guard::RepairNumber => "repair-number",
             Guard::RepairCleaned => "repair-cleaned",
             Guard::RepairGapless => "repair-gapless",

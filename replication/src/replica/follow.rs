@@ -143,6 +143,9 @@ impl Follower {
 
     /// Somebody has accepted that what was committed is lost: what is known of that holds no cut up any more.
     pub fn on_loss_accepted(&mut self, log: &Log) {
+        if off!(LossAcceptedLowers) {
+            return;
+        }
         self.high_watermark = log.log_start();
         self.said_high_watermark = log.log_start();
     }
@@ -428,7 +431,9 @@ impl Follower {
         let may_ask = self.unwritten_bytes == 0 || self.unwritten_bytes + self.wanted <= ASKED_BYTES_MAX;
         if asked > 0 && !may_ask {
             // Nobody waits behind it meanwhile.
-            self.share.step_out();
+            if !off!(OutOfTurn) {
+                self.share.step_out();
+            }
         } else if asked > 0 && self.share.take_in_turn(asked) {
             self.given += asked;
         }

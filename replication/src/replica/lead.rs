@@ -120,7 +120,8 @@ pub fn open(
     // Of a log without records nothing is out of range: the first push says where it begins.
     let is_empty = open.last_fetched_epoch == LeaderEpoch::NONE;
     // It may have begun where an earlier leader's log did, which was within a batch.
-    let begins_anew = is_empty && open.fetch_offset.max(log.log_start()) < log.log_end();
+    let begins_within = open.fetch_offset <= log.log_start() || !off!(BeginsWithin);
+    let begins_anew = is_empty && begins_within && open.fetch_offset.max(log.log_start()) < log.log_end();
     if (open.fetch_offset < log.log_start() && !begins_anew) || open.fetch_offset > log.log_end() {
         let refusal = Refusal::OutOfRange { log_start: log.log_start(), log_end: log.log_end() };
         return answer(StreamBody::Refused(refusal));

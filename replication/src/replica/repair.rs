@@ -126,7 +126,9 @@ impl Repair {
         if now.saturating_duration_since(under_way.moved_at) < PIECE_TIME_MAX {
             return false;
         }
-        if !under_way.is_being_written() {
+        if off!(SlowIsNoFailure) {
+            self.fail(now);
+        } else if !under_way.is_being_written() {
             self.under_way = None;
         }
         true
