@@ -295,6 +295,7 @@ fn encode_hole(hole: &Hole, out: &mut Vec<u8>) {
         Cause::Journal => 1,
         Cause::Segment => 2,
         Cause::Missing => 3,
+        Cause::Compacted => 4,
     };
     let flags =
         if hole.bytes.is_some() { HOLE_HAS_BYTES } else { 0 } | if hole.epoch_unsure { HOLE_EPOCH_UNSURE } else { 0 };
@@ -417,6 +418,7 @@ fn decode_hole(reader: &mut FieldReader<'_>, index: usize) -> Result<Hole, Check
         1 => Cause::Journal,
         2 => Cause::Segment,
         3 => Cause::Missing,
+        4 => Cause::Compacted,
         _ => return Err(illegal("a hole's cause is unknown")),
     };
     if flags & !(HOLE_HAS_BYTES | HOLE_EPOCH_UNSURE) != 0 {
@@ -517,7 +519,7 @@ mod tests {
         Hole {
             start: Offset(100 + n * 10),
             end: Offset(105 + n * 10),
-            why: [Cause::Journal, Cause::Segment, Cause::Missing][n as usize % 3],
+            why: [Cause::Journal, Cause::Segment, Cause::Missing, Cause::Compacted][n as usize % 4],
             newest: Timestamp(9),
             bytes: (n % 2 == 0).then_some(bytes),
             epoch_unsure: n % 3 == 1,

@@ -24,6 +24,9 @@ pub enum Cause {
     Segment,
     /// A segment's file is missing, or ends too early.
     Missing,
+    /// It is whole, and compacted otherwise than what was damaged beside it is where that comes from: it is fetched again
+    /// with it.
+    Compacted,
 }
 
 impl fmt::Display for Cause {
@@ -32,6 +35,7 @@ impl fmt::Display for Cause {
             Cause::Journal => "a damaged journal commit",
             Cause::Segment => "damaged segment bytes",
             Cause::Missing => "a missing or short segment file",
+            Cause::Compacted => "compacted otherwise than the copy that mends it",
         })
     }
 }

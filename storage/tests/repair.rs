@@ -244,3 +244,73 @@ fn epochs_that_began_in_what_was_lost_are_known_again() {
         assert_whole(&lane, &written);
     }
 }
+
+/// What is left of batches where every other one was compacted away below an offset.
+fn compacted(written: &[Bytes], below: usize) -> Vec<Bytes> {
+    let is_kept = |(at, _): &(usize, &Bytes)| *at >= below || at % 2 == 0;
+    written.iter().enumerate().filter(is_kept).map(|(_, batch)| batch.clone()).collect()
+}
+
+#[test]
+fn what_another_replica_has_compacted_otherwise_is_fetched_with_the_damage_in_steps() {
+    // What it has cleaned; below the second one nothing at all is left there.
+    for (cleaned, gone) in [(150, 0), (90, 0), (150, 80)] {
+        let disk = new_disk();
+        disk.kill();
+        let config = LogConfig { segment_bytes: 80_000, ..LogConfig::default() };
+        let start = |disk: &SimDisk| {
+            disk.kill();
+            Lane::start(Arc::new(disk.clone()), config.clone()).unwrap()
+        };
+        let mut lane = start(&disk);
+        lane.create(0);
+        lane.commit().unwrap();
+        let mut written = Vec::new();
+        append(&mut lane, &mut written, 200, 0);
+        to_segments(&mut lane);
+        assert_eq!(lane.logs[0].segments().len(), 3);
+        lane.logs[0].evict(0);
+        let path = Path::new(ROOT).join(partition(0).to_string()).join(format!("{:020}.log", 0));
+        lane = start(&disk);
+        flip(&disk, &path, &written[20]);
+        meet_damage(&mut lane, 20);
+        lane.logs[0].widen_damage(Offset(cleaned));
+        assert_eq!((lane.logs[0].holes()[0].start, lane.logs[0].cleaned_end()), (Offset(0), Offset(cleaned)));
+        let left: Vec<Bytes> = compacted(&written, cleaned as usize).into_iter().skip(gone / 2).collect();
+        let of = |(from, to): &(Offset, Offset)| -> Vec<Bytes> {
+            let is_in = |batch: &&Bytes| (*from..*to).contains(&BatchHeader::read(batch).unwrap().base_offset);
+            left.iter().filter(is_in).cloned().collect()
+        };
+        let mut steps = 0;
+        while let Some(mut plan) = {
+            lane.logs[0].close_damaged_segment();
+            lane.logs[0].plan_repair()
+        } {
+            // Never more than 20 offsets of one range at once.
+            plan.ranges.truncate(1);
+            plan.ranges[0].1 = plan.ranges[0].1.min(Offset(plan.ranges[0].0.0 + 20));
+            let fetched = plan.ranges.iter().map(of).collect();
+            let job = lane.logs[0].begin_repair(&plan, fetched).unwrap();
+            let repaired = job.run(&lane.access).unwrap();
+            assert!(lane.logs[0].on_repaired(&repaired));
+            lane.logs[0].on_repair_ended();
+            to_segments(&mut lane);
+            steps += 1;
+        }
+        assert!(steps > cleaned / 20, "{steps}");
+        for lane in [lane, start(&disk)] {
+            assert_eq!(lane.logs[0].holes(), []);
+            let read = lane.read_all(0, Offset(0), usize::MAX).unwrap();
+            let is_filler = |batch: &BatchHeader| batch.records_count == 0;
+            let (mut at, mut records) = (0, Vec::new());
+            while at < read.len() {
+                let header = BatchHeader::read_without_records(&read[at..]).unwrap();
+                if !is_filler(&header) {
+                    records.extend_from_slice(&read[at..at + header.batch_bytes]);
+                }
+                at += header.batch_bytes;
+            }
+            assert!(records == left.concat(), "cleaned to {cleaned}, gone below {gone}");
+        }
+    }
+}

@@ -17,7 +17,7 @@ use bytes::{Bytes, BytesMut};
 use crate::{BrokerEpoch, BrokerId, DirectoryId, LeaderEpoch, Offset, PartitionIndex, TopicPartition, Uuid};
 
 /// The version of these messages.
-pub const STREAM_VERSION: u8 = 3;
+pub const STREAM_VERSION: u8 = 4;
 /// Bytes in front of a message's fields.
 pub const STREAM_HEAD_BYTES: usize = 2 + 8 + STAMPS_BYTES;
 
@@ -224,6 +224,8 @@ pub struct Filled {
     /// Up to where this answers; `from`, when the leader has it no more or has damage there itself, or when what it has
     /// does not go with what the follower's compaction has left.
     pub upto: Offset,
+    /// [`Repair::cleaned_end`] of the leader's own log.
+    pub cleaned_end: Offset,
     /// Whole batches. A decoded message holds one piece, which may be empty: compaction leaves gaps.
     pub batches: Vec<Bytes>,
 }
@@ -312,6 +314,7 @@ impl StreamMessage {
                 put.u64(filled.number);
                 put.offset(filled.from);
                 put.offset(filled.upto);
+                put.offset(filled.cleaned_end);
             }
         }
     }
@@ -378,7 +381,8 @@ impl StreamMessage {
             }
             _ => {
                 let (number, (from, upto)) = (take.u64()?, take.range()?);
-                let filled = Filled { number, from, upto, batches: vec![bytes.slice(take.at..)] };
+                let cleaned_end = take.offset("a cleaned end")?;
+                let filled = Filled { number, from, upto, cleaned_end, batches: vec![bytes.slice(take.at..)] };
                 return Ok(StreamMessage { stream, stamps, body: StreamBody::Filled(filled) });
             }
         };

@@ -20,7 +20,7 @@ use stonelog_storage::log::{FollowerReject, Log};
 
 use super::credit::{CreditPool, Share};
 use super::following::Following;
-use super::repair::{REPAIR_BYTES_MAX, Repair, Step};
+use super::repair::{Repair, Step};
 use super::truncate::{Cut, Stopped, plan_cut, plan_cut_to};
 
 /// How long an open may stay without an answer.
@@ -48,6 +48,8 @@ pub enum Effect {
         /// What goes although it was below the high watermark, to be reported.
         lost: Option<(Offset, Offset)>,
     },
+    /// [`Log::widen_damage`], for the leader's log is compacted up to there.
+    Widen(Offset),
     /// [`Log::begin_repair`], run its job, [`Log::on_repaired`], then [`Follower::on_mended`].
     Mend(RepairPlan, Vec<Vec<Bytes>>),
     /// Nothing more is done under this leader; to be reported.
@@ -93,6 +95,10 @@ pub struct Follower {
     repair: Repair,
     /// Whether nobody counts on this replica, and enough others have everything.
     is_spare: bool,
+    /// Whether somebody counts on this replica, by the image here.
+    counts: bool,
+    /// What is compacted here does not go with what the leader would send, which has compacted up to there.
+    incompatible: Option<Offset>,
     /// Streams that ended since records came last.
     ended_count: u32,
     /// Cuts that failed, since one was done or another leader led.
@@ -119,6 +125,8 @@ impl Follower {
             closing: None,
             repair: Repair::default(),
             is_spare: false,
+            counts: true,
+            incompatible: None,
             ended_count: 0,
             cuts_failed: 0,
             fenced_count: 0,
@@ -133,6 +141,7 @@ impl Follower {
             self.ended_count = 0;
             self.cuts_failed = 0;
             self.repair.on_another_leader();
+            self.incompatible = None;
             // What another leader asked proves nothing to this one.
             self.probe = 0;
             self.idle(now);
@@ -148,71 +157,6 @@ impl Follower {
         }
         self.high_watermark = log.log_start();
         self.said_high_watermark = log.log_start();
-    }
-
-    /// Whether this replica is in neither the in-sync set nor the ELR, and two others at least are in sync: then a log
-    /// with damage in it is dropped and fetched again whole (rule 9), which a new stream begins.
-    pub fn set_spare(&mut self, is_spare: bool, log: &Log, now: Instant) {
-        if is_spare && !self.is_spare && self.is_beyond_repair(log) && !matches!(self.state, State::Stopped) {
-            self.leave(now);
-        }
-        self.is_spare = is_spare;
-    }
-
-    /// Whether the log is dropped and fetched again whole. The image here may be behind the leader's, which knows whom it
-    /// has proposed; and whoever says that it is damaged is not proposed.
-    fn begins_anew(&self, news: &StreamNews, counts: bool, log: &Log) -> bool {
-        let counts = counts && !off!(SpareByLeader);
-        self.is_spare && !counts && news.is_whole && self.is_beyond_repair(log)
-    }
-
-    /// Whether there is damage in the log that nothing but another copy of all of it mends.
-    fn is_beyond_repair(&self, log: &Log) -> bool {
-        !log.holes().is_empty()
-            && !self.repair.is_under_way()
-            && (self.repair.is_given_up() || !log.is_mendable(REPAIR_BYTES_MAX))
-    }
-
-    /// Bytes that leaders have sent once more for what is damaged here.
-    pub fn repaired_bytes(&self) -> u64 {
-        self.repair.fetched_bytes()
-    }
-
-    /// Begins to mend what is damaged, if it can be mended; [`Follower::say`] asks the leader for it. Whether it did.
-    pub fn begin_repair(&mut self, log: &mut Log, now: Instant) -> bool {
-        self.is_streaming() && self.repair.begin(log, now)
-    }
-
-    /// Whether another partition may have its turn to be mended: this one's is over, or takes too long.
-    pub fn may_pass_repair_on(&mut self, now: Instant) -> bool {
-        self.repair.may_pass_on(now)
-    }
-
-    /// What became of an [`Effect::Mend`].
-    pub fn on_mended(&mut self, is_mended: bool, now: Instant) {
-        if self.repair.is_under_way() {
-            self.repair.on_written(is_mended, now);
-        }
-        self.on_repair_over(now);
-    }
-
-    /// A spare replica that cannot be mended is fetched again whole: the next stream begins that.
-    fn on_repair_over(&mut self, now: Instant) {
-        if self.repair.is_given_up() && self.is_spare && self.is_streaming() {
-            self.leave(now);
-        }
-    }
-
-    fn on_filled(&mut self, filled: &Filled, now: Instant) -> Vec<Effect> {
-        match self.repair.on_filled(filled, now) {
-            Step::Ask => Vec::new(),
-            Step::Write(plan, fetched) => vec![Effect::Mend(plan, fetched)],
-            Step::Failed => {
-                self.on_repair_over(now);
-                Vec::new()
-            }
-            Step::Stale => self.fenced(),
-        }
     }
 
     /// Whom it follows.
@@ -319,7 +263,13 @@ impl Follower {
             }
             StreamBody::Opened(opened) if is_opening => {
                 self.state = State::Streaming { stream, stamps, next_number: 0 };
-                self.on_news(&opened.news, log)
+                let mut effects = self.on_news(&opened.news, log);
+                let may_widen = !self.counts && !opened.counts && opened.news.is_whole && !log.holes().is_empty();
+                if let Some(cleaned_end) = self.incompatible.take().filter(|_| may_widen) {
+                    self.repair.on_widened();
+                    effects.push(Effect::Widen(cleaned_end));
+                }
+                effects
             }
             StreamBody::Diverging(diverging) if is_opening => {
                 let planned = plan_cut(log, self.high_watermark, *diverging);
@@ -575,6 +525,9 @@ impl Follower {
     }
 }
 
+mod mending;
+#[cfg(test)]
+mod repair_tests;
 #[cfg(test)]
 mod repair_tests;
 #[cfg(test)]

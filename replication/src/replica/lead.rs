@@ -67,6 +67,8 @@ struct Lacks {
     from: Offset,
     reading: bool,
     moves_count: u32,
+    /// [`Log::cleaned_end`] when that was read.
+    cleaned_end: Offset,
 }
 
 /// What an open came to.
@@ -241,12 +243,14 @@ impl LeadStream {
 
     /// The follower lacks a range, in place of any it asked for before: what is being read for that is not for this.
     pub fn on_lacking(&mut self, wanted: Repair) {
-        self.lacks = Some(Lacks { wanted, from: wanted.from, reading: false, moves_count: 0 });
+        self.lacks = Some(Lacks { wanted, from: wanted.from, reading: false, moves_count: 0, cleaned_end: Offset::ZERO });
     }
 
     /// What to answer to that, or to read for it; no credit is needed, for it asks for one piece at a time.
     pub fn plan_filling(&mut self, log: &Log) -> PushPlan {
-        let Some(lacks) = self.lacks.filter(|lacks| !lacks.reading) else { return PushPlan::Nothing };
+        let Some(lacks) = self.lacks.as_mut().filter(|lacks| !lacks.reading) else { return PushPlan::Nothing };
+        lacks.cleaned_end = log.cleaned_end();
+        let lacks = *lacks;
         if lacks.from >= lacks.wanted.to {
             return self.filled(lacks.wanted.to, Vec::new());
         }
@@ -309,7 +313,8 @@ impl LeadStream {
     fn filled(&mut self, upto: Offset, batches: Vec<Bytes>) -> PushPlan {
         let Some(lacks) = self.lacks.take() else { return PushPlan::Nothing };
         let Repair { number, from, .. } = lacks.wanted;
-        PushPlan::Push(self.message(StreamBody::Filled(Filled { number, from, upto, batches })))
+        let cleaned_end = lacks.cleaned_end;
+        PushPlan::Push(self.message(StreamBody::Filled(Filled { number, from, upto, cleaned_end, batches })))
     }
 
     /// What the follower should hear although there is nothing to push.

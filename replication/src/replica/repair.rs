@@ -1,9 +1,10 @@
 //! A follower's damaged segments, mended from its leader: only the damaged offsets are asked for (rule 9).
 //!
 //! One segment at a time, one range of it after the other, piece by piece; what was fetched is held in memory until the
-//! segment is written anew, so that what a segment may lack has a limit. Beyond it the whole log is fetched again once
-//! others suffice ([`super::Follower::set_spare`]). What is damaged where the log is being written, or in the journal,
-//! waits until a checkpoint covers it and the segment is closed.
+//! segment is written anew, which it is in several steps where it lacks much. What is damaged where the log is being
+//! written, or in the journal, waits until a checkpoint covers it and the segment is closed. Where the leader's log was
+//! compacted otherwise, all that either has compacted is fetched. What fails again and again ends with the whole log
+//! fetched anew once others suffice ([`super::Follower::set_standing`]).
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use stonelog_protocol::peer::stream::{self, Filled};
 use stonelog_storage::compaction::repair::RepairPlan;
 use stonelog_storage::log::Log;
 
-/// Damaged bytes of one segment that are fetched for it, at most: they are held in memory.
+/// What is fetched for one segment is written to it when it is so much, though more is lacking: it is held in memory.
 pub const REPAIR_BYTES_MAX: u64 = 16 << 20;
 /// What an answer counts at least against that, so that a leader that answers an offset at a time comes to an end.
 const ANSWER_BYTES_MIN: u64 = 4 << 10;
@@ -45,6 +46,8 @@ struct UnderWay {
     /// What to ask for next.
     at: Offset,
     is_asked: bool,
+    /// The log's cleaned end when that was asked.
+    cleaned_end: Offset,
     /// When it began, or the last piece came.
     moved_at: Instant,
 }
@@ -52,7 +55,7 @@ struct UnderWay {
 impl UnderWay {
     fn begin(plan: RepairPlan, now: Instant) -> UnderWay {
         let at = plan.ranges[0].0;
-        UnderWay { plan, fetched: vec![Vec::new()], bytes: 0, at, is_asked: false, moved_at: now }
+        UnderWay { plan, fetched: vec![Vec::new()], bytes: 0, at, is_asked: false, cleaned_end: Offset::ZERO, moved_at: now }
     }
 
     /// Whether the next piece begins there. While the segment is written nothing is awaited.
@@ -74,6 +77,8 @@ pub(super) enum Step {
     Write(RepairPlan, Vec<Vec<Bytes>>),
     /// It came to nothing.
     Failed,
+    /// So it did because the leader's log was compacted otherwise, up to there.
+    Incompatible(Offset),
     /// It belongs to nothing that is asked for.
     Stale,
 }
@@ -86,6 +91,11 @@ impl Repair {
     /// Whether it is tried no more under this leader.
     pub(super) fn is_given_up(&self) -> bool {
         self.failures >= FAILURES_MAX
+    }
+
+    /// What stood in the way is to be fetched as well.
+    pub(super) fn on_widened(&mut self) {
+        (self.failures, self.failed_at) = (0, None);
     }
 
     #[cfg(test)]
@@ -114,7 +124,7 @@ impl Repair {
             self.failures = 0;
         }
         log.close_damaged_segment();
-        let Some(plan) = log.plan_repair().filter(|plan| plan.damaged_bytes <= REPAIR_BYTES_MAX) else { return false };
+        let Some(plan) = log.plan_repair() else { return false };
         self.under_way = Some(UnderWay::begin(plan, now));
         true
     }
@@ -137,7 +147,7 @@ impl Repair {
     /// The range to ask for now, once. `cleaned_end` is the log's ([`Log::cleaned_end`]).
     pub(super) fn ask(&mut self, cleaned_end: Offset) -> Option<stream::Repair> {
         let under_way = self.under_way.as_mut().filter(|one| !one.is_asked && !one.is_being_written())?;
-        under_way.is_asked = true;
+        (under_way.is_asked, under_way.cleaned_end) = (true, cleaned_end);
         self.number += 1;
         let (_, to) = under_way.plan.ranges[under_way.fetched.len() - 1];
         Some(stream::Repair { number: self.number, from: under_way.at, to, cleaned_end })
@@ -157,14 +167,21 @@ impl Repair {
         // The leader's batches of these offsets may be a little longer, where it has not compacted them.
         let is_too_much = under_way.bytes > 2 * REPAIR_BYTES_MAX;
         if filled.upto <= under_way.at || filled.upto > end || is_too_much {
+            let (from, cleaned_end) = (under_way.at, under_way.cleaned_end);
+            let asked = stream::Repair { number: self.number, from, to: end, cleaned_end };
+            let is_otherwise = filled.upto == from && !is_compatible(&asked, filled.cleaned_end);
             self.fail(now);
-            return Step::Failed;
+            return if is_otherwise { Step::Incompatible(filled.cleaned_end) } else { Step::Failed };
         }
         // Copied, for a slice would keep all that was read with it.
         let pieces = filled.batches.iter().filter(|piece| !piece.is_empty()).map(|piece| Bytes::copy_from_slice(piece));
         under_way.fetched.last_mut().expect("a range is being fetched").extend(pieces);
         under_way.at = filled.upto;
-        if under_way.at < end {
+        if under_way.bytes >= REPAIR_BYTES_MAX {
+            // What is lacking yet is fetched another time.
+            under_way.plan.ranges.truncate(under_way.fetched.len());
+            under_way.plan.ranges.last_mut().expect("one is being fetched").1 = filled.upto;
+        } else if under_way.at < end {
             under_way.is_asked = false;
             return Step::Ask;
         }
@@ -239,7 +256,8 @@ mod tests {
     }
 
     fn filled(number: u64, from: i64, upto: i64, bytes: &'static [u8]) -> Filled {
-        Filled { number, from: Offset(from), upto: Offset(upto), batches: vec![Bytes::from_static(bytes)] }
+        let batches = vec![Bytes::from_static(bytes)];
+        Filled { number, from: Offset(from), upto: Offset(upto), cleaned_end: Offset(7), batches }
     }
 
     fn asked(repair: &mut Repair) -> Option<(u64, i64, i64)> {
@@ -333,23 +351,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_of_an_answer_keeps_nothing_else_and_answers_without_end_are_refused() {
+    fn what_is_kept_of_an_answer_keeps_nothing_else_and_is_written_when_it_is_much() {
         let read = Bytes::from(vec![7; 64 << 10]);
-        let mut repair = begun(&[(0, i64::MAX)]);
-        let mut count = 0;
+        let mut repair = begun(&[(0, i64::MAX), (i64::MAX, i64::MAX)]);
         loop {
             let (number, from, _) = asked(&mut repair).expect("the next piece");
-            let batches = vec![read.slice(..100)];
-            let answer = Filled { number, from: Offset(from), upto: Offset(from + 1), batches };
-            match repair.on_filled(&answer, start()) {
-                Step::Ask => count += 1,
-                Step::Failed => break,
+            let (from, upto, batches) = (Offset(from), Offset(from + 1), vec![read.slice(..100)]);
+            match repair.on_filled(&Filled { number, from, upto, cleaned_end: Offset(7), batches }, start()) {
+                Step::Ask => {}
+                Step::Write(plan, fetched) => {
+                    // However little each answer brings, it counts.
+                    let count = REPAIR_BYTES_MAX / ANSWER_BYTES_MIN;
+                    assert_eq!((plan.ranges, fetched.len()), (vec![(Offset(0), Offset(count as i64))], 1));
+                    break assert_eq!(fetched[0].len() as u64, count);
+                }
                 other => panic!("{other:?}"),
             }
             let kept = repair.under_way.as_ref().expect("it goes on").fetched[0].last().expect("a piece");
             assert!(!read.as_ptr_range().contains(&kept.as_ptr()), "the buffer it was read into is free");
         }
-        assert_eq!(count, 2 * REPAIR_BYTES_MAX / ANSWER_BYTES_MIN);
     }
 
     #[test]

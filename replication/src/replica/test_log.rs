@@ -122,6 +122,12 @@ impl TestLog {
         assert!(self.log.quarantine(Offset(start), Offset(end), Cause::Missing));
     }
 
+    /// A checkpoint covers all that is in segments.
+    pub(super) fn checkpoint(&mut self) {
+        self.log.plan_checkpoint(JournalPosition(1)).expect("it exists");
+        assert!(self.log.on_checkpointed(self.log.key().generation));
+    }
+
     /// Everything goes to a segment, where jobs read it.
     pub(super) fn flush_all(&mut self) -> Arc<FileAccess> {
         let disk = SimDisk::new();

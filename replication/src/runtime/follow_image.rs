@@ -348,10 +348,9 @@ impl Lane {
             }
         }
         let me = self.node().broker_id;
-        let is_spare =
-            registration.isr.len() >= 2 && !registration.isr.contains(&me) && !registration.elr.contains(&me);
+        let counts = registration.isr.contains(&me) || registration.elr.contains(&me);
         if let Some(follower) = &mut replica.follower {
-            follower.set_spare(is_spare, &replica.log, now);
+            follower.set_standing(counts, registration.isr.len(), &replica.log, now);
         }
         if !replica.log.holes().is_empty() {
             self.streams().note_damaged(partition.id());

@@ -140,9 +140,9 @@ impl Up {
                     }
                 }
                 let (isr, elr) = (&registration.isr, &registration.elr);
-                let is_spare = isr.len() >= 2 && !isr.contains(&me) && !elr.contains(&me);
+                let counts = isr.contains(&me) || elr.contains(&me);
                 if let Role::Follower(follower) = &mut part.role {
-                    follower.set_spare(is_spare, self.directories.log(id), env.moment);
+                    follower.set_standing(counts, isr.len(), self.directories.log(id), env.moment);
                 }
             }
         }

@@ -167,6 +167,7 @@ impl Up {
                         }
                     }
                 }
+                Effect::Widen(_) => panic!("nothing is compacted here"),
                 Effect::Stop(Stopped::Damaged(_)) => env.out.push(Out::Mark("stopped where damage hides the parting")),
                 Effect::Stop(Stopped::BelowWatermark { .. }) if env.loss_accepted => {
                     env.out.push(Out::Mark("stopped rather than cut below its watermark"));

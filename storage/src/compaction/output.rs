@@ -56,6 +56,11 @@ impl<'a> Output<'a> {
         })
     }
 
+    /// Whether nothing was added yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.segment.bytes == 0
+    }
+
     /// Adds a batch. Returns the bytes that went to the disk.
     pub(super) fn push(&mut self, header: &BatchHeader, batch: &[u8]) -> Result<u64, Fault> {
         // A batch without records answers no question about time.

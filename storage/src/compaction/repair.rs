@@ -59,8 +59,12 @@ pub struct RepairJob {
     /// Whether its last, partial block's checksum is in its file.
     pub(crate) closed: bool,
     pub(crate) skip: Vec<HoleBytes>,
+    /// What is damaged of it, rising.
+    pub(crate) known: Vec<(Offset, Offset)>,
     /// Rising. What is good of the segment there gives way to what was fetched.
     pub(crate) ranges: Vec<(Offset, Offset)>,
+    /// A batch without records, should nothing else be left: a segment has at least one.
+    pub(crate) filler: Bytes,
     /// Whole batches, each piece within one range, rising.
     pub(crate) fetched: Vec<Bytes>,
     pub(crate) index_interval_bytes: u32,
@@ -74,6 +78,7 @@ pub struct Repaired {
     pub(crate) source: SegmentName,
     pub(crate) is_new: bool,
     pub(crate) skip: Vec<HoleBytes>,
+    pub(crate) known: Vec<(Offset, Offset)>,
     pub(crate) ranges: Vec<(Offset, Offset)>,
     pub(crate) fetched: Vec<Bytes>,
     pub(crate) segment: Segment,
@@ -100,8 +105,8 @@ impl RepairJob {
         match self.copy(access, &mut output) {
             Ok(()) => {
                 let segment = output.finish()?;
-                let RepairJob { replica, is_new, skip, ranges, fetched, .. } = self;
-                Ok(Repaired { replica, source: old.name(), is_new, skip, ranges, fetched, segment })
+                let RepairJob { replica, is_new, skip, known, ranges, fetched, .. } = self;
+                Ok(Repaired { replica, source: old.name(), is_new, skip, known, ranges, fetched, segment })
             }
             Err(fault) => {
                 // What is left of it nobody names.
@@ -146,6 +151,10 @@ impl RepairJob {
         while let Some((lacking, bytes)) = next {
             output.push(&lacking, &bytes)?;
             next = fetched.next();
+        }
+        // Where compaction has left nothing of it at the leader.
+        for (_, header) in Batches::of(&self.filler).filter(|_| output.is_empty()).collect::<Vec<_>>() {
+            output.push(&header, &self.filler)?;
         }
         Ok(())
     }

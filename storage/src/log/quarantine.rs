@@ -18,7 +18,7 @@ impl Log {
         self.quarantine_hole(Hole { start, end, why, newest, bytes: None, epoch_unsure: false })
     }
 
-    fn quarantine_hole(&mut self, hole: Hole) -> bool {
+    pub(super) fn quarantine_hole(&mut self, hole: Hole) -> bool {
         if self.dropped || self.settling.is_some() {
             return false;
         }

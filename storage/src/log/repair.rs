@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use stonelog_protocol::batch::BatchHeader;
+use stonelog_protocol::batch::build::BatchBuilder;
 use stonelog_protocol::{LeaderEpoch, Offset, Timestamp};
 
 use super::Log;
@@ -61,18 +62,6 @@ impl Log {
         SegmentName { base, version: used.unwrap_or(0) + 1 }
     }
 
-    /// Whether each segment could be mended, sooner or later, that lacks at most so many bytes.
-    pub fn is_mendable(&self, bytes_max: u64) -> bool {
-        let (mut of, mut sum) = (None, 0);
-        self.holes.list().iter().filter_map(|hole| hole.bytes).all(|bytes| {
-            if of.replace(bytes.segment) != Some(bytes.segment) {
-                sum = 0;
-            }
-            sum += u64::from(bytes.to - bytes.from);
-            sum <= bytes_max
-        })
-    }
-
     /// Nothing more is written to the last segment when there is damage in it or behind it, so that this can be mended. It
     /// has the place of all up to the next one, which is not begun yet, as after a start.
     pub fn close_damaged_segment(&mut self) {
@@ -85,16 +74,43 @@ impl Log {
         }
     }
 
+    /// Whoever sends what is damaged has compacted its log up to `cleaned_end`, and this one was compacted otherwise: what
+    /// either has removed depends on what it has kept. All that either has cleaned is to be fetched again with it, and is
+    /// as clean then as there.
+    pub fn widen_damage(&mut self, cleaned_end: Offset) {
+        let end = self.segments.clean_end.max(cleaned_end);
+        let known = self.holes.clone();
+        for segment in self.segments.list.clone().iter().filter(|segment| segment.base < end) {
+            let (mut from, to) = (segment.base.max(self.log_start), segment.end.min(end));
+            let mut whole = Vec::new();
+            for (start, behind) in known.within(from, to) {
+                whole.push((from, start));
+                from = behind;
+            }
+            whole.push((from, to));
+            for (start, end) in whole.into_iter().filter(|(start, end)| start < end) {
+                let (why, newest) = (Cause::Compacted, segment.max_timestamp);
+                self.quarantine_hole(Hole { start, end, why, newest, bytes: None, epoch_unsure: false });
+            }
+        }
+        self.segments.clean_end = cleaned_end;
+    }
+
     /// Whether compaction may have taken records out of what the log holds, here or at whom it was copied from.
     fn may_have_gaps(&self) -> bool {
         self.config.compaction.is_some() || self.cleaned_end() > Offset::ZERO
     }
 
     /// Checks what was fetched for each range of a plan and makes the job of it. Until [`Log::on_repair_ended`] the
-    /// segments stay.
+    /// segments stay. Of what was planned the last ranges, or the end of one, may be left out: they stay damaged.
     pub fn begin_repair(&mut self, plan: &RepairPlan, fetched: Vec<Vec<Bytes>>) -> Result<RepairJob, RepairReject> {
-        let is_as_planned = self.plans().find(|now| now.segment == plan.segment).as_ref() == Some(plan);
-        if !is_as_planned || fetched.len() != plan.ranges.len() {
+        let now = self.plans().find(|now| now.segment == plan.segment && now.is_new == plan.is_new);
+        let is_as_planned = |now: &RepairPlan| {
+            let Some((last, before)) = plan.ranges.split_last() else { return false };
+            let is_part = |whole: &(Offset, Offset)| whole.0 == last.0 && last.0 < last.1 && last.1 <= whole.1;
+            now.ranges.starts_with(before) && now.ranges.get(before.len()).is_some_and(is_part)
+        };
+        if !now.is_some_and(|now| is_as_planned(&now)) || fetched.len() != plan.ranges.len() {
             return Err(RepairReject::Changed);
         }
         for (range, batches) in plan.ranges.iter().zip(&fetched) {
@@ -117,11 +133,8 @@ impl Log {
             Some(at) => list[at],
             None => self.new_segment(plan, &fetched),
         };
-        let is_left_empty = plan.is_new || plan.damaged_bytes >= segment.bytes;
-        if is_left_empty && fetched.iter().flatten().all(|piece| piece.is_empty()) {
-            // A segment has at least one batch.
-            return Err(RepairReject::Unfit { at: plan.ranges[0].0 });
-        }
+        let last = segment.end + -1;
+        let filler = BatchBuilder::new().at(last, self.epochs.epoch_at(last).unwrap_or(LeaderEpoch::NONE)).build();
         self.segments.compacting = true;
         Ok(RepairJob {
             replica: self.key,
@@ -129,7 +142,9 @@ impl Log {
             is_new: plan.is_new,
             closed: at.is_some_and(|at| self.is_closed(at)),
             skip: self.holes.in_segment(segment.name()),
+            known: self.holes.within(segment.base, segment.end),
             ranges: plan.ranges.clone(),
+            filler: filler.map(Bytes::from).unwrap_or_default(),
             fetched: fetched.into_iter().flatten().collect(),
             index_interval_bytes: self.config.index_interval_bytes,
         })
@@ -152,10 +167,10 @@ impl Log {
     /// ([`Repaired::leftover`]).
     pub fn on_repaired(&mut self, done: &Repaired) -> bool {
         let new = done.segment;
-        let is_fetched = |range: &(Offset, Offset)| done.ranges.iter().any(|one| one.0 <= range.0 && range.1 <= one.1);
+        let is_known = |range: &(Offset, Offset)| done.known.iter().any(|one| one.0 <= range.0 && range.1 <= one.1);
         let is_same = done.replica == self.key
             && self.holes.in_segment(done.source) == done.skip
-            && self.holes.within(new.base, new.end).iter().all(is_fetched);
+            && self.holes.within(new.base, new.end).iter().all(is_known);
         if !is_same || self.dropped || self.settling.is_some() || !self.take_over(done) {
             return false;
         }

@@ -24,7 +24,8 @@ fn news() -> StreamNews {
 }
 
 fn filled(upto: i64, batches: &'static [u8]) -> Filled {
-    Filled { number: 12, from: Offset(5), upto: Offset(upto), batches: vec![Bytes::from_static(batches)] }
+    let batches = vec![Bytes::from_static(batches)];
+    Filled { number: 12, from: Offset(5), upto: Offset(upto), cleaned_end: Offset(6), batches }
 }
 
 fn bodies() -> Vec<StreamBody> {
@@ -84,7 +85,7 @@ fn every_message_reads_back_as_it_was_written() {
 fn the_bytes_are_those_of_the_format() {
     let report = messages().remove(1).encode();
     let hex: String = report.iter().map(|byte| format!("{byte:02x}")).collect();
-    let head = "0302000000000000000b";
+    let head = "0402000000000000000b";
     let stamps = "abababababababababababababababab0000000300000005000000010000000000000046\
                   000000020000000000000047cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd0000000400000009";
     let fields = "000000000000001400000000000000120000000000000006000000000000000501";
@@ -101,7 +102,7 @@ fn the_bytes_are_those_of_the_format() {
     };
     assert_eq!(fields_of(OPENED), "00000000000000110000000000000002000000000000000701".to_owned() + "01");
     assert_eq!(fields_of(REPAIR), "000000000000000c000000000000000500000000000000090000000000000006");
-    assert_eq!(fields_of(FILLED), ["000000000000000c00000000000000050000000000000008", "736f6d65"].concat());
+    assert_eq!(fields_of(FILLED), ["000000000000000c000000000000000500000000000000080000000000000006", "736f6d65"].concat());
 }
 
 #[test]

@@ -89,6 +89,7 @@ impl Lane {
                     Cut::Reset(start) => self.reset(partition, start),
                 }
             }
+            Effect::Widen(cleaned_end) => self.widen_damage(partition, cleaned_end),
             Effect::Mend(plan, fetched) => self.mend(partition, *following, plan, fetched),
             Effect::Stop(why) => self.on_stopped(partition, why),
         }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stonelog_protocol::TopicPartition;
+use stonelog_protocol::{Offset, TopicPartition};
 use stonelog_storage::Fault;
 use stonelog_storage::compaction::repair::{RepairJob, RepairPlan};
 
@@ -54,6 +54,15 @@ impl Lane {
                 port.mark(next);
             }
         }
+    }
+
+    /// What is damaged cannot be mended by itself, for the leader's log was compacted otherwise.
+    pub(super) fn widen_damage(&self, partition: &Partition, cleaned_end: Offset) {
+        tracing::warn!(partition = %partition.id(), topic = %partition.topic(), %cleaned_end,
+            "what this log has compacted is fetched again with its damage: its leader's was compacted otherwise");
+        partition.replica_mut().log.widen_damage(cleaned_end);
+        partition.uncheckpointed.set(true);
+        partition.directory().flushed.notify_one();
     }
 
     /// Writes a segment anew with what the leader sent.
