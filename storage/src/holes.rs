@@ -166,11 +166,11 @@ impl Holes {
         }
     }
 
-    /// Where the doubt ends in which leader epoch something is that lies in a hole; `None` when there is none.
-    pub(crate) fn unsure_until(&self, offset: Offset) -> Option<Offset> {
-        let mut end = None;
-        while let Some(hole) = self.at(end.unwrap_or(offset)).filter(|hole| hole.epoch_unsure) {
-            end = Some(hole.end);
+    /// Where the first offset lies from `offset` on that is in no hole.
+    pub(crate) fn behind(&self, offset: Offset) -> Offset {
+        let mut end = offset;
+        while let Some(hole) = self.at(end) {
+            end = hole.end;
         }
         end
     }

@@ -137,6 +137,8 @@ pub enum Guard {
     PreviousIsGone,
     /// `member-directory`: a follower counts only with the directory assigned to it (rule 12).
     MemberDirectory,
+    /// `join-deleted`: a replica joins only where its log begins where the leader's does: what was deleted is not back.
+    JoinDeleted,
     /// `whole-joins`: a replica that knows of damage in its log neither joins the in-sync set nor stays in it (rule 9).
     WholeJoins,
     /// `leader-lifetime`: a new incarnation raises the leader epoch of what it led (rule 4).
@@ -238,6 +240,7 @@ impl Guard {
             Guard::EligibleDamaged => "eligible-damaged",
             Guard::PreviousIsGone => "previous-is-gone",
             Guard::MemberDirectory => "member-directory",
+            Guard::JoinDeleted => "join-deleted",
             Guard::WholeJoins => "whole-joins",
             Guard::LeaderLifetime => "leader-lifetime",
             Guard::IsrCompareAndSet => "isr-compare-and-set",

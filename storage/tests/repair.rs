@@ -115,9 +115,8 @@ fn assert_whole(lane: &Lane, written: &[Bytes]) {
     let by: Vec<i64> = written.iter().map(|batch| BatchHeader::read(batch).unwrap().producer_id.0).collect();
     for producer in 0..3 {
         let state = lane.logs[0].producers().get(ProducerId(producer)).unwrap();
-        let offsets = |state: &ProducerState| -> Vec<i64> {
-            state.batches().iter().map(|batch| batch.base_offset.0).collect()
-        };
+        let offsets =
+            |state: &ProducerState| -> Vec<i64> { state.batches().iter().map(|batch| batch.base_offset.0).collect() };
         let all: Vec<i64> = (0..by.len()).filter(|at| by[*at] == producer).map(|at| at as i64).collect();
         assert_eq!(offsets(state), all[all.len().saturating_sub(5)..], "of producer {producer}");
     }

@@ -46,7 +46,7 @@ pub(super) struct Session {
     /// Where the leader stood at a moment: when the follower passes it, it was caught up then (KAFKA-1546).
     mark: (Instant, Offset),
     /// What its log begins at, also after a power cut, by what it said last.
-    log_start: Offset,
+    pub(super) log_start: Offset,
     /// The newest question it has repeated in this epoch.
     pub(super) probe: u64,
 }

@@ -65,6 +65,8 @@ pub struct Fenced;
 pub struct OwnLog {
     /// Its end.
     pub end: Offset,
+    /// Where it begins, durably.
+    pub log_start: Offset,
     /// Whether nothing in it is known to be damaged.
     pub is_whole: bool,
 }
@@ -206,7 +208,7 @@ impl Leader {
         if !self.proposed.may_propose(self.leadership.image_index) {
             return Wish::Nothing;
         }
-        let isr = self.wished_isr(at, lag_max, now);
+        let isr = self.wished_isr((at, own_log.log_start), lag_max, now);
         let asked_lately = self
             .handed_over_at
             .is_some_and(|asked| now.saturating_duration_since(asked) <= lag_max.min(HAND_OVER_AGAIN));
@@ -242,12 +244,12 @@ impl Leader {
         self.proposed.on_answer(decided_at);
     }
 
-    /// Where the logs begin of all that may come to lead next: of every broker that may be in the in-sync set, and of
-    /// every other replica that is up (`Partition.lowWatermarkIfLeader`). `own` is this log's, durable.
+    /// Where the logs begin of all that may come to lead next: of every broker that may be in the in-sync set or is
+    /// eligible, and of every other replica that is up (`Partition.lowWatermarkIfLeader`). `own` is this log's, durable.
     pub fn low_watermark(&self, own: Offset) -> Offset {
         let is_up = |(broker, member): (&BrokerId, &Member)| member.is_active.then_some(*broker);
-        let counts =
-            self.proposed.maximal(&self.leadership.isr).chain(self.leadership.members.iter().filter_map(is_up));
+        let others = self.leadership.elr.iter().copied().chain(self.leadership.members.iter().filter_map(is_up));
+        let counts = self.proposed.maximal(&self.leadership.isr).chain(others);
         let starts = counts.map(|broker| if broker == self.me { own } else { self.followers.log_start(broker) });
         starts.fold(own, Offset::min)
     }
@@ -296,7 +298,7 @@ impl Leader {
     }
 
     /// The committed set without who is too far behind, and with who has caught up.
-    fn wished_isr(&self, at: Offset, lag_max: Duration, now: Instant) -> BTreeSet<BrokerId> {
+    fn wished_isr(&self, (at, log_start): (Offset, Offset), lag_max: Duration, now: Instant) -> BTreeSet<BrokerId> {
         let strict = self.leadership.strict;
         let is_behind = |broker: BrokerId| {
             let since = self.followers.behind_since(broker, at, strict);
@@ -309,7 +311,11 @@ impl Leader {
         };
         let stays = |broker: &BrokerId| !is_behind(*broker) && !is_damaged(*broker);
         let mut isr: BTreeSet<BrokerId> = self.leadership.isr.iter().copied().filter(stays).collect();
-        isr.extend(self.followers.iter().filter(|(broker, session)| self.may_join(*broker, session)).map(|(id, _)| id));
+        // What was deleted here, and said to be, must not be back when it leads.
+        let may_join = |(broker, session): &(BrokerId, &Session)| {
+            (session.log_start >= log_start || off!(JoinDeleted)) && self.may_join(*broker, session)
+        };
+        isr.extend(self.followers.iter().filter(may_join).map(|(id, _)| id));
         isr
     }
 

@@ -529,6 +529,4 @@ mod mending;
 #[cfg(test)]
 mod repair_tests;
 #[cfg(test)]
-mod repair_tests;
-#[cfg(test)]
 mod tests;

@@ -243,7 +243,8 @@ impl LeadStream {
 
     /// The follower lacks a range, in place of any it asked for before: what is being read for that is not for this.
     pub fn on_lacking(&mut self, wanted: Repair) {
-        self.lacks = Some(Lacks { wanted, from: wanted.from, reading: false, moves_count: 0, cleaned_end: Offset::ZERO });
+        self.lacks =
+            Some(Lacks { wanted, from: wanted.from, reading: false, moves_count: 0, cleaned_end: Offset::ZERO });
     }
 
     /// What to answer to that, or to read for it; no credit is needed, for it asks for one piece at a time.

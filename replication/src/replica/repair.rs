@@ -55,7 +55,15 @@ struct UnderWay {
 impl UnderWay {
     fn begin(plan: RepairPlan, now: Instant) -> UnderWay {
         let at = plan.ranges[0].0;
-        UnderWay { plan, fetched: vec![Vec::new()], bytes: 0, at, is_asked: false, cleaned_end: Offset::ZERO, moved_at: now }
+        UnderWay {
+            plan,
+            fetched: vec![Vec::new()],
+            bytes: 0,
+            at,
+            is_asked: false,
+            cleaned_end: Offset::ZERO,
+            moved_at: now,
+        }
     }
 
     /// Whether the next piece begins there. While the segment is written nothing is awaited.

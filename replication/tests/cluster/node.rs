@@ -340,7 +340,7 @@ impl Up {
             Role::Leader(leader) => {
                 match leader.wish(
                     id,
-                    OwnLog { end: log.log_end(), is_whole: log.holes().is_empty() },
+                    OwnLog { end: log.log_end(), log_start: log.durable_log_start(), is_whole: log.holes().is_empty() },
                     LAG_MAX,
                     env.moment,
                 ) {

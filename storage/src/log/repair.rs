@@ -117,14 +117,15 @@ impl Log {
             let rules =
                 FetchedRules { may_begin_below: range.0 == self.log_start, may_have_gaps: self.may_have_gaps() };
             let mut last = self.epochs.epoch_at(range.0).unwrap_or(LeaderEpoch::NONE);
-            let unsure_until = self.holes.unsure_until(range.0);
-            let most = unsure_until.and_then(|end| self.epochs.epoch_at(end));
-            let is_unsure = unsure_until.is_some();
+            let is_unsure = self.holes.at(range.0).is_some_and(may_hide_epoch);
+            // Behind the log's end nothing says which epoch it was by then.
+            let behind = self.holes.behind(range.0);
+            let most = self.epochs.epoch_at(behind).filter(|_| behind < self.log_end());
             check_fetched(batches, *range, rules, |offset, epoch| {
                 // Where the epochs of a range are lost with it, they rise from the one before to the one behind it.
-                let fits = if is_unsure { last <= epoch && Some(epoch) <= most } else { true };
+                let fits = last <= epoch && most.is_none_or(|most| epoch <= most);
                 last = epoch;
-                fits && (is_unsure || self.epochs.epoch_at(offset) == Some(epoch))
+                if is_unsure { fits } else { self.epochs.epoch_at(offset) == Some(epoch) }
             })?;
         }
         let list = &self.segments.list;
@@ -213,7 +214,8 @@ impl Log {
 
     /// What was derived from a log without these batches is made up for.
     fn learn(&mut self, start: Offset, end: Offset, fetched: &[Bytes]) {
-        let lost: Vec<Hole> = self.holes.list().iter().filter(|hole| hole.start < end && hole.end > start).copied().collect();
+        let lost: Vec<Hole> =
+            self.holes.list().iter().filter(|hole| hole.start < end && hole.end > start).copied().collect();
         let seen = self.segments.list.last().map_or(Timestamp::NONE, |last| last.created);
         for (_, header) in fetched.iter().flat_map(|piece| Batches::of(piece)) {
             let of = |hole: &&Hole| hole.start < header.next_offset() && header.base_offset < hole.end;
@@ -222,7 +224,7 @@ impl Log {
                 self.producers.learn(&header, seen);
                 self.covered.producers.learn(&header, seen);
             }
-            if hole.epoch_unsure {
+            if may_hide_epoch(hole) {
                 self.epochs.learn(header.leader_epoch, header.base_offset);
                 self.covered.epochs.learn(header.leader_epoch, header.base_offset);
             }
@@ -233,4 +235,9 @@ impl Log {
     pub fn on_repair_ended(&mut self) {
         self.segments.compacting = false;
     }
+}
+
+/// Whether a leader epoch may have begun in it of which nothing else tells where.
+fn may_hide_epoch(hole: &Hole) -> bool {
+    hole.epoch_unsure || hole.why == Cause::Journal
 }

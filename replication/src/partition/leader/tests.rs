@@ -28,7 +28,7 @@ fn member(broker: i32) -> Member {
 }
 
 fn whole(end: i64) -> OwnLog {
-    OwnLog { end: Offset(end), is_whole: true }
+    OwnLog { end: Offset(end), log_start: Offset(0), is_whole: true }
 }
 
 fn leadership(isr: &[i32], min_isr: usize, strict: bool) -> Leadership {
@@ -296,7 +296,7 @@ fn only_a_whole_replica_joins_and_a_damaged_one_leaves() {
     follow(&mut leader, 2, 20, 20, now);
     assert_eq!(wished(&mut leader, now), None);
     leader.on_report(StreamId(21), &stamps(2), &damaged, now).expect("its own session");
-    let Wish::Isr(wish) = leader.wish(id(), OwnLog { end: Offset(20), is_whole: false }, LAG, now) else {
+    let Wish::Isr(wish) = leader.wish(id(), OwnLog { is_whole: false, ..whole(20) }, LAG, now) else {
         panic!("a wish")
     };
     assert_eq!(wish.isr.iter().map(|member| (member.broker, member.is_whole)).collect::<Vec<_>>(), [(ME, false)]);
@@ -359,7 +359,7 @@ fn a_damaged_leader_hands_over_to_a_member() {
     let now = start();
     let mut leader = begin(leadership(&[1, 2], 1, true), at(20, 20), 3, now);
     follow(&mut leader, 2, 20, 20, now);
-    let Wish::Isr(wish) = leader.wish(id(), OwnLog { end: Offset(20), is_whole: false }, LAG, now) else {
+    let Wish::Isr(wish) = leader.wish(id(), OwnLog { is_whole: false, ..whole(20) }, LAG, now) else {
         panic!("a wish")
     };
     assert!(wish.hand_over);
@@ -531,8 +531,24 @@ fn what_is_deleted_is_deleted_wherever_the_next_leader_may_be() {
     assert_eq!(leader.low_watermark(Offset(2)), Offset(2), "the own is not durable");
     let mut fenced = Leadership { partition_epoch: PartitionEpoch(10), ..leadership(&[1, 2], 2, true) };
     fenced.members.get_mut(&BrokerId(3)).expect("a replica").is_active = false;
-    leader.on_leadership(fenced, Offset(20), now);
+    leader.on_leadership(fenced.clone(), Offset(20), now);
     assert_eq!(leader.low_watermark(Offset(9)), Offset(9));
+    let eligible = Leadership { partition_epoch: PartitionEpoch(11), elr: set(&[3]), ..fenced };
+    leader.on_leadership(eligible, Offset(20), now);
+    assert_eq!(leader.low_watermark(Offset(9)), Offset(4), "3 may lead when it is back");
+}
+
+#[test]
+fn who_has_what_was_deleted_here_joins_when_it_is_deleted_there_too() {
+    let now = start();
+    let mut leader = begin(leadership(&[1], 1, true), at(20, 20), 20, now);
+    follow(&mut leader, 2, 20, 20, now);
+    let own_log = OwnLog { log_start: Offset(9), ..whole(20) };
+    assert_eq!(leader.wish(id(), own_log, LAG, now), Wish::Nothing);
+    let deleted = StreamReport { log_start: Offset(9), ..report(20, 20) };
+    assert!(leader.on_report(StreamId(21), &stamps(2), &deleted, now).is_ok());
+    let Wish::Isr(wish) = leader.wish(id(), own_log, LAG, now) else { panic!("it joins") };
+    assert_eq!(wish.isr.len(), 2);
 }
 
 #[test]

@@ -23,9 +23,7 @@ impl Follower {
 
     /// Whether there is damage in the log that nothing but another copy of all of it mends.
     fn is_beyond_repair(&self, log: &Log) -> bool {
-        !log.holes().is_empty()
-            && !self.repair.is_under_way()
-            && self.repair.is_given_up()
+        !log.holes().is_empty() && !self.repair.is_under_way() && self.repair.is_given_up()
     }
 
     /// Bytes that leaders have sent once more for what is damaged here.

@@ -352,7 +352,7 @@ fn a_follower_is_told_whether_it_may_be_elected_as_soon_as_it_is_proposed() {
         }
     };
     assert!(!told(&mut leader, 5, true));
-    let own_log = OwnLog { end: log.log.log_end(), is_whole: true };
+    let own_log = OwnLog { end: log.log.log_end(), log_start: log.log.durable_log_start(), is_whole: true };
     let wish = leader.wish(id(), own_log, std::time::Duration::from_secs(10), now);
     assert!(matches!(wish, Wish::Isr(_)), "it has all there is");
     assert!(told(&mut leader, 6, false), "what was proposed is not settled");

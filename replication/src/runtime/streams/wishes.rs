@@ -122,7 +122,8 @@ impl Lane {
         let mut replica = partition.replica_mut();
         let Replica { leader: Some(leader), log, .. } = &mut *replica else { return };
         leader.on_image(self.image().index());
-        let own_log = OwnLog { end: log.log_end(), is_whole: log.holes().is_empty() };
+        let (end, log_start) = (log.log_end(), log.durable_log_start());
+        let own_log = OwnLog { end, log_start, is_whole: log.holes().is_empty() };
         if let Wish::Isr(wish) = leader.wish(id, own_log, self.node().settings.hangs_after, now) {
             self.streams().proposals.borrow_mut().wish(wish);
         }
