@@ -516,14 +516,10 @@ mod tests {
     fn hole(n: i64) -> Hole {
         let segment = SegmentName { base: Offset(5), version: 6 };
         let bytes = HoleBytes { segment, from: 0x0102 + n as u32, to: 0x0304 };
-        Hole {
-            start: Offset(100 + n * 10),
-            end: Offset(105 + n * 10),
-            why: [Cause::Journal, Cause::Segment, Cause::Missing, Cause::Compacted][n as usize % 4],
-            newest: Timestamp(9),
-            bytes: (n % 2 == 0).then_some(bytes),
-            epoch_unsure: n % 3 == 1,
-        }
+        let (start, end) = (Offset(100 + n * 10), Offset(105 + n * 10));
+        let why = [Cause::Journal, Cause::Segment, Cause::Missing, Cause::Compacted][n as usize % 4];
+        let bytes = (n % 2 == 0).then_some(bytes);
+        Hole { start, end, why, newest: Timestamp(9), bytes, epoch_unsure: n % 3 == 1 }
     }
 
     fn sample() -> Checkpoint {
