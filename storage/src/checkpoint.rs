@@ -555,7 +555,8 @@ mod tests {
         assert_eq!(bytes[16 + 56..16 + 64], [100, 0, 0, 0, 0xef, 0xbe, 0xad, 0xde]);
         assert_eq!(bytes[16 + 80..16 + 88], [0x90, 1, 0, 0, 0, 0, 0, 0], "the clean part");
         assert_eq!(bytes[16 + 88..16 + 96], [0xfe, 1, 0, 0, 0, 0, 0, 0], "the high watermark");
-        assert_eq!(bytes[16 + 96 + 32..16 + 96 + 40], [3, 0, 0, 0, 0, 0, 0, 0], "the first segment's version");
+        assert_eq!(bytes[16 + 96..16 + 100], [6, 0, 0, 0], "the epoch in which that was known");
+        assert_eq!(bytes[16 + 100 + 32..16 + 100 + 40], [3, 0, 0, 0, 0, 0, 0, 0], "the first segment's version");
     }
 
     #[test]
