@@ -29,6 +29,7 @@ MARK_BEGIN, MARK_END = "<!-- matrix:begin -->", "<!-- matrix:end -->"
 # One of each library family, quick to install.
 CORE = [
     "confluent-kafka-python",
+    "racks",
     "kafka-python-3",
     "kafka-python-2.0.2",
     "aiokafka",
@@ -43,8 +44,8 @@ CORE = [
 ]
 # With several nodes; the rest with --all.
 CORE_OF_SEVERAL = ["confluent-kafka-python", "kafka-python-3", "franz-go", "java-4"]
-# Kafka's tools meet three brokers in `java-cluster`, which starts its own.
-NOT_OF_SEVERAL = ["java-tools", "java-cluster"]
+# Kafka's tools meet three brokers in `java-cluster`, and a consumer its rack in `racks`, which start their own.
+NOT_OF_SEVERAL = ["java-tools", "java-cluster", "racks"]
 EXTRA = ["java-2.8", "platformatic-kafka", "rdkafka", "rskafka"]
 
 SKIPPED = 77
