@@ -7,9 +7,11 @@ mod followers;
 mod isr;
 pub mod leader;
 pub mod leadership;
+pub mod near;
 pub mod reject;
 
 pub use ack::{Ack, Acks, Receipt};
 pub use leader::Leader;
 pub use leadership::{Leadership, Member};
+pub use near::ReadsNear;
 pub use reject::Reject;

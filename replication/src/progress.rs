@@ -37,6 +37,15 @@ pub struct Progress {
     pub min_isr: usize,
     /// Whether the topic is strict (`flush.messages=1`).
     pub strict: bool,
+    /// Whether consumers may read here although it does not lead (KIP-392).
+    pub serves_as_follower: bool,
+}
+
+impl Progress {
+    /// Whether an offset lies beyond what this replica can know to be out of range: its leader may have it.
+    pub fn is_beyond(&self, offset: Offset) -> bool {
+        self.role == Role::Follower && offset >= self.log_start_offset
+    }
 }
 
 /// What a replica is doing.

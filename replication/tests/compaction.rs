@@ -17,7 +17,7 @@ use stonelog_protocol::{LeaderEpoch, Offset, Timestamp, TopicId, TopicPartition}
 use stonelog_replication::controller::{ControllerRequest, ControllerResponse, CreateTopics, NewTopic};
 use stonelog_replication::partition::Acks;
 use stonelog_replication::runtime::lane::Append;
-use stonelog_replication::runtime::read::ReadRequest;
+use stonelog_replication::runtime::read::{ReadRequest, Reader};
 use stonelog_replication::runtime::start::{self, StartOptions, Started};
 use stonelog_storage::disk::RealDisk;
 use stonelog_storage::log_dir::current_tenure;
@@ -81,7 +81,9 @@ async fn newest(broker: &Started, from: TopicPartition) -> (BTreeMap<u8, i64>, u
             current_leader_epoch: LeaderEpoch::NONE,
             last_fetched_epoch: LeaderEpoch::NONE,
         };
-        let read = broker.lanes.call(broker.lanes.owner(from), move |lane| lane.read_all(vec![request], 64 << 10));
+        let read = broker
+            .lanes
+            .call(broker.lanes.owner(from), move |lane| lane.read_all(Reader::OfLeader, vec![request], 64 << 10));
         let answer = read.await.remove(0);
         let batches = answer.done.unwrap().batches;
         if batches.is_empty() {

@@ -151,6 +151,8 @@ pub enum Guard {
     CreditBound,
     /// `spare-by-leader`: a damaged replica drops its log only when its leader, too, does not count on it (rule 9).
     SpareByLeader,
+    /// `serve-in-step`: a follower answers consumers only on a stream that its present leader has opened (rule 2).
+    ServeInStep,
     /// `short-leaves`: a strict member that comes back without what is committed leaves ISR and ELR at once (rule 9).
     ShortLeaves,
     /// `loss-accepted-lowers`: what was committed before a loss that somebody accepted holds no cut up (rule 9).
@@ -247,6 +249,7 @@ impl Guard {
             Guard::StreamNumber => "stream-number",
             Guard::CreditBound => "credit-bound",
             Guard::SpareByLeader => "spare-by-leader",
+            Guard::ServeInStep => "serve-in-step",
             Guard::ShortLeaves => "short-leaves",
             Guard::LossAcceptedLowers => "loss-accepted-lowers",
             Guard::SlowIsNoFailure => "slow-is-no-failure",

@@ -119,6 +119,8 @@ pub struct FetchSettings {
     pub response_bytes_max: u32,
     /// `max.incremental.fetch.session.cache.slots`.
     pub session_slots: u32,
+    /// Whether `replica.selector.class` sends consumers to in-sync replicas in their own rack.
+    pub from_same_rack: bool,
 }
 
 /// Topics.

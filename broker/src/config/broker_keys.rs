@@ -11,6 +11,8 @@ mod own;
 pub(super) mod security;
 mod storage;
 
+pub(super) use cluster::RACK_AWARE;
+
 use std::sync::LazyLock;
 
 use stonelog_replication::settings::{Definition, LOG_KEYS};

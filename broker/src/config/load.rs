@@ -14,6 +14,7 @@ use stonelog_replication::settings::{TopicConfig, value};
 use super::broker_config::{
     BrokerConfig, FetchSettings, GroupSettings, NetworkSettings, ProducerSettings, StorageSettings, TopicSettings,
 };
+use super::broker_keys::RACK_AWARE;
 use super::gather::gather;
 use super::judged::Judged;
 use super::listeners::listeners;
@@ -103,6 +104,7 @@ fn build(
         fetch: FetchSettings {
             response_bytes_max: reader.size("fetch.max.bytes"),
             session_slots: reader.size("max.incremental.fetch.session.cache.slots"),
+            from_same_rack: reader.set("replica.selector.class").is_some_and(|set| set.value.trim() == RACK_AWARE),
         },
         topics: TopicSettings {
             auto_create: reader.boolean("auto.create.topics.enable"),

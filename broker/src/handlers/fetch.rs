@@ -2,9 +2,13 @@
 //!
 //! *Behaviour*: reads every wanted partition; answers at once when enough bytes are there, a partition fails, or the
 //! client does not wait; else waits until a partition publishes progress and looks again, at most `max_wait_ms`
-//! (KIP-227 sessions, KIP-74 limits, KIP-516 topic ids, KIP-951 leader hints).
+//! (KIP-227 sessions, KIP-74 limits, KIP-516 topic ids, KIP-951 leader hints). From 11 on a follower in step answers as
+//! well, up to the high watermark it has heard of, and with `replica.selector.class` set a leader names the in-sync
+//! replica in the client's rack, and reads nothing (KIP-392).
 //! *Versions*: 4–17. From 13 on topics are named by id; from 12 on a reader's last epoch is checked against ours.
-//! *Differences from Kafka*: a request with a replica id is refused: clients cannot replicate (DESIGN §4).
+//! *Differences from Kafka*: a request with a replica id is refused: clients cannot replicate (DESIGN §4). A follower out
+//! of the in-sync set, or whose leader has not opened its stream, answers NOT_LEADER_OR_FOLLOWER, and to an offset beyond
+//! its log OFFSET_NOT_AVAILABLE: neither makes a client reset its position, as OFFSET_OUT_OF_RANGE may.
 
 use std::collections::{BTreeMap, HashMap, hash_map};
 use std::rc::Rc;
@@ -20,9 +24,9 @@ use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::messages::FetchRequest;
 use stonelog_protocol::{BrokerId, LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
 use stonelog_replication::metadata::MetadataImage;
-use stonelog_replication::partition::Reject;
+use stonelog_replication::partition::{ReadsNear, Reject};
 use stonelog_replication::progress::Progress;
-use stonelog_replication::runtime::read::{ReadAnswer, ReadRequest};
+use stonelog_replication::runtime::read::{ReadAnswer, ReadDone, ReadRequest, Reader};
 
 use crate::fetch::merge;
 use crate::fetch::session::{Begun, Mode, NO_SESSION, PartitionKey, Said, TopicKey, Wanted};
@@ -31,6 +35,9 @@ use crate::request::RequestContext;
 
 /// First version that names topics by id.
 const BY_ID: i16 = 13;
+
+/// First version that names the client's rack, and that a follower answers.
+const FROM_FOLLOWERS: i16 = 11;
 
 /// The longest that a request waits for records, whatever it says: what waits looks again at each progress.
 const WAIT_MAX: Duration = Duration::from_secs(5 * 60);
@@ -79,8 +86,19 @@ async fn respond(context: &RequestContext, request: FetchRequest) -> FetchRespon
     let limits = Limits::of(&request, context.broker.config.fetch.response_bytes_max as usize, now);
     let mut entries: Vec<Entry> =
         wanted.into_iter().map(|(key, wanted)| resolve(&context.image(), key, wanted)).collect();
-    read_until_enough(context, &mut entries, &limits).await;
+    let reader = reader(context, &request);
+    read_until_enough(context, &reader, &mut entries, &limits).await;
     answer(context, mode, entries)
+}
+
+fn reader(context: &RequestContext, request: &FetchRequest) -> Reader {
+    if context.version() < FROM_FOLLOWERS {
+        return Reader::OfLeader;
+    }
+    let is_near = context.broker.config.fetch.from_same_rack && !request.rack_id.is_empty();
+    let near = is_near
+        .then(|| ReadsNear { rack: Arc::from(request.rack_id.as_str()), listener: Arc::from(&*context.listener) });
+    Reader::OfAny { near }
 }
 
 struct Limits {
@@ -159,21 +177,21 @@ fn resolve(image: &MetadataImage, key: PartitionKey, wanted: Wanted) -> Entry {
 }
 
 /// Reads; while that is not enough and there is time, waits for progress and reads again.
-async fn read_until_enough(context: &RequestContext, entries: &mut [Entry], limits: &Limits) {
+async fn read_until_enough(context: &RequestContext, reader: &Reader, entries: &mut [Entry], limits: &Limits) {
     loop {
-        read_once(context, entries, limits.bytes_max).await;
+        read_once(context, reader, entries, limits.bytes_max).await;
         let bytes = merge::keep_within(
             entries
                 .iter_mut()
                 .filter_map(|entry| entry.answer.as_mut()?.done.as_mut().ok().map(|done| &mut done.batches)),
             limits.bytes_max,
         );
-        let has_news = entries.iter().any(|entry| match (&entry.place, &entry.answer) {
+        let is_news = entries.iter().any(|entry| match (&entry.place, &entry.answer) {
             (Err(_), _) | (_, None) => true,
-            (Ok(_), Some(answer)) => answer.done.as_ref().map_or(true, |done| done.diverging.is_some()),
+            (Ok(_), Some(answer)) => answer.done.as_ref().map_or(true, has_news),
         });
         let now = context.broker.node.clock.mono();
-        if entries.is_empty() || has_news || bytes >= limits.bytes_min || now >= limits.until {
+        if entries.is_empty() || is_news || bytes >= limits.bytes_min || now >= limits.until {
             return;
         }
         let readable: usize = entries.iter().map(|entry| readable(entry, limits.bytes_max)).sum();
@@ -185,6 +203,10 @@ async fn read_until_enough(context: &RequestContext, entries: &mut [Entry], limi
             return;
         }
     }
+}
+
+fn has_news(done: &ReadDone) -> bool {
+    done.diverging.is_some() || done.preferred.is_some()
 }
 
 /// What a partition counts towards `min_bytes`: what was read, or, if more lies below the high watermark, as much as the
@@ -202,7 +224,7 @@ fn readable(entry: &Entry, bytes_max: usize) -> usize {
 }
 
 /// One round over the lanes that own the partitions, all at the same time.
-async fn read_once(context: &RequestContext, entries: &mut [Entry], bytes_max: usize) {
+async fn read_once(context: &RequestContext, reader: &Reader, entries: &mut [Entry], bytes_max: usize) {
     let lanes = context.lane.lanes();
     let mut by_lane: BTreeMap<usize, (Vec<usize>, Vec<ReadRequest>)> = BTreeMap::new();
     for (index, entry) in entries.iter().enumerate() {
@@ -220,7 +242,8 @@ async fn read_once(context: &RequestContext, entries: &mut [Entry], bytes_max: u
     let reads: Vec<_> = by_lane
         .into_iter()
         .map(|(owner, (indexes, requests))| {
-            (indexes, lanes.call(owner, move |lane| lane.read_all(requests, bytes_max)))
+            let reader = reader.clone();
+            (indexes, lanes.call(owner, move |lane| lane.read_all(reader, requests, bytes_max)))
         })
         .collect();
     for (indexes, read) in reads {
@@ -322,6 +345,7 @@ fn fetch_partition(
     let mut partition = match answer.done {
         Ok(done) => FetchPartition {
             diverging_epoch: done.diverging.map(|(epoch, end_offset)| EpochEnd { epoch, end_offset }),
+            preferred_read_replica: done.preferred,
             records: done.batches,
             ..FetchPartition::of_error(index, ErrorCode::None)
         },

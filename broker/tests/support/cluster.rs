@@ -40,6 +40,8 @@ pub(crate) struct Cluster {
     quorum: [u16; VOTERS],
     /// What is set besides who and where they are.
     pub(crate) settings: Vec<String>,
+    /// What is set on one node only.
+    pub(crate) own_settings: Vec<Vec<String>>,
 }
 
 impl Cluster {
@@ -60,7 +62,7 @@ impl Cluster {
         let settings = ["broker.session.timeout.ms=3000", "broker.heartbeat.interval.ms=500"];
         let settings = settings.map(str::to_owned).into();
         let running = (0..nodes).map(|_| None).collect();
-        Cluster { running, directory, ports, quorum, settings }
+        Cluster { running, directory, ports, quorum, settings, own_settings: vec![Vec::new(); nodes] }
     }
 
     /// Three voters and so many brokers without a vote, all of them ready.
@@ -120,7 +122,7 @@ impl Cluster {
         ];
         let mut command = Command::new(BINARY);
         command.args(["serve", "--data-dir"]).arg(self.directory.path().join(node.to_string()));
-        for setting in settings.iter().chain(&self.settings) {
+        for setting in settings.iter().chain(&self.settings).chain(&self.own_settings[node]) {
             command.args(["--set", setting]);
         }
         command

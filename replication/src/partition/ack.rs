@@ -127,6 +127,7 @@ mod tests {
             isr_size: 1,
             min_isr: 1,
             strict: true,
+            serves_as_follower: false,
         }
     }
 

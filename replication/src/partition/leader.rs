@@ -297,6 +297,20 @@ impl Leader {
         self.fenced_count
     }
 
+    /// Members of the committed in-sync set that are up, have what a consumer reads at `from`, and know of no damage: each
+    /// with its position and when it last had all that was here.
+    pub(super) fn may_serve(&self, from: Offset) -> impl Iterator<Item = (BrokerId, Offset, Instant)> {
+        let may_serve = move |(broker, session): &(BrokerId, &Session)| {
+            let is_active = self.leadership.members.get(broker).is_some_and(|member| member.is_active);
+            let has_it = session.log_start <= from && from <= session.positions.deciding(self.leadership.strict);
+            let is_in_step = session.is_open && !self.is_unfit(*broker, session);
+            self.leadership.isr.contains(broker) && is_active && is_in_step && has_it
+        };
+        let at = |session: &Session| session.positions.deciding(self.leadership.strict);
+        let serving = self.followers.iter().filter(may_serve);
+        serving.map(move |(broker, session)| (broker, at(session), session.caught_up_at))
+    }
+
     /// The committed set without who is too far behind, and with who has caught up.
     fn wished_isr(&self, (at, log_start): (Offset, Offset), lag_max: Duration, now: Instant) -> BTreeSet<BrokerId> {
         let strict = self.leadership.strict;
@@ -394,6 +408,22 @@ impl Leader {
 /// Whether a request that believes in `requested` may be served: in the same epoch, by a leader
 /// (`Partition.checkCurrentLeaderEpoch`). [`LeaderEpoch::NONE`] believes anything.
 pub fn check_epoch(progress: &Progress, requested: LeaderEpoch) -> Result<(), Reject> {
+    check_same_epoch(progress, requested)?;
+    match progress.role {
+        Role::Leader => Ok(()),
+        Role::Follower | Role::Removed | Role::Offline => Err(Reject::NotLeader(progress.leader_epoch)),
+    }
+}
+
+/// As [`check_epoch`], of a read that a follower may answer too (KIP-392).
+pub fn check_reader(progress: &Progress, requested: LeaderEpoch) -> Result<(), Reject> {
+    match progress.serves_as_follower {
+        true => check_same_epoch(progress, requested),
+        false => check_epoch(progress, requested),
+    }
+}
+
+fn check_same_epoch(progress: &Progress, requested: LeaderEpoch) -> Result<(), Reject> {
     if requested != LeaderEpoch::NONE {
         if requested < progress.leader_epoch {
             return Err(Reject::FencedEpoch);
@@ -402,10 +432,7 @@ pub fn check_epoch(progress: &Progress, requested: LeaderEpoch) -> Result<(), Re
             return Err(Reject::UnknownEpoch);
         }
     }
-    match progress.role {
-        Role::Leader => Ok(()),
-        Role::Follower | Role::Removed | Role::Offline => Err(Reject::NotLeader(progress.leader_epoch)),
-    }
+    Ok(())
 }
 
 #[cfg(test)]

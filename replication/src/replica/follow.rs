@@ -180,6 +180,16 @@ impl Follower {
         matches!(self.state, State::Streaming { .. })
     }
 
+    /// Whether consumers may read its log up to [`Follower::high_watermark`] (KIP-392).
+    ///
+    /// Only while its stream is open: then the leader of the newest epoch known here has found this log to be a beginning
+    /// of its own, so that nothing is shown that was committed while the topic was relaxed and is cut off now, or that was
+    /// accepted to be lost. Nor while it is out of the in-sync set, where nothing bounds how far it is behind.
+    pub fn may_serve(&self, log: &Log, is_in_sync: bool) -> bool {
+        let is_in_step = self.is_streaming() && !log.is_changing();
+        is_in_sync && (is_in_step || off!(ServeInStep)) && log.holes().is_empty()
+    }
+
     /// Whether it follows no more under this leader.
     pub fn is_stopped(&self) -> bool {
         matches!(self.state, State::Stopped)

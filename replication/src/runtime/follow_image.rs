@@ -260,6 +260,7 @@ impl Lane {
             }
             replica.on_loss_accepted(image.loss_accepted(partition.id()), me);
             replica.leader_epoch = registration.leader_epoch;
+            replica.is_in_sync = registration.isr.contains(&me);
             // What lies in another directory than the assigned one is not the replica (rule 12).
             let is_home = registration.directory_of(me) == Some(partition.directory().id);
             let is_offline = partition.directory().is_offline();

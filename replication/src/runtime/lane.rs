@@ -216,6 +216,13 @@ impl Lane {
     /// `current_leader_epoch` is what the client believes; [`LeaderEpoch::NONE`] is not checked
     /// (`Partition.checkCurrentLeaderEpoch`).
     pub fn leading(&self, id: TopicPartition, current_leader_epoch: LeaderEpoch) -> Result<Rc<Partition>, Reject> {
+        let partition = self.held(id)?;
+        crate::partition::leader::check_epoch(&partition.progress(), current_leader_epoch)?;
+        Ok(partition)
+    }
+
+    /// The partition, if a replica of it is here and its directory is in use.
+    pub(super) fn held(&self, id: TopicPartition) -> Result<Rc<Partition>, Reject> {
         let Some(partition) = self.partition(id) else {
             return Err(match self.image.borrow().partition(id) {
                 _ if self.absent.borrow().contains(&id) => Reject::Offline,
@@ -224,11 +231,9 @@ impl Lane {
                 None => Reject::UnknownPartition,
             });
         };
-        let progress = partition.progress();
-        if partition.directory().is_offline() || progress.role == Role::Offline {
+        if partition.directory().is_offline() || partition.progress().role == Role::Offline {
             return Err(Reject::Offline);
         }
-        crate::partition::leader::check_epoch(&progress, current_leader_epoch)?;
         Ok(partition)
     }
 
@@ -524,6 +529,7 @@ fn differs(now: &Progress, seen: &Progress) -> bool {
         || now.leader_epoch != seen.leader_epoch
         || now.log_start_offset != seen.log_start_offset
         || now.generation != seen.generation
+        || now.serves_as_follower != seen.serves_as_follower
 }
 
 fn touch(partition: &Rc<Partition>, touched: &mut Vec<Rc<Partition>>) {

@@ -90,6 +90,8 @@ pub struct Replica {
     pub role: Role,
     /// The newest leader epoch in the metadata.
     pub leader_epoch: LeaderEpoch,
+    /// Whether it is in the committed in-sync set, by the metadata.
+    pub is_in_sync: bool,
 }
 
 impl Partition {
@@ -113,6 +115,7 @@ impl Partition {
             config,
             role: Role::Follower,
             leader_epoch: LeaderEpoch::NONE,
+            is_in_sync: false,
         };
         let progress = replica.progress(id);
         let deleted_to = replica.log.durable_log_start();
@@ -276,6 +279,12 @@ impl Replica {
         }
     }
 
+    /// Whether consumers may read here although it does not lead.
+    pub fn serves_as_follower(&self) -> bool {
+        let may_serve = |follower: &Follower| follower.may_serve(&self.log, self.is_in_sync);
+        self.role == Role::Follower && self.follower.as_ref().is_some_and(may_serve)
+    }
+
     /// Where the epoch this broker leads in began.
     pub fn epoch_start(&self) -> Option<Offset> {
         let latest = self.log.epochs().latest()?;
@@ -299,6 +308,7 @@ impl Replica {
             isr_size: leadership.map_or(0, |leadership| leadership.isr_size()),
             min_isr: leadership.map_or(1, |leadership| leadership.min_isr),
             strict: self.config.is_strict(),
+            serves_as_follower: self.serves_as_follower(),
         }
     }
 }

@@ -5,13 +5,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stonelog_protocol::{LeaderEpoch, Offset, TopicPartition};
+use stonelog_protocol::{BrokerId, LeaderEpoch, Offset, TopicPartition};
 use stonelog_storage::log::Read;
 use stonelog_storage::segment::read::ReadDone as Found;
 
 use super::lane::Lane;
-use crate::partition::Reject;
-use crate::progress::Progress;
+use super::partition::Partition;
+use crate::partition::leader::check_reader;
+use crate::partition::{ReadsNear, Reject, near};
+use crate::progress::{Progress, Role};
 
 /// A read follows a log that moves under it so often; then its files are not where the log knows them.
 pub(super) const MOVES_COUNT_MAX: usize = 16;
@@ -31,6 +33,18 @@ const READS_PER_TURN_MAX: usize = 1_024;
 struct Now {
     wanted: usize,
     passed: u64,
+}
+
+/// Who reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// The leader alone answers: consumers before KIP-392, and the broker itself.
+    OfLeader,
+    /// A follower in step answers as well, and a leader sends who reads near one of its followers there.
+    OfAny {
+        /// Where it reads, unless nobody is to be sent anywhere.
+        near: Option<ReadsNear>,
+    },
 }
 
 /// What to read of one partition.
@@ -64,11 +78,18 @@ pub struct ReadDone {
     pub batches: Vec<Bytes>,
     /// Where the reader's history parts from ours: the largest epoch we share, and its end here (KIP-595).
     pub diverging: Option<(LeaderEpoch, Offset)>,
+    /// Who should be asked instead (KIP-392); then nothing was read.
+    pub preferred: Option<BrokerId>,
 }
 
 impl Lane {
     /// Reads several partitions of this lane in order, together at most `bytes_max` bytes after the first batch.
-    pub async fn read_all(self: Rc<Self>, requests: Vec<ReadRequest>, bytes_max: usize) -> Vec<ReadAnswer> {
+    pub async fn read_all(
+        self: Rc<Self>,
+        reader: Reader,
+        requests: Vec<ReadRequest>,
+        bytes_max: usize,
+    ) -> Vec<ReadAnswer> {
         let mut answers = Vec::with_capacity(requests.len());
         let mut left = bytes_max;
         let mut first = true;
@@ -77,7 +98,7 @@ impl Lane {
             if place % READS_PER_TURN_MAX == READS_PER_TURN_MAX - 1 {
                 tokio::task::yield_now().await;
             }
-            let answer = self.read(&request, left, first, &mut now_left).await;
+            let answer = self.read(&reader, &request, left, first, &mut now_left).await;
             let bytes: usize = answer.done.iter().flat_map(|done| &done.batches).map(Bytes::len).sum();
             first &= bytes == 0;
             left = left.saturating_sub(bytes);
@@ -86,14 +107,36 @@ impl Lane {
         answers
     }
 
+    /// The partition, if this reader may read it here in an epoch it accepts.
+    fn readable(&self, reader: &Reader, request: &ReadRequest) -> Result<Rc<Partition>, Reject> {
+        if matches!(reader, Reader::OfLeader) {
+            return self.leading(request.partition, request.current_leader_epoch);
+        }
+        let partition = self.held(request.partition)?;
+        let progress = partition.progress();
+        check_reader(&progress, request.current_leader_epoch)?;
+        // What was published may be older than what has become of the log within this turn.
+        let still_serves = progress.role == Role::Leader || partition.replica().serves_as_follower();
+        if still_serves { Ok(partition) } else { Err(Reject::NotLeader(progress.leader_epoch)) }
+    }
+
+    /// Who should be asked instead of this leader.
+    fn preferred(&self, reader: &Reader, partition: &Partition, from: Offset) -> Option<BrokerId> {
+        let Reader::OfAny { near: Some(place) } = reader else { return None };
+        let replica = partition.replica();
+        let leader = replica.leader.as_ref()?;
+        near::preferred((leader, self.node().broker_id), &partition.progress(), &self.image(), place, from)
+    }
+
     async fn read(
         self: &Rc<Self>,
+        reader: &Reader,
         request: &ReadRequest,
         bytes_left: usize,
         at_least_one: bool,
         now_left: &mut Now,
     ) -> ReadAnswer {
-        let partition = match self.leading(request.partition, request.current_leader_epoch) {
+        let partition = match self.readable(reader, request) {
             Ok(partition) => partition,
             Err(reject) => {
                 let progress = self.partition(request.partition).map(|partition| partition.progress());
@@ -102,14 +145,23 @@ impl Lane {
         };
         // The end is taken before the log is read, so that nothing above it is ever returned.
         let progress = partition.progress();
+        if let Some(preferred) = self.preferred(reader, &partition, request.fetch_offset) {
+            let done = Ok(ReadDone { preferred: Some(preferred), ..ReadDone::default() });
+            return ReadAnswer { done, progress: Some(progress) };
+        }
+        // What a follower lacks its leader may have.
+        let beyond = |reject| match reject {
+            Reject::OffsetOutOfRange if progress.is_beyond(request.fetch_offset) => Reject::OffsetNotAvailable,
+            reject => reject,
+        };
         let diverging = partition.replica().diverging(request.last_fetched_epoch, request.fetch_offset);
         match diverging {
             Ok(None) => {}
             Ok(diverging) => {
-                let done = Ok(ReadDone { batches: Vec::new(), diverging });
+                let done = Ok(ReadDone { diverging, ..ReadDone::default() });
                 return ReadAnswer { done, progress: Some(progress) };
             }
-            Err(reject) => return ReadAnswer { done: Err(reject), progress: Some(progress) },
+            Err(reject) => return ReadAnswer { done: Err(beyond(reject)), progress: Some(progress) },
         }
         let bytes_max = request.bytes_max.min(bytes_left);
         let mut moves = 0;
@@ -117,9 +169,9 @@ impl Lane {
         let done = loop {
             let planned = partition.replica().log.read(from, up_to, bytes_max, at_least_one);
             match planned {
-                Read::Ready(batches, _) => break Ok(ReadDone { batches, diverging: None }),
+                Read::Ready(batches, _) => break Ok(ReadDone { batches, ..ReadDone::default() }),
                 Read::Empty => break Ok(ReadDone::default()),
-                Read::OutOfRange => break Err(Reject::OffsetOutOfRange),
+                Read::OutOfRange => break Err(beyond(Reject::OffsetOutOfRange)),
                 Read::Damaged(_) => break Err(Reject::Damaged),
                 Read::Job(job) => {
                     let access = Arc::clone(&partition.directory().access);
@@ -131,14 +183,16 @@ impl Lane {
                             from = next;
                             continue;
                         }
-                        break Ok(ReadDone { batches, diverging: None });
+                        break Ok(ReadDone { batches, ..ReadDone::default() });
                     }
                     match partition.directory().readers.run_wanted(move || job.run(&access)).await {
                         // The segment holds nothing from there on: the next one does.
                         Ok(Ok(Found::Batches { batches, next, .. })) if batches.is_empty() && next > from => {
                             from = next;
                         }
-                        Ok(Ok(Found::Batches { batches, .. })) => break Ok(ReadDone { batches, diverging: None }),
+                        Ok(Ok(Found::Batches { batches, .. })) => {
+                            break Ok(ReadDone { batches, ..ReadDone::default() });
+                        }
                         // Meanwhile flushed or deleted: the log knows where it is now.
                         Ok(Ok(Found::Moved)) if partition.progress().role != progress.role => {
                             break Err(Reject::NotLeader(progress.leader_epoch));

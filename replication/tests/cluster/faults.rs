@@ -73,6 +73,7 @@ pub const MARKS: &[&str] = &[
     "records deleted",
     "reset to a later log start",
     "relaxed loss accepted",
+    "follower serves consumers",
     "report of an earlier stream behind an open",
     "disk replaced under a wish to join",
     "led by one that lacks committed records",

@@ -103,6 +103,7 @@ pub fn progress(id: TopicPartition, part: &Part, log: &Log) -> Progress {
         isr_size: leadership.map_or(0, Leadership::isr_size),
         min_isr: part.min_isr,
         strict: log.is_strict(),
+        serves_as_follower: false,
     }
 }
 

@@ -293,6 +293,11 @@ impl Up {
                     say(follower, log, &mut self.paid, env);
                     part.high_watermark = part.high_watermark.max(follower.high_watermark());
                     part.checked = 0;
+                    // Whether it is in sync is no matter of truth: what it shows is committed in any case.
+                    if follower.may_serve(log, true) {
+                        let end = follower.high_watermark().min(log.log_end());
+                        check_shown(env, id, part, end);
+                    }
                 }
                 Role::Idle => part.checked = 0,
             }
@@ -328,5 +333,17 @@ impl Up {
                 }
             }
         });
+    }
+}
+
+/// What a follower shows to consumers is committed (KIP-392): that is looked at where it ends, the rest was seen before.
+/// On a relaxed topic what an earlier leader committed may be lost with it, and a follower of that one not know yet.
+fn check_shown(env: &mut Env<'_>, id: TopicPartition, part: &Part, end: Offset) {
+    let knows_truth = env.truth.partition(id).is_some_and(|truth| truth.leader_epoch == part.leader_epoch);
+    let last = part.shadow.values().rev().find(|entry| entry.end <= end.0);
+    if let Some(last) = last.filter(|_| knows_truth && env.strict.contains(&id.topic_id)) {
+        let is_committed = env.oracle.is_committed(id, last);
+        assert!(is_committed, "ConsistentRead: a follower of {id} shows {last:?}, which is not committed");
+        env.out.push(Out::Mark("follower serves consumers"));
     }
 }

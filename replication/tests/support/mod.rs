@@ -22,7 +22,7 @@ use stonelog_replication::metadata::{Endpoint, SecurityProtocol};
 use stonelog_replication::partition::Acks;
 use stonelog_replication::runtime::lane::Append;
 use stonelog_replication::runtime::node::NodeSettings;
-use stonelog_replication::runtime::read::ReadRequest;
+use stonelog_replication::runtime::read::{ReadRequest, Reader};
 use stonelog_replication::runtime::start::{self, Random, StartOptions, Started};
 use stonelog_storage::disk::{Disk, RealDisk};
 use stonelog_storage::journal::JournalOptions;
@@ -193,7 +193,9 @@ pub(crate) async fn read_values(started: &Started, from: TopicPartition) -> Vec<
             current_leader_epoch: LeaderEpoch::NONE,
             last_fetched_epoch: LeaderEpoch::NONE,
         };
-        let read = started.lanes.call(started.lanes.owner(from), move |lane| lane.read_all(vec![request], 64 << 10));
+        let read = started
+            .lanes
+            .call(started.lanes.owner(from), move |lane| lane.read_all(Reader::OfLeader, vec![request], 64 << 10));
         let batches = read.await.remove(0).done.unwrap().batches;
         if batches.is_empty() {
             return values;

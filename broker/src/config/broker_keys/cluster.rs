@@ -8,6 +8,9 @@ const QUORUM: &str =
 const LEAVING: &str = "a broker that stops asks the controller to move what it leads, for at most 15 s";
 const OWN_LOG: &str = "the metadata log has its own journal and bounds";
 
+/// The selector that sends consumers to the replica in their own rack.
+pub(in crate::config) const RACK_AWARE: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
+
 pub(super) static KEYS: &[Definition] = &[
     Definition::boolean("auto.leader.rebalance.enable", "true")
         .high()
@@ -15,7 +18,8 @@ pub(super) static KEYS: &[Definition] = &[
     Definition::int("broker.heartbeat.interval.ms", "2000")
         .says("How often brokers report to the controller, in milliseconds; at most half of broker.session.timeout.ms."),
     Definition::int("broker.id", "-1").high().mapped("the old name of node.id").says("The old name of node.id."),
-    Definition::unset("broker.rack", Kind::String).says("The rack or zone of this broker, told to clients."),
+    Definition::unset("broker.rack", Kind::String).says("The rack or zone of this broker, told to clients; replicas are spread over racks, and consumers may read within \
+             theirs (replica.selector.class)."),
     Definition::int("broker.session.timeout.ms", "9000")
         .says("How long a silent broker stays in the cluster, in milliseconds."),
     Definition::boolean("controlled.shutdown.enable", "true")
@@ -179,12 +183,12 @@ pub(super) static KEYS: &[Definition] = &[
          a log directory may take before producers that would wait for it are refused instead. Kafka's default is 30000.",
     ),
     Definition::unset("replica.selector.class", Kind::String)
-        .checked(Constraint::OneOf(&[
-            "org.apache.kafka.common.replica.RackAwareReplicaSelector",
-            "org.apache.kafka.common.replica.LeaderSelector",
-        ]))
-        .inert("consumers read from leaders")
-        .says("How the replica a consumer reads from is chosen; only Kafka's own two choices, by name."),
+        .checked(Constraint::OneOf(&[RACK_AWARE, "org.apache.kafka.common.replica.LeaderSelector"]))
+        .says(
+            "How the replica a consumer reads from is chosen, by the name of one of Kafka's own two classes: unset or \
+             LeaderSelector, the leader; RackAwareReplicaSelector, an in-sync replica whose broker.rack is the consumer's \
+             client.rack, where the leader's is another.",
+        ),
     Definition::int("replica.socket.receive.buffer.bytes", "65536")
         .high()
         .inert(PUSHED)

@@ -154,6 +154,14 @@ fn command_line_goes_before_environment_before_file() {
 }
 
 #[test]
+fn consumers_read_in_their_rack_by_kafkas_own_selectors_name() {
+    let given = |class: &str| given().set(&format!("replica.selector.class=org.apache.kafka.common.replica.{class}"));
+    assert!(given("RackAwareReplicaSelector").load().unwrap().fetch.from_same_rack);
+    assert!(!given("LeaderSelector").load().unwrap().fetch.from_same_rack);
+    assert!(given("MySelector").load().is_err());
+}
+
+#[test]
 fn data_dir_is_log_dirs() {
     let mut given = given().file("log.dirs=/from/file\n");
     given.request.data_dir = Some(PathBuf::from("/from/argument"));

@@ -6,7 +6,7 @@ use stonelog_protocol::{LeaderEpoch, Offset};
 use stonelog_replication::partition::Reject;
 use stonelog_replication::runtime::lane::Lane;
 use stonelog_replication::runtime::partition::Partition;
-use stonelog_replication::runtime::read::ReadRequest;
+use stonelog_replication::runtime::read::{ReadRequest, Reader};
 use thiserror::Error;
 
 use crate::coordinator::group::load::{ReplayError, Replayed};
@@ -59,7 +59,7 @@ pub(super) async fn load(
             last_fetched_epoch: LeaderEpoch::NONE,
         };
         let from = next;
-        for answer in Rc::clone(lane).read_all(vec![request], BYTES_PER_READ).await {
+        for answer in Rc::clone(lane).read_all(Reader::OfLeader, vec![request], BYTES_PER_READ).await {
             for batches in answer.done.map_err(LoadError::Read)?.batches {
                 if let Some(after) = groups.replay_batches(&batches, &mut replayed)? {
                     next = next.max(after);

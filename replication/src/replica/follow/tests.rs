@@ -6,6 +6,7 @@ use stonelog_protocol::{BrokerEpoch, BrokerId, Uuid};
 use super::super::test_log::{TestLog, id};
 use super::*;
 
+mod serving;
 const CREDIT: u32 = 1 << 20;
 
 fn pool() -> Rc<CreditPool> {

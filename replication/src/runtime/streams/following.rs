@@ -286,6 +286,8 @@ impl Lane {
                 }
                 self.streams().set_idle(partition.id(), is_there && follower.is_idle());
             }
+            // Whoever reads here goes back to the leader.
+            partition.publish();
             if is_there {
                 self.try_open(&partition);
             }
