@@ -11,6 +11,7 @@ pub mod loss;
 pub mod repair;
 #[cfg(test)]
 mod test_log;
+pub mod throttle;
 pub mod truncate;
 
 pub use credit::{CreditPool, Share};
@@ -18,4 +19,5 @@ pub use follow::{Effect, Follower};
 pub use following::Following;
 pub use lead::{LeadStream, Opening, PushPlan};
 pub use loss::forget_committed;
+pub use throttle::Throttle;
 pub use truncate::{Cut, Stopped};

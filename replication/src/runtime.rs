@@ -31,5 +31,6 @@ pub mod scrubber;
 pub mod space;
 pub mod start;
 pub mod streams;
+pub mod throttles;
 pub mod under_way;
 pub mod upkeep;

@@ -276,8 +276,12 @@ impl Leader {
 
     /// Whether a replica is, or may be by what was proposed already, in the in-sync set or eligible: it could be elected.
     pub fn counts(&self, broker: BrokerId) -> bool {
+        self.may_be_in_sync(broker) || self.leadership.elr.contains(&broker)
+    }
+
+    /// Whether a replica is, or may be by what was proposed already, in the in-sync set.
+    pub fn may_be_in_sync(&self, broker: BrokerId) -> bool {
         self.proposed.maximal(&self.leadership.isr).any(|member| member == broker)
-            || self.leadership.elr.contains(&broker)
     }
 
     /// Whether nobody else can have led, and committed anything, before followers were asked to repeat `probe` (rule 15).

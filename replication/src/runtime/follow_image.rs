@@ -50,6 +50,7 @@ impl Lane {
         self.leaving.borrow_mut().extend(recovered.dropped.drain(..));
         if let Some(first) = images.recv().await {
             self.apply(&first.image, &first.delta, &mut recovered);
+            self.set_throttles();
         }
         // Taken, not drained: an empty table of ten thousand logs is as large as a full one, and is kept for good.
         let left = std::mem::take(&mut recovered.logs);
@@ -91,6 +92,7 @@ impl Lane {
             .any(|resource| matches!(resource, ConfigResource::Broker(_) | ConfigResource::Recorded))
         {
             self.forget_topic_configs();
+            self.set_throttles();
             for topic in image.topics() {
                 self.reconcile(image, topic, recovered);
             }
@@ -141,6 +143,11 @@ impl Lane {
             let config = self.topic_config(topic);
             self.reconcile_partition(&image, partition, registration, &config);
         }
+    }
+
+    fn set_throttles(&self) {
+        let node = self.node();
+        node.throttles.set(&self.broker_settings(), node.clock.mono());
     }
 
     /// What is set of the broker's keys, by this lane's image and the broker's own configuration.

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::clock::Clock;
 use super::directory::{AbsentDirectory, Directory, Failures};
+use super::throttles::Throttles;
 
 /// How long a stop waits for the marker of a failed directory.
 const MARKER_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -65,6 +66,8 @@ pub struct Node {
     pub settings: NodeSettings,
     /// How many lanes there are.
     pub lane_count: usize,
+    /// What it may send and fetch for replicas that are not in sync.
+    pub throttles: Throttles,
     failures: Failures,
     /// By the registration with this epoch, or by none: see [`Node::on_forgotten`].
     superseded: OnceLock<Option<BrokerEpoch>>,
@@ -102,6 +105,7 @@ impl Node {
             absent: parts.absent,
             settings: parts.settings,
             lane_count: parts.lane_count,
+            throttles: Throttles::unlimited(Clock.mono()),
             failures: Failures::default(),
             superseded: OnceLock::new(),
             markers: Mutex::default(),

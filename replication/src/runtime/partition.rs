@@ -279,10 +279,20 @@ impl Replica {
         }
     }
 
+    /// Whether this broker, leading, sends to followers out of sync no faster than its rate.
+    pub(super) fn is_leader_throttled(&self, id: TopicPartition, me: BrokerId) -> bool {
+        self.config.leader_throttled.contains(id.partition, me)
+    }
+
+    /// Whether this broker, out of sync, fetches no faster than its rate.
+    pub(super) fn is_follower_throttled(&self, id: TopicPartition, me: BrokerId) -> bool {
+        self.config.follower_throttled.contains(id.partition, me)
+    }
+
     /// Whether consumers may read here although it does not lead.
     pub fn serves_as_follower(&self) -> bool {
-        let may_serve = |follower: &Follower| follower.may_serve(&self.log, self.is_in_sync);
-        self.role == Role::Follower && self.follower.as_ref().is_some_and(may_serve)
+        let follower = self.follower.as_ref().filter(|_| self.role == Role::Follower);
+        follower.is_some_and(|follower| follower.may_serve(&self.log, self.is_in_sync))
     }
 
     /// Where the epoch this broker leads in began.

@@ -105,6 +105,8 @@ pub(super) struct LaneStreams {
     idle: RefCell<Turns>,
     /// Followers whose leaders get no credit for now.
     withheld: RefCell<Turns>,
+    /// Partitions led here whose followers wait for the rate at which those out of sync are sent to.
+    throttled: RefCell<Turns>,
     /// Partitions led here that others follow.
     led: RefCell<Turns>,
     /// Those of them to look at before their time: a follower may join.
@@ -166,6 +168,12 @@ impl LaneStreams {
         }
     }
 
+    fn throttle(&self, partition: TopicPartition) {
+        if self.throttled.borrow_mut().insert(partition) {
+            self.work.publish();
+        }
+    }
+
     fn look_soon(&self, partition: TopicPartition) {
         if self.soon.borrow_mut().insert(partition) {
             self.work.publish();
@@ -195,7 +203,8 @@ impl LaneStreams {
     fn is_pressed(&self) -> bool {
         let nothing_waits =
             self.idle.borrow().is_empty() && self.withheld.borrow().is_empty() && self.soon.borrow().is_empty();
-        !nothing_waits || self.is_credit_wanted() || self.repairing.get().is_some()
+        let is_throttled = !self.throttled.borrow().is_empty();
+        !nothing_waits || is_throttled || self.is_credit_wanted() || self.repairing.get().is_some()
     }
 
     /// Whether nothing needs a look now and then.

@@ -10,6 +10,7 @@ use super::definition::Definition;
 use super::judge::is_internal;
 use super::log_keys::{log_key, unit_ms};
 use super::problem::Problem;
+use super::throttled::ThrottledReplicas;
 use super::topic_keys::{OBSOLETE_TOPIC_KEYS, TOPIC_KEYS, topic_key};
 use super::value::{accept, check, elements};
 
@@ -103,6 +104,10 @@ pub struct TopicConfig {
     pub unclean_leader_election: bool,
     /// `preallocate`.
     pub preallocate: bool,
+    /// `leader.replication.throttled.replicas`: whose leaders send no faster than their broker may.
+    pub leader_throttled: ThrottledReplicas,
+    /// `follower.replication.throttled.replicas`: who fetches no faster than its broker may.
+    pub follower_throttled: ThrottledReplicas,
 }
 
 impl TopicConfig {
@@ -318,6 +323,8 @@ impl Effective<'_> {
             flush_interval: self.bounded("flush.ms"),
             unclean_leader_election: self.boolean("unclean.leader.election.enable"),
             preallocate: self.boolean("preallocate"),
+            leader_throttled: ThrottledReplicas::read(&self.text("leader.replication.throttled.replicas")),
+            follower_throttled: ThrottledReplicas::read(&self.text("follower.replication.throttled.replicas")),
         }
     }
 

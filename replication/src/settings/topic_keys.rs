@@ -65,8 +65,10 @@ pub static TOPIC_KEYS: &[Definition] = &[
     Definition::list("follower.replication.throttled.replicas", "")
         .checked(Constraint::ThrottledReplicas)
         .topic(&[])
-        .inert("replication is not throttled")
-        .says("Replicas whose replication is throttled at the follower: `partition:broker` pairs, or `*` for all."),
+        .says(
+            "Replicas that fetch no faster than their broker's follower.replication.throttled.rate while they are not in \
+             sync: `partition:broker` pairs, or `*` for all.",
+        ),
     Definition::int("index.interval.bytes", "4096")
         .at_least(0)
         .topic(&["log.index.interval.bytes"])
@@ -74,8 +76,10 @@ pub static TOPIC_KEYS: &[Definition] = &[
     Definition::list("leader.replication.throttled.replicas", "")
         .checked(Constraint::ThrottledReplicas)
         .topic(&[])
-        .inert("replication is not throttled")
-        .says("Replicas whose replication is throttled at the leader: `partition:broker` pairs, or `*` for all."),
+        .says(
+            "Replicas that, while they lead, send to those not in sync no faster than their broker's \
+             leader.replication.throttled.rate: `partition:broker` pairs, or `*` for all.",
+        ),
     Definition::long("local.retention.bytes", "-2")
         .at_least(-2)
         .topic(&["log.local.retention.bytes"])

@@ -1,7 +1,7 @@
 //! What a node makes of the messages of streams, and what every event ends with.
 
 use stonelog_protocol::peer::stream::{Stamps, StreamBody, StreamId, StreamMessage};
-use stonelog_protocol::{BrokerId, TopicPartition};
+use stonelog_protocol::{BrokerId, Offset, TopicPartition};
 use stonelog_replication::partition::leader::Positions;
 use stonelog_replication::progress::Progress;
 use stonelog_replication::replica::{Cut, Effect, Following, LeadStream, PushPlan, Stopped, lead};

@@ -6,6 +6,7 @@ use stonelog_replication::settings::{Definition, Kind};
 const TRANSACTIONS: &str = "transactions are not built yet";
 const SHARE: &str = "share groups (KIP-932) are not built yet";
 const QUOTAS: &str = "quotas are not built yet";
+const OWED: &str = "what was sent is owed, and paid off at the rate";
 const TIERED: &str = "tiered storage is not built yet";
 const METRICS: &str = "metrics are not built yet";
 const JAVA: &str = "there is no Java machine to report to";
@@ -163,23 +164,21 @@ pub(super) static KEYS: &[Definition] = &[
     Definition::int("replication.quota.window.num", "11")
         .at_least(1)
         .low()
-        .inert(QUOTAS)
+        .inert(OWED)
         .says("Samples kept for replication's quotas."),
     Definition::int("replication.quota.window.size.seconds", "1")
         .at_least(1)
         .low()
-        .inert(QUOTAS)
+        .inert(OWED)
         .says("The length of each such sample, in seconds."),
-    Definition::long("follower.replication.throttled.rate", "9223372036854775807")
-        .at_least(0)
-        .cluster_wide()
-        .inert(QUOTAS)
-        .says("Bytes per second a follower may fetch for throttled replicas."),
-    Definition::long("leader.replication.throttled.rate", "9223372036854775807")
-        .at_least(0)
-        .cluster_wide()
-        .inert(QUOTAS)
-        .says("Bytes per second a leader may send for throttled replicas."),
+    Definition::long("follower.replication.throttled.rate", "9223372036854775807").at_least(0).cluster_wide().says(
+        "Bytes per second that this broker fetches for replicas that follower.replication.throttled.replicas names and \
+             that are not in sync.",
+    ),
+    Definition::long("leader.replication.throttled.rate", "9223372036854775807").at_least(0).cluster_wide().says(
+        "Bytes per second that this broker sends to replicas not in sync of those partitions that it leads and \
+             leader.replication.throttled.replicas names.",
+    ),
     Definition::long("replica.alter.log.dirs.io.max.bytes.per.second", "9223372036854775807")
         .at_least(0)
         .cluster_wide()

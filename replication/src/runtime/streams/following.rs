@@ -56,6 +56,10 @@ impl Lane {
         let now = self.node().clock.mono();
         let (effects, following) = {
             let mut replica = partition.replica_mut();
+            if replica.is_follower_throttled(partition.id(), self.node().broker_id) {
+                let bytes = message.batches().iter().map(Bytes::len).sum();
+                self.node().throttles.follower().record(bytes, now);
+            }
             let Replica { follower: Some(follower), log, .. } = &mut *replica else { return };
             (follower.on_message(message, log, now), *follower.following())
         };
@@ -251,7 +255,7 @@ impl Lane {
 
     /// What one partition has for its leader.
     pub(super) fn say(self: &Rc<Self>, partition: &Rc<Partition>, port: &Rc<Port>, out: &mut Gathered) {
-        let has_no_room = has_no_room(partition);
+        let has_no_room = self.withholds_credit(partition);
         let mut replica = partition.replica_mut();
         let Replica { follower: Some(follower), log, port: own, .. } = &mut *replica else { return };
         if own.as_ref().is_none_or(|own| !Rc::ptr_eq(own, port)) {
@@ -273,6 +277,17 @@ impl Lane {
         }
         drop(replica);
         self.pass_credit_on();
+    }
+
+    /// Whether a partition's leader gets no more credit for now: there is no room, or it is out of sync, and this broker
+    /// has fetched as much for such as it may.
+    pub(super) fn withholds_credit(&self, partition: &Partition) -> bool {
+        let node = self.node();
+        let may_wait = {
+            let replica = partition.replica();
+            !replica.is_in_sync && replica.is_follower_throttled(partition.id(), node.broker_id)
+        };
+        has_no_room(partition) || (may_wait && node.throttles.follower().is_exceeded(node.clock.mono()))
     }
 
     /// There is a connection to a leader, or there is none any more.
@@ -313,7 +328,7 @@ impl Lane {
 }
 
 /// Whether the directory takes no more records for now.
-pub(super) fn has_no_room(partition: &Partition) -> bool {
+fn has_no_room(partition: &Partition) -> bool {
     let directory = partition.directory();
     directory.is_under_pressure() || directory.is_stuck() || !directory.admits(partition.is_internal())
 }

@@ -6,6 +6,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use stonelog_protocol::TopicPartition;
 use stonelog_protocol::peer::stream::{OpenStream, Refusal, Stamps, StreamBody, StreamId, StreamMessage};
 use stonelog_storage::segment::read::{ReadDone, ReadJob};
@@ -21,6 +22,9 @@ use crate::runtime::partition::{Partition, Replica};
 
 /// Bytes gathered for one write to a connection, unless the last push is larger.
 pub(super) const WRITE_BYTES_MAX: usize = 1 << 20;
+/// Partitions whose followers are out of sync and throttled, and that may send something again in one tick.
+const THROTTLED_PER_TICK_MAX: usize = 100;
+
 /// One follower's stream, and the connection it is on.
 pub(in crate::runtime) struct Led {
     stream: LeadStream,
@@ -188,11 +192,13 @@ impl Lane {
     pub(super) fn push(self: &Rc<Self>, partition: &Rc<Partition>, port: &Rc<Port>, out: &mut Gathered) {
         let follower = port.wire.peer;
         let mut replica = partition.replica_mut();
+        let is_throttled = replica.is_leader_throttled(partition.id(), self.node().broker_id);
         let Replica { leader, log, streams, probe, probe_said, .. } = &mut *replica;
         let (Some(leader), Some(led)) = (leader.as_mut(), streams.get_mut(&follower)) else { return };
         if !Rc::ptr_eq(&led.port, port) {
             return;
         }
+        let may_wait = is_throttled && !leader.may_be_in_sync(follower);
         let probe = *probe;
         *probe_said = probe;
         loop {
@@ -200,12 +206,22 @@ impl Lane {
                 port.mark(partition.id());
                 return;
             }
+            if may_wait && led.found.is_none() && self.is_sending_exceeded() {
+                // It is looked at again with the next tick.
+                self.streams().throttle(partition.id());
+                break;
+            }
             let (plan, was_read) = match led.found.take() {
                 Some(Found { done, .. }) => (led.stream.on_read(leader, log, done, probe), true),
                 None => (led.stream.plan(leader, log, probe), false),
             };
             match plan {
-                PushPlan::Push(message) | PushPlan::Ask(message) => out.add(&message),
+                PushPlan::Push(message) | PushPlan::Ask(message) => {
+                    if is_throttled {
+                        self.on_sent(&message);
+                    }
+                    out.add(&message);
+                }
                 PushPlan::Stuck(bytes) => {
                     tracing::error!(partition = %partition.id(), topic = %partition.topic(), node = %follower,
                         "a batch of {bytes} bytes is longer than that node's journal takes: it cannot follow on");
@@ -245,6 +261,29 @@ impl Lane {
         }
         if let Some(news) = led.stream.news(leader, log, probe) {
             out.add(&news);
+        }
+    }
+
+    fn is_sending_exceeded(&self) -> bool {
+        let node = self.node();
+        node.throttles.leader().is_exceeded(node.clock.mono())
+    }
+
+    fn on_sent(&self, message: &StreamMessage) {
+        let node = self.node();
+        let bytes = message.batches().iter().map(Bytes::len).sum();
+        node.throttles.leader().record(bytes, node.clock.mono());
+    }
+
+    /// Those whose followers had to wait for the rate are asked again.
+    pub(super) fn push_throttled(&self) {
+        if self.streams().throttled.borrow().is_empty() || self.is_sending_exceeded() {
+            return;
+        }
+        for id in self.streams().throttled.borrow_mut().take(THROTTLED_PER_TICK_MAX) {
+            if let Some(partition) = self.partition(id) {
+                partition.replica().mark_streams(id);
+            }
         }
     }
 

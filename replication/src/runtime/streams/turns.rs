@@ -31,6 +31,13 @@ impl Turns {
         self.set.len()
     }
 
+    /// The next ones, which are in it no more.
+    pub(super) fn take(&mut self, count_max: usize) -> Vec<TopicPartition> {
+        let next = self.next(count_max);
+        next.iter().for_each(|partition| self.remove(*partition));
+        next
+    }
+
     /// The next ones, at most so many and each once.
     pub(super) fn next(&mut self, count_max: usize) -> Vec<TopicPartition> {
         let count = count_max.min(self.set.len());

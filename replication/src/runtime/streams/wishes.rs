@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use stonelog_protocol::{BrokerId, TopicPartition};
 
-use super::following::has_no_room;
 use crate::controller::{ControllerError, ControllerRequest, ControllerResponse};
 use crate::isr_proposal::{ANSWER_TIME_MAX, IsrAnswer, Settled};
 use crate::partition::Leader;
@@ -41,6 +40,7 @@ impl Lane {
             }
             self.open_streams();
             self.give_credit();
+            self.push_throttled();
             self.pass_repair_on();
             let now = self.node().clock.mono();
             for partition in std::mem::take(&mut *streams.soon.borrow_mut()) {
@@ -91,7 +91,7 @@ impl Lane {
         let withheld = self.streams().withheld.borrow_mut().next(LOOKS_PER_TURN_MAX);
         for id in withheld {
             let partition = self.partition(id);
-            if partition.as_ref().is_some_and(|partition| has_no_room(partition)) {
+            if partition.as_ref().is_some_and(|partition| self.withholds_credit(partition)) {
                 continue;
             }
             // If there is none after all, it says so again.
