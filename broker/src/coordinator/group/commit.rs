@@ -113,7 +113,7 @@ impl Groups {
             group: request.group.clone(),
             topic: topic.name.clone(),
             partition: partition.partition,
-            value: Some(value.storable()),
+            value: Some(value),
         })
     }
 }
@@ -137,7 +137,7 @@ fn keep_last(mut records: Vec<Record>) -> Vec<Record> {
 
 #[cfg(test)]
 mod tests {
-    use stonelog_protocol::{LeaderEpoch, Offset, PartitionIndex, Timestamp, TopicId};
+    use stonelog_protocol::{LeaderEpoch, Offset, PartitionIndex, Timestamp};
 
     use super::super::message::{FetchRequest, JoinRequest};
     use super::super::names::MemberId;
@@ -294,7 +294,7 @@ mod tests {
         world.commit(keep);
         let Some(Record::Offset { value: Some(value), .. }) = world.log.last() else { panic!("an offset record") };
         assert_eq!(value.expire_timestamp, Some(Timestamp(world.now.wall.0 + 50)));
-        assert_eq!((value.leader_epoch, value.topic_id), (LeaderEpoch::NONE, TopicId::ZERO));
+        assert_eq!((value.leader_epoch, value.topic_id), (LeaderEpoch(1), TOPIC_ID));
     }
 
     #[test]

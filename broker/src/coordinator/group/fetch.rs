@@ -148,8 +148,19 @@ mod tests {
     #[test]
     fn an_offset_that_does_not_say_its_incarnation_is_believed() {
         let mut world = World::new();
-        let request = CommitRequest { retention_ms: Some(1_000), ..commit_request(-1, &MemberId::unknown(), 3) };
+        let mut request = commit_request(-1, &MemberId::unknown(), 3);
+        request.topics[0].topic_id = TopicId::ZERO;
         world.commit(request);
         assert_eq!(world.fetch(), Offset(3));
+    }
+
+    #[test]
+    fn an_offset_with_a_retention_time_of_its_own_is_of_one_incarnation_too() {
+        let mut world = World::new();
+        world.commit(CommitRequest { retention_ms: Some(1_000), ..commit_request(-1, &MemberId::unknown(), 3) });
+        assert_eq!(world.fetch(), Offset(3));
+        let named = FetchRequest { group: group("g"), topics: Some(vec![(Arc::from("t"), vec![PartitionIndex(0)])]) };
+        let successor = Some(Uuid([6; 16]));
+        assert_eq!(world.groups.fetch_offsets(&named, |_| successor)[0].partitions[0].offset, Offset::NONE);
     }
 }

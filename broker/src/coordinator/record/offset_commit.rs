@@ -7,11 +7,14 @@
 //! v1   version=1  offset i64                   metadata string   commit_timestamp i64  expire_timestamp i64
 //! v2   version=2  offset i64                   metadata string   commit_timestamp i64
 //! v3   version=3  offset i64  leader_epoch i32 metadata string   commit_timestamp i64
-//! v4   version=4  offset i64  leader_epoch i32 metadata compact  commit_timestamp i64  tags [0: topic_id uuid]
+//! v4   version=4  offset i64  leader_epoch i32 metadata compact  commit_timestamp i64
+//!      tags [0: topic_id uuid, 21332: expire_timestamp i64]
 //! ```
 //!
-//! Version 4 is written, or version 1 when the client named an expiry itself (OffsetCommit 2–4 with a retention time):
-//! only that version has a place for it, and it has none for the leader epoch and the topic id.
+//! Version 4 is written. Kafka writes version 1 when the client named an expiry itself (OffsetCommit 2–4 with a retention
+//! time), for no later one has a place for it; but that one has none for the topic id, and an offset that does not say of
+//! which incarnation of its topic it is would be believed of the next one too. So the expiry has a tag of our own, which
+//! Kafka's readers step over.
 
 use std::sync::Arc;
 
@@ -21,9 +24,10 @@ use stonelog_protocol::{LeaderEpoch, Offset, Timestamp, TopicId};
 use super::DecodeError;
 use super::wire::{Reader, Writer};
 
-const VERSION_WITH_EXPIRY: i16 = 1;
 const VERSION: i16 = 4;
 const TAG_TOPIC_ID: u32 = 0;
+/// `ST`, far above what Kafka will number. Tags are written in rising order.
+const TAG_EXPIRY: u32 = 21_332;
 
 /// An offset a group committed for one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,46 +40,30 @@ pub struct CommittedOffset {
     pub metadata: Arc<str>,
     /// When it was committed.
     pub commit_timestamp: Timestamp,
-    /// When it expires, if the client said so itself; excludes a leader epoch and a topic id.
+    /// When it expires, if the client said so itself.
     pub expire_timestamp: Option<Timestamp>,
     /// The topic's incarnation, or [`TopicId::ZERO`] where the record's version has no place for it.
     pub topic_id: TopicId,
 }
 
 impl CommittedOffset {
-    /// The commit as its record can hold it: an explicit expiry leaves no room for a leader epoch and a topic id.
-    pub fn storable(self) -> CommittedOffset {
-        match self.expire_timestamp {
-            Some(_) => CommittedOffset { leader_epoch: LeaderEpoch::NONE, topic_id: TopicId::ZERO, ..self },
-            None => self,
-        }
-    }
-
     pub(super) fn encode(&self) -> Bytes {
         let mut out = Writer::new();
-        match self.expire_timestamp {
-            Some(expire_timestamp) => {
-                out.i16(VERSION_WITH_EXPIRY);
-                out.i64(self.offset.0);
-                out.text(&self.metadata);
-                out.i64(self.commit_timestamp.0);
-                out.i64(expire_timestamp.0);
-            }
-            None => {
-                out.i16(VERSION);
-                out.i64(self.offset.0);
-                out.i32(self.leader_epoch.0);
-                out.compact_text(&self.metadata);
-                out.i64(self.commit_timestamp.0);
-                if self.topic_id.is_zero() {
-                    out.uvarint(0);
-                } else {
-                    out.uvarint(1);
-                    out.uvarint(TAG_TOPIC_ID);
-                    out.uvarint(16);
-                    out.raw(&self.topic_id.0);
-                }
-            }
+        out.i16(VERSION);
+        out.i64(self.offset.0);
+        out.i32(self.leader_epoch.0);
+        out.compact_text(&self.metadata);
+        out.i64(self.commit_timestamp.0);
+        out.uvarint(u32::from(!self.topic_id.is_zero()) + u32::from(self.expire_timestamp.is_some()));
+        if !self.topic_id.is_zero() {
+            out.uvarint(TAG_TOPIC_ID);
+            out.uvarint(16);
+            out.raw(&self.topic_id.0);
+        }
+        if let Some(expire_timestamp) = self.expire_timestamp {
+            out.uvarint(TAG_EXPIRY);
+            out.uvarint(8);
+            out.i64(expire_timestamp.0);
         }
         out.finish()
     }
@@ -91,15 +79,17 @@ impl CommittedOffset {
         let leader_epoch = if version >= 3 { LeaderEpoch(reader.i32()?) } else { LeaderEpoch::NONE };
         let metadata = Arc::from(if version >= 4 { reader.compact_text()? } else { reader.text()? });
         let commit_timestamp = Timestamp(reader.i64()?);
-        let expire_timestamp = match version {
+        let mut expire_timestamp = match version {
             1 => Some(Timestamp(reader.i64()?)).filter(|stamp| *stamp != Timestamp::NONE),
             _ => None,
         };
         let mut topic_id = TopicId::ZERO;
         if version >= 4 {
             reader.tags(|tag, field| {
-                if tag == TAG_TOPIC_ID {
-                    topic_id = stonelog_protocol::Uuid(field.uuid()?);
+                match tag {
+                    TAG_TOPIC_ID => topic_id = stonelog_protocol::Uuid(field.uuid()?),
+                    TAG_EXPIRY => expire_timestamp = Some(Timestamp(field.i64()?)),
+                    _ => {}
                 }
                 Ok(())
             })?;
@@ -148,15 +138,28 @@ mod tests {
     }
 
     #[test]
-    fn explicit_expiry_is_written_as_version_one() {
-        let value = CommittedOffset { expire_timestamp: Some(Timestamp(6)), ..committed() }.storable();
-        let mut expected = vec![0, 1];
-        expected.extend([0, 0, 0, 0, 0, 0, 1, 2]);
-        expected.extend([0, 1, b'm']);
-        expected.extend([0, 0, 0, 0, 0, 0, 0, 5]);
+    fn explicit_expiry_has_a_tag_beside_the_topic_id_and_is_read_of_version_one() {
+        let value = CommittedOffset { expire_timestamp: Some(Timestamp(6)), ..committed() };
+        let mut expected = committed().encode().to_vec();
+        let tags = expected.len() - 19;
+        assert_eq!(expected[tags..tags + 3], [1, 0, 16]);
+        expected[tags] = 2;
+        expected.extend([0xd4, 0xa6, 1, 8]); // tag 21332, 8 bytes
         expected.extend([0, 0, 0, 0, 0, 0, 0, 6]);
         assert_eq!(value.encode().as_ref(), expected);
         assert_eq!(CommittedOffset::decode(&expected), Ok(Ok(value)));
+        let mut of_kafka = vec![0, 1];
+        of_kafka.extend([0, 0, 0, 0, 0, 0, 1, 2]);
+        of_kafka.extend([0, 1, b'm']);
+        of_kafka.extend([0, 0, 0, 0, 0, 0, 0, 5]);
+        of_kafka.extend([0, 0, 0, 0, 0, 0, 0, 6]);
+        let expected = CommittedOffset {
+            expire_timestamp: Some(Timestamp(6)),
+            leader_epoch: LeaderEpoch::NONE,
+            topic_id: TopicId::ZERO,
+            ..committed()
+        };
+        assert_eq!(CommittedOffset::decode(&of_kafka), Ok(Ok(expected)));
     }
 
     #[test]
