@@ -12,13 +12,14 @@ use bytes::Bytes;
 use stonelog_protocol::batch::records::Records;
 use stonelog_protocol::batch::{BatchBuilder, BatchHeader, NewRecord};
 use stonelog_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use stonelog_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use stonelog_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use stonelog_protocol::messages::{FetchRequest, ProduceRequest};
+use stonelog_protocol::messages::{FetchRequest, FindCoordinatorRequest, GroupId, OffsetCommitRequest, ProduceRequest};
 use stonelog_protocol::{ErrorCode, Timestamp};
 use stonelog_storage::checkpoint::{CHECKPOINT_KIND, CHECKPOINT_NAME, Checkpoint, ReplicaCheckpoint};
 use stonelog_storage::small_file::Envelope;
 
-use support::{BlockingClient, Broker, topic_name};
+use support::{BlockingClient, Broker, text, topic_name};
 
 const TOPIC: &str = "t";
 const BLOCK: u64 = 64 << 10;
@@ -106,6 +107,57 @@ fn damage_in(broker: &Broker) -> Vec<&String> {
     broker.banner.iter().filter(|line| line.starts_with("DAMAGE")).collect()
 }
 
+/// Flips a bit of what begins with the marker, of which a kilobyte and more follows, in the journal. Which file that is.
+fn flip_in_journal(data_dir: &Path, marker: &[u8]) -> PathBuf {
+    let files = std::fs::read_dir(data_dir.join("journal")).unwrap().map(|entry| entry.unwrap().path());
+    let hit = files.filter(|path| path.extension().is_some_and(|end| end == "journal")).find_map(|path: PathBuf| {
+        let bytes = std::fs::read(&path).unwrap();
+        Some((bytes.windows(marker.len()).position(|window| window == marker)?, path))
+    });
+    let (at, path) = hit.expect("the record is in the journal");
+    flip(&path, at as u64 + 1000);
+    path
+}
+
+#[test]
+fn groups_whose_log_cannot_be_read_are_unavailable_and_not_said_to_be_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = ["offsets.topic.num.partitions=1"];
+    let broker = Broker::start(dir.path(), &settings);
+    let mut client = broker.connect();
+    client.create_topic(TOPIC);
+    let request = FindCoordinatorRequest::default().with_coordinator_keys(vec![text("g")]);
+    assert_eq!(client.ask(4, &request).coordinators[0].error_code, 0);
+    let commit = |client: &mut BlockingClient, number: i64| {
+        let note = format!("note {number:06} ").repeat(150);
+        let partition = OffsetCommitRequestPartition::default().with_committed_offset(number);
+        let partition = partition.with_committed_metadata(Some(text(&note)));
+        let topic = OffsetCommitRequestTopic::default().with_name(topic_name(TOPIC)).with_partitions(vec![partition]);
+        let request = OffsetCommitRequest::default()
+            .with_group_id(GroupId(text("g")))
+            .with_generation_id_or_member_epoch(-1)
+            .with_topics(vec![topic]);
+        client.ask(7, &request).topics[0].partitions[0].error_code
+    };
+    for number in 0..20 {
+        assert_eq!(commit(&mut client, number), 0);
+    }
+    drop(broker);
+    flip_in_journal(dir.path(), b"note 000007 ");
+    let broker = Broker::start(dir.path(), &settings);
+    let mut client = broker.connect();
+    for number in 0..3 {
+        let error = loop {
+            let error = commit(&mut client, number);
+            if error != ErrorCode::CoordinatorLoadInProgress.code() {
+                break error;
+            }
+        };
+        // Not that somebody else coordinates, of whom the client would ask again and again.
+        assert_eq!(error, ErrorCode::CoordinatorNotAvailable.code());
+    }
+}
+
 #[test]
 fn a_damaged_journal_commit_costs_its_records_and_no_others() {
     let dir = tempfile::tempdir().unwrap();
@@ -114,14 +166,7 @@ fn a_damaged_journal_commit_costs_its_records_and_no_others() {
     client.create_topic(TOPIC);
     client.produce(0..20);
     drop(broker);
-    let marker = b"record 000007 ";
-    let files = std::fs::read_dir(dir.path().join("journal")).unwrap().map(|entry| entry.unwrap().path());
-    let hit = files.filter(|path| path.extension().is_some_and(|end| end == "journal")).find_map(|path: PathBuf| {
-        let bytes = std::fs::read(&path).unwrap();
-        Some((bytes.windows(marker.len()).position(|window| window == marker)?, path))
-    });
-    let (at, path) = hit.expect("the record is in the journal");
-    flip(&path, at as u64 + 1000);
+    let path = flip_in_journal(dir.path(), b"record 000007 ");
     for _ in 0..2 {
         let broker = Broker::start(dir.path(), &[]);
         let damage = damage_in(&broker);

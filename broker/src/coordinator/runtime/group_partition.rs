@@ -23,7 +23,7 @@ use stonelog_storage::LogGeneration;
 use tokio::sync::oneshot;
 use tokio::time::{sleep_until, timeout};
 
-use super::load::load;
+use super::load::{Loaded, load};
 use super::registry::Registry;
 use super::serving::{Answered, Serving};
 use crate::coordinator::group::{Decision, Groups, MonoMillis, Now, Ticket};
@@ -32,6 +32,11 @@ use crate::coordinator::record::{Record, encode_batch};
 /// How long a request waits for its partition to be loaded before it is told COORDINATOR_LOAD_IN_PROGRESS: loading is
 /// a matter of milliseconds unless the log is large.
 const LOAD_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(1);
+/// Before a log that could not be read is read again: that reads it from its beginning, and what is damaged is mended from
+/// another replica or by somebody. Doubles each time.
+const LOAD_AGAIN_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
+/// As far as that.
+const LOAD_AGAIN_AFTER_MAX: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// The owner of one partition's groups.
 pub(super) struct GroupPartition {
@@ -48,6 +53,8 @@ pub(super) struct GroupPartition {
 
 enum Phase {
     Loading,
+    /// Its log could not be read; it is tried again after a pause.
+    Unreadable,
     Serving(Box<Serving>),
     Gone,
 }
@@ -91,7 +98,8 @@ impl GroupPartition {
     /// Resolves once it serves.
     ///
     /// # Errors
-    /// COORDINATOR_LOAD_IN_PROGRESS after a short while, NOT_COORDINATOR when it is over.
+    /// COORDINATOR_LOAD_IN_PROGRESS after a short while, COORDINATOR_NOT_AVAILABLE while its log cannot be read,
+    /// NOT_COORDINATOR when it is over.
     pub(super) async fn loaded(&self) -> Result<(), ErrorCode> {
         let serves = async {
             loop {
@@ -99,6 +107,7 @@ impl GroupPartition {
                 match *self.phase.borrow() {
                     Phase::Loading => {}
                     Phase::Serving(_) => return Ok(()),
+                    Phase::Unreadable => return Err(ErrorCode::CoordinatorNotAvailable),
                     Phase::Gone => return Err(ErrorCode::NotCoordinator),
                 }
                 self.changed.after(seen).await;
@@ -169,7 +178,7 @@ impl GroupPartition {
     }
 
     async fn run(self: Rc<Self>) {
-        if !self.load().await {
+        if !self.load_at_last().await {
             return self.unload();
         }
         spawn_here(Rc::clone(&self).forget_topics());
@@ -200,18 +209,42 @@ impl GroupPartition {
         }
     }
 
-    async fn load(&self) -> bool {
-        let (lane, settings) = (&self.registry.lane, &self.registry.settings);
-        let loaded = match load(lane, &self.log, self.leader_epoch, settings.groups.clone()).await {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                tracing::error!(partition = %self.log.id().partition, "cannot load groups: {error}");
+    /// Loads its log, if need be again and again. `false` when it is over.
+    async fn load_at_last(&self) -> bool {
+        let (mut said, mut pause) = (String::new(), LOAD_AGAIN_AFTER);
+        loop {
+            let (lane, settings) = (&self.registry.lane, &self.registry.settings);
+            let loaded = load(lane, &self.log, self.leader_epoch, settings.groups.clone()).await;
+            if !self.is_current() {
                 return false;
             }
-        };
-        if !self.is_current() {
-            return false;
+            let error = match loaded {
+                Ok(loaded) => {
+                    self.serve(loaded);
+                    return true;
+                }
+                Err(error) => error.to_string(),
+            };
+            if said != error {
+                tracing::error!(partition = %self.log.id().partition, "cannot load groups, and tries again now and then: {error}");
+                said = error;
+            }
+            *self.phase.borrow_mut() = Phase::Unreadable;
+            self.changed.publish();
+            let seen = self.changed.version();
+            // Whoever ends it says so.
+            let is_over = timeout(pause, self.changed.after(seen)).await.is_ok();
+            if is_over || !self.is_current() {
+                return false;
+            }
+            *self.phase.borrow_mut() = Phase::Loading;
+            pause = LOAD_AGAIN_AFTER_MAX.min(pause * 2);
         }
+    }
+
+    /// Serves what was loaded.
+    fn serve(&self, loaded: Loaded) {
+        let settings = &self.registry.settings;
         let replayed = loaded.replayed;
         if loaded.end > Offset::ZERO {
             tracing::info!(partition = %self.log.id().partition, end = %loaded.end, ?replayed, "groups loaded");
@@ -224,7 +257,6 @@ impl GroupPartition {
         let serving = Serving::new(groups, loaded.end, settings.commit_timeout);
         *self.phase.borrow_mut() = Phase::Serving(Box::new(serving));
         self.changed.publish();
-        true
     }
 
     /// Writes what `decide` returns, until it returns nothing.
@@ -262,7 +294,11 @@ impl GroupPartition {
             return Err(ErrorCode::NotCoordinator);
         }
         let mut phase = self.phase.borrow_mut();
-        let Phase::Serving(serving) = &mut *phase else { return Err(ErrorCode::CoordinatorLoadInProgress) };
+        let serving = match &mut *phase {
+            Phase::Serving(serving) => serving,
+            Phase::Unreadable => return Err(ErrorCode::CoordinatorNotAvailable),
+            Phase::Loading | Phase::Gone => return Err(ErrorCode::CoordinatorLoadInProgress),
+        };
         let done = work(serving, self.registry.now());
         serving.on_high_watermark(self.log.progress().high_watermark);
         if serving.next_deadline().is_some_and(|deadline| deadline < self.alarm.get()) {
