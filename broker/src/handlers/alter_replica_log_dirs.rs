@@ -7,26 +7,80 @@
 //! the controller's choice: one that lies in another directory answers INVALID_REQUEST.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::messages::alter_replica_log_dirs_response::{
     AlterReplicaLogDirPartitionResult, AlterReplicaLogDirTopicResult,
 };
 use stonelog_protocol::messages::{AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse};
-use stonelog_protocol::{PartitionIndex, StrBytes, TopicPartition};
+use stonelog_protocol::{DirectoryId, PartitionIndex, StrBytes, TopicPartition};
+use stonelog_replication::runtime::lane::Lane;
 
 use crate::request::RequestContext;
 
+/// Partitions that a lane is asked about in one turn.
+const AT_ONCE: usize = 1_024;
+
+/// A replica that may be here.
+struct Asked {
+    /// Its topic's place in the answer, and its own there.
+    place: (usize, usize),
+    partition: TopicPartition,
+    wanted: DirectoryId,
+}
+
 /// Answers an AlterReplicaLogDirs request.
 pub async fn handle(context: &RequestContext, request: AlterReplicaLogDirsRequest) -> AlterReplicaLogDirsResponse {
-    let mut results: BTreeMap<String, Vec<AlterReplicaLogDirPartitionResult>> = BTreeMap::new();
+    let (image, lanes, node) = (context.image(), context.lane.lanes(), &context.broker.node);
+    let mut results: Vec<(String, Vec<AlterReplicaLogDirPartitionResult>)> = Vec::new();
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    let mut by_lane: BTreeMap<usize, Vec<Asked>> = BTreeMap::new();
     for directory in &request.dirs {
+        let known = node.directories.iter().find(|known| known.path.display().to_string() == *directory.path);
+        let wanted = match known {
+            None => Err(ErrorCode::LogDirNotFound),
+            Some(known) if known.is_offline() => Err(ErrorCode::KafkaStorageError),
+            Some(known) => Ok(known.id),
+        };
         for topic in &directory.topics {
-            let told = results.entry(topic.name.to_string()).or_default();
+            let found = image.topic_by_name(&topic.name).map(|topic| topic.id).ok_or(ErrorCode::ReplicaNotAvailable);
+            let name = topic.name.to_string();
+            let topic_place = *places.entry(name.clone()).or_insert(results.len());
+            if topic_place == results.len() {
+                results.push((name, Vec::new()));
+            }
+            let told = &mut results[topic_place].1;
             for index in &topic.partitions {
-                let error = judge(context, &directory.path, &topic.name, PartitionIndex(*index)).await;
+                let place = (topic_place, told.len());
+                let error = match (wanted, found) {
+                    (Err(error), _) | (_, Err(error)) => error,
+                    (Ok(wanted), Ok(topic_id)) => {
+                        let partition = TopicPartition { topic_id, partition: PartitionIndex(*index) };
+                        by_lane.entry(lanes.owner(partition)).or_default().push(Asked { place, partition, wanted });
+                        ErrorCode::UnknownServerError
+                    }
+                };
                 let result = AlterReplicaLogDirPartitionResult::default().with_partition_index(*index);
                 told.push(result.with_error_code(error.code()));
+            }
+        }
+    }
+    for (owner, asked) in by_lane {
+        for some in asked.chunks(AT_ONCE) {
+            let partitions: Vec<TopicPartition> = some.iter().map(|asked| asked.partition).collect();
+            let look = move |lane: Rc<Lane>| {
+                let lies_in = |id: TopicPartition| lane.partition(id).map(|partition| partition.directory().id);
+                std::future::ready(partitions.into_iter().map(lies_in).collect::<Vec<_>>())
+            };
+            for (asked, lies_in) in some.iter().zip(lanes.call(owner, look).await) {
+                let error = match lies_in {
+                    None => ErrorCode::ReplicaNotAvailable,
+                    Some(id) if id == asked.wanted => ErrorCode::None,
+                    Some(_) => ErrorCode::InvalidRequest,
+                };
+                let (topic, place) = asked.place;
+                results[topic].1[place].error_code = error.code();
             }
         }
     }
@@ -35,27 +89,4 @@ pub async fn handle(context: &RequestContext, request: AlterReplicaLogDirsReques
         AlterReplicaLogDirTopicResult::default().with_topic_name(name).with_partitions(partitions)
     });
     AlterReplicaLogDirsResponse::default().with_results(results.collect())
-}
-
-async fn judge(context: &RequestContext, path: &str, topic: &str, index: PartitionIndex) -> ErrorCode {
-    let node = &context.broker.node;
-    let known = node.directories.iter().find(|directory| directory.path.display().to_string() == path);
-    let wanted = match known {
-        None => return ErrorCode::LogDirNotFound,
-        Some(directory) if directory.is_offline() => return ErrorCode::KafkaStorageError,
-        Some(directory) => directory.id,
-    };
-    let Some(topic) = context.image().topic_by_name(topic).map(|topic| topic.id) else {
-        return ErrorCode::ReplicaNotAvailable;
-    };
-    let place = TopicPartition { topic_id: topic, partition: index };
-    let lanes = context.lane.lanes();
-    let lies_in = lanes.call(lanes.owner(place), move |lane| {
-        std::future::ready(lane.partition(place).map(|partition| partition.directory().id))
-    });
-    match lies_in.await {
-        None => ErrorCode::ReplicaNotAvailable,
-        Some(id) if id == wanted => ErrorCode::None,
-        Some(_) => ErrorCode::InvalidRequest,
-    }
 }
