@@ -117,6 +117,8 @@ async fn respond(context: RequestContext, request: RequestKind) -> Option<Respon
         RequestKind::DescribeQuorum(request) => handlers::describe_quorum::handle(context, request).await.into(),
         RequestKind::UpdateFeatures(request) => handlers::update_features::handle(context, request).into(),
         RequestKind::UnregisterBroker(request) => handlers::unregister_broker::handle(context, request).await.into(),
+        RequestKind::AddRaftVoter(request) => handlers::add_raft_voter::handle(context, request).await.into(),
+        RequestKind::RemoveRaftVoter(request) => handlers::remove_raft_voter::handle(context, request).await.into(),
         RequestKind::DescribeAcls(request) => handlers::describe_acls::handle(context, request).into(),
         RequestKind::FindCoordinator(request) => handlers::find_coordinator::handle(context, request).await.into(),
         RequestKind::JoinGroup(request) => handlers::join_group::handle(context, request).await.into(),

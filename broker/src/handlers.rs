@@ -10,10 +10,12 @@ use stonelog_replication::controller::{ControllerError, ControllerRequest, Contr
 use crate::request::RequestContext;
 
 pub mod accept_loss;
+pub mod add_raft_voter;
 pub mod alter_configs;
 pub mod alter_partition_reassignments;
 pub mod alter_replica_log_dirs;
 pub mod api_versions;
+mod change_voters;
 pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_groups;
@@ -45,6 +47,7 @@ pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 mod per_partition;
 pub mod produce;
+pub mod remove_raft_voter;
 pub mod sync_group;
 mod tightening;
 pub mod unregister_broker;

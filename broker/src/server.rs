@@ -51,6 +51,10 @@ const EXIT_INTERRUPTED: u8 = 130;
 /// The same for SIGTERM.
 const EXIT_TERMINATED: u8 = 143;
 
+/// Why a node ends that was a voter.
+const REMOVED_FROM_QUORUM: &str = "this node was removed from the metadata quorum and stops; started again, it follows \
+                                   the metadata without voting";
+
 /// How long appended batches gather before they go to segments.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
 /// How long a lane keeps recent batches in memory after the last one.
@@ -126,18 +130,26 @@ async fn serve(config: BrokerConfig, begun: Instant) -> anyhow::Result<ExitCode>
     ready?;
     let mut failures = started.node.watch_failures();
     let node = Arc::clone(&started.node);
+    let metadata = started.metadata.clone();
+    let mut hands_over = true;
     let code = tokio::select! {
         _ = interrupt.recv() => ExitCode::SUCCESS,
         _ = terminate.recv() => ExitCode::SUCCESS,
         _ = failures.wait_for(|_| node.must_stop().is_some()) => {
             eprintln!("error: {}", stopped_by(&node));
             exit_if_stopping_hangs();
+            hands_over = false;
+            ExitCode::from(EXIT_FAILED)
+        }
+        () = metadata.removed_from_quorum() => {
+            eprintln!("error: {REMOVED_FROM_QUORUM}");
             ExitCode::from(EXIT_FAILED)
         }
     };
+    drop(metadata);
     // A second signal ends the process at once.
     exit_on_second_signal(interrupt, terminate);
-    if code == ExitCode::SUCCESS {
+    if hands_over {
         started.hand_over().await;
     }
     let validators = Arc::clone(&broker.validators);

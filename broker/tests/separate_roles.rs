@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -19,6 +19,8 @@ use support::{BINARY, BlockingClient, LIMIT, topic_name};
 
 const CONTROLLERS: [i32; 3] = [1, 2, 3];
 const BROKERS: [i32; 2] = [4, 5];
+/// A controller that nobody lists.
+const LATER: i32 = 6;
 
 /// A process; dropping it kills it.
 struct Node(Child);
@@ -35,6 +37,8 @@ struct Nodes {
     running: BTreeMap<i32, Node>,
     ports: BTreeMap<i32, u16>,
     directory: tempfile::TempDir,
+    /// Those that are told where to ask, and not who votes.
+    asking: BTreeSet<i32>,
 }
 
 impl Nodes {
@@ -44,7 +48,7 @@ impl Nodes {
         let ports = (1..).zip(&sockets).map(|(id, socket)| (id, socket.local_addr().unwrap().port())).collect();
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("secret"), "a secret that all of them know\n").unwrap();
-        Nodes { running: BTreeMap::new(), ports, directory }
+        Nodes { running: BTreeMap::new(), ports, directory, asking: [5, LATER].into() }
     }
 
     /// All of them, ready.
@@ -73,12 +77,13 @@ impl Nodes {
         let port = self.ports[&id];
         let at = |id: &i32| format!("127.0.0.1:{}", self.ports[id]);
         let voters: Vec<String> = CONTROLLERS.iter().map(|id| format!("{id}@{}", at(id))).collect();
-        let quorum = match id {
-            5 => format!("controller.quorum.bootstrap.servers={}", CONTROLLERS.each_ref().map(at).join(",")),
-            _ => format!("controller.quorum.voters={}", voters.join(",")),
+        let servers = [1, 2, 3, LATER].each_ref().map(at).join(",");
+        let quorum = match self.asking.contains(&id) {
+            true => format!("controller.quorum.bootstrap.servers={servers}"),
+            false => format!("controller.quorum.voters={}", voters.join(",")),
         };
         let mut settings = vec![format!("node.id={id}"), quorum, "controller.listener.names=CONTROLLER".to_owned()];
-        settings.extend(match CONTROLLERS.contains(&id) {
+        settings.extend(match !BROKERS.contains(&id) {
             true => ["process.roles=controller".to_owned(), format!("listeners=CONTROLLER://127.0.0.1:{port}")],
             false => ["process.roles=broker".to_owned(), format!("listeners=PLAINTEXT://127.0.0.1:{port}")],
         });
@@ -199,6 +204,10 @@ fn directory_of(quorum: &Quorum, id: i32) -> Option<uuid::Uuid> {
     quorum.current_voters.iter().find(|voter| voter.replica_id.0 == id).map(|voter| voter.replica_directory_id)
 }
 
+fn voters(quorum: &Quorum) -> Vec<i32> {
+    quorum.current_voters.iter().map(|voter| voter.replica_id.0).collect()
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
@@ -314,4 +323,72 @@ fn directory_with_another_role_is_refused() {
     stream.write_all(&[0, 0, 0, 8, 0, 18, 0, 0, 0, 0, 0, 1]).unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     assert!(matches!(stream.read(&mut [0; 64]), Ok(0) | Err(_)));
+}
+
+#[test]
+fn quorum_moves_to_another_controller_by_commands_while_it_serves() {
+    let mut nodes = Nodes::formed();
+    nodes.succeed(4, &["topic", "create", "t", "--replicas", "2"], "");
+    nodes.serves(0..50);
+    // Nobody is added that is not there.
+    let place = format!("{LATER}@127.0.0.1:{}", nodes.ports[&LATER]);
+    let refused = nodes.run(4, &["cluster", "voter", "add", &place], "");
+    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+    nodes.start(LATER);
+    nodes.ready(LATER);
+    nodes.quorum_until(4, |quorum| quorum.observers.iter().any(|observer| observer.replica_id.0 == LATER));
+    nodes.succeed(4, &["cluster", "voter", "add", &place], "");
+    nodes.quorum_until(5, |quorum| voters(quorum) == [1, 2, 3, LATER]);
+    // A broker alone never votes.
+    let broker = nodes.run(4, &["cluster", "voter", "add", &format!("5@127.0.0.1:{}", nodes.ports[&5])], "");
+    assert!(String::from_utf8_lossy(&broker.stderr).contains("process.roles=controller"), "{broker:?}");
+    // It votes already; and who is listed would come again.
+    let again = nodes.run(4, &["cluster", "voter", "add", &place], "");
+    assert!(String::from_utf8_lossy(&again.stderr).contains("votes already"), "{again:?}");
+    let leader = nodes.quorum_until(4, |quorum| quorum.leader_id.0 > 0).leader_id.0;
+    if leader != LATER {
+        let listed = nodes.run(4, &["cluster", "voter", "remove", "3"], "");
+        assert!(String::from_utf8_lossy(&listed.stderr).contains("bootstrap.servers"), "{listed:?}");
+    }
+    // The lists go, one node after the other.
+    for id in CONTROLLERS {
+        nodes.kill(id);
+        nodes.asking.insert(id);
+        nodes.restart(id);
+        nodes.quorum_until(5, |quorum| quorum.current_voters.iter().all(|voter| voter.last_caught_up_timestamp > 0));
+    }
+    // All that voted go as well, whoever leads, until the one that was added is alone.
+    let mut left = vec![1, 2, 3, LATER];
+    for id in CONTROLLERS {
+        nodes.succeed(5, &["cluster", "voter", "remove", &id.to_string()], "");
+        left.retain(|voter| *voter != id);
+        nodes.quorum_until(4, |quorum| voters(quorum) == left);
+        let mut removed = nodes.running.remove(&id).unwrap();
+        assert_eq!(removed.0.wait().unwrap().code(), Some(1), "node {id} ends");
+        nodes.serves(50 * id as usize..50 * (id as usize + 1));
+    }
+    nodes.succeed(4, &["topic", "create", "decided-by-the-last", "--replicas", "2"], "");
+    let only = nodes.run(4, &["cluster", "voter", "remove", &LATER.to_string()], "");
+    assert!(String::from_utf8_lossy(&only.stderr).contains("no majority, or none"), "{only:?}");
+    // One that was removed follows, and can be added again.
+    nodes.restart(2);
+    nodes.quorum_until(4, |quorum| quorum.observers.iter().any(|observer| observer.replica_id.0 == 2));
+    let place = format!("2@127.0.0.1:{}", nodes.ports[&2]);
+    nodes.succeed(4, &["cluster", "voter", "add", &place], "");
+    nodes.quorum_until(5, |quorum| voters(quorum) == [2, LATER]);
+    // Brokers that are started now find the quorum as it is.
+    nodes.kill(5);
+    nodes.restart(5);
+    nodes.wait_until_led(5, "t");
+    nodes.serves(200..250);
+    // A voter is not started without the role.
+    nodes.kill(LATER);
+    let mut command = nodes.command(LATER);
+    command.args(["--set", "process.roles=broker", "--set"]);
+    let output = command.arg(format!("listeners=PLAINTEXT://127.0.0.1:{}", nodes.ports[&LATER])).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        !output.status.success() && said.contains("is a voter of the metadata quorum, and process.roles"),
+        "{said}"
+    );
 }

@@ -130,6 +130,10 @@ pub enum ApiName {
     UnregisterBroker = 64,
     /// Key 75.
     DescribeTopicPartitions = 75,
+    /// Key 80.
+    AddRaftVoter = 80,
+    /// Key 81.
+    RemoveRaftVoter = 81,
 }
 
 impl ApiName {
@@ -199,6 +203,8 @@ pub static APIS: &[Api] = &[
     row(ApiName::DescribeCluster, 0..=2, 0..=2, Some(0)),
     row(ApiName::UnregisterBroker, 0..=0, 0..=0, Some(0)),
     row(ApiName::DescribeTopicPartitions, 0..=0, 0..=0, Some(0)),
+    row(ApiName::AddRaftVoter, 0..=0, 0..=0, Some(0)),
+    row(ApiName::RemoveRaftVoter, 0..=0, 0..=0, Some(0)),
 ];
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ use stonelog_protocol::{ClusterId, Timestamp, TopicId};
 use crate::metadata::{ApplyError, MetadataImage, MetadataRecord};
 
 pub use crate::quorum::standing::{QuorumFacts, ReplicaFacts};
+pub use crate::quorum::wishes::{VoterProgress, VoterWish};
 pub use activation::{Activation, activation_records};
 pub use active::{ControllerError, MetadataHandle, MetadataOptions, member, start};
 pub use elections::PREFERRED_ELECTIONS_MAX;
@@ -48,10 +49,10 @@ pub use features::{SUPPORTED_FEATURES, bootstrap_records};
 pub use producer_ids::PRODUCER_ID_BLOCK_LEN;
 pub use request::{
     AcceptLoss, AllocateProducerIds, AlterConfigs, AlterPartition, AlterReassignments, AssignReplicas, BrokerHeartbeat,
-    ConfigEdit, ConfigOperation, ControllerRequest, CreatePartitions, CreateTopics, DeleteTopics, ElectLeaders,
-    ElectionType, FenceBroker, InSyncReplica, IncrementalAlterConfigs, NewPartitions, NewReplicas, NewTopic,
-    PartitionIsr, RegisterBrokerRequest, ReplaceConfigs, ReportedDirectory, TopicReference, UnregisterBrokerRequest,
-    WhoIsBehind,
+    ChangeVoters, ConfigEdit, ConfigOperation, ControllerRequest, CreatePartitions, CreateTopics, DeleteTopics,
+    ElectLeaders, ElectionType, FenceBroker, InSyncReplica, IncrementalAlterConfigs, NewPartitions, NewReplicas,
+    NewTopic, PartitionIsr, RegisterBrokerRequest, ReplaceConfigs, ReportedDirectory, TopicReference,
+    UnregisterBrokerRequest, WhoIsBehind,
 };
 pub use response::{
     AssignedReplica, Balanced, ConfigResult, ControllerResponse, CreatedTopic, DeletedTopic, ElectionResult,
@@ -168,6 +169,9 @@ pub fn decide(image: &MetadataImage, request: &ControllerRequest, inputs: &Input
         ControllerRequest::RaiseInternalTopics => reassignments::decide_raise_internal(image, inputs),
         // No image says it either: a lone controller's only broker is behind nothing.
         ControllerRequest::WhoIsBehind(_) => Ok(Decision::new(Vec::new(), ControllerResponse::WhoIsBehind(Vec::new()))),
+        ControllerRequest::ChangeVoters(_) => {
+            Err(Reject::new(ErrorCode::InvalidRequest, "the quorum's member changes it, no image does"))
+        }
         ControllerRequest::DescribeQuorum => {
             Err(Reject::new(ErrorCode::InvalidRequest, "the quorum's member describes it, no image does"))
         }

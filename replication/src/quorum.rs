@@ -26,6 +26,7 @@ pub mod observer;
 pub mod owner;
 mod processes;
 pub mod publisher;
+pub(crate) mod removed;
 pub mod replaced;
 mod replacing;
 pub mod saying;
@@ -38,6 +39,7 @@ mod tending;
 pub mod type_config;
 pub mod voter;
 mod wire;
+pub mod wishes;
 
 pub(crate) use journal_thread::{ENTRY_BYTES_MAX, die};
 

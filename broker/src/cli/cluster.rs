@@ -5,6 +5,7 @@ mod findings;
 mod health;
 mod info;
 mod quorum;
+mod voter;
 
 use clap::{Args, Subcommand};
 
@@ -32,6 +33,8 @@ enum Verb {
     Brokers,
     /// Show who keeps the metadata, who leads, and how far behind each copy is.
     Quorum,
+    /// Change who keeps the metadata.
+    Voter(voter::Voter),
 }
 
 pub(super) async fn run(command: ClusterCommand, cluster: &mut Cluster, output: Output) -> Result<Exit, Failure> {
@@ -41,5 +44,6 @@ pub(super) async fn run(command: ClusterCommand, cluster: &mut Cluster, output: 
         Verb::Health(health) => health.run(cluster, output).await,
         Verb::Brokers => brokers::run(cluster, output).await,
         Verb::Quorum => quorum::run(cluster, output).await,
+        Verb::Voter(voter) => voter.run(cluster, output).await,
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use stonelog_protocol::messages::add_raft_voter_request::Listener;
 use stonelog_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
 use stonelog_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use stonelog_protocol::messages::describe_quorum_request::{PartitionData, TopicData};
@@ -10,9 +11,9 @@ use stonelog_protocol::messages::describe_quorum_response::ReplicaState;
 use stonelog_protocol::messages::describe_topic_partitions_request::Cursor;
 use stonelog_protocol::messages::elect_leaders_request::TopicPartitions;
 use stonelog_protocol::messages::{
-    AlterPartitionReassignmentsRequest, BrokerId as WireBrokerId, DescribeClusterRequest, DescribeConfigsRequest,
-    DescribeLogDirsRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest,
-    ListPartitionReassignmentsRequest,
+    AddRaftVoterRequest, AlterPartitionReassignmentsRequest, BrokerId as WireBrokerId, DescribeClusterRequest,
+    DescribeConfigsRequest, DescribeLogDirsRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
+    ElectLeadersRequest, ListPartitionReassignmentsRequest, RemoveRaftVoterRequest,
 };
 use stonelog_protocol::{ErrorCode, Uuid};
 
@@ -348,6 +349,37 @@ impl Cluster {
             voters: partition.current_voters.iter().map(replica).collect(),
             observers: partition.observers.iter().map(replica).collect(),
         })
+    }
+
+    /// One try to have a node vote that follows the metadata with this directory; it is reached there.
+    pub async fn add_voter(&mut self, node: i32, directory: Uuid, host: &str, port: u16) -> Result<(), Error> {
+        // The answer comes when it votes, and must come before it is given up.
+        let timeout_ms = i32::try_from(self.settings().request_timeout.as_millis() * 4 / 5).unwrap_or(i32::MAX);
+        let answer = self
+            .call_any(|_| {
+                let listener = Listener::default().with_name(text("CONTROLLER")).with_host(text(host)).with_port(port);
+                AddRaftVoterRequest::default()
+                    .with_cluster_id(None)
+                    .with_timeout_ms(timeout_ms)
+                    .with_voter_id(node)
+                    .with_voter_directory_id(uuid::Uuid::from_bytes(directory.0))
+                    .with_listeners(vec![listener])
+            })
+            .await?;
+        Error::check(answer.error_code, format!("voter {node}"), answer.error_message.as_deref())
+    }
+
+    /// One try to take a voter out of the quorum.
+    pub async fn remove_voter(&mut self, node: i32, directory: Uuid) -> Result<(), Error> {
+        let answer = self
+            .call_any(|_| {
+                RemoveRaftVoterRequest::default()
+                    .with_cluster_id(None)
+                    .with_voter_id(node)
+                    .with_voter_directory_id(uuid::Uuid::from_bytes(directory.0))
+            })
+            .await?;
+        Error::check(answer.error_code, format!("voter {node}"), answer.error_message.as_deref())
     }
 
     /// The values that topics have for some settings: by topic, then by key.

@@ -12,8 +12,8 @@ use stonelog_replication::runtime::start;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED, banner, cluster, end_start_on_signal, exit_on_second_signal,
-    start_options, stopped_before_ready,
+    EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED, REMOVED_FROM_QUORUM, banner, cluster, end_start_on_signal,
+    exit_on_second_signal, start_options, stopped_before_ready,
 };
 use crate::config::BrokerConfig;
 
@@ -35,6 +35,10 @@ pub(super) async fn serve(mut config: BrokerConfig, begun: Instant) -> anyhow::R
     let code = tokio::select! {
         _ = interrupt.recv() => ExitCode::SUCCESS,
         _ = terminate.recv() => ExitCode::SUCCESS,
+        () = started.metadata.removed_from_quorum() => {
+            eprintln!("error: {REMOVED_FROM_QUORUM}");
+            ExitCode::from(EXIT_FAILED)
+        }
         error = started.keep_recording() => {
             eprintln!("error: {error}; the controller stops");
             ExitCode::from(EXIT_FAILED)

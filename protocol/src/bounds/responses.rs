@@ -48,6 +48,8 @@ pub(super) fn shape(api: ApiName) -> &'static Shape {
         ApiName::DescribeQuorum => &cluster::DESCRIBE_QUORUM,
         ApiName::UpdateFeatures => &cluster::UPDATE_FEATURES,
         ApiName::UnregisterBroker => &cluster::UNREGISTER_BROKER,
+        ApiName::AddRaftVoter => &cluster::ADD_RAFT_VOTER,
+        ApiName::RemoveRaftVoter => &cluster::REMOVE_RAFT_VOTER,
     }
 }
 

@@ -117,4 +117,6 @@ kinds! {
     DescribeQuorum DescribeQuorumRequest DescribeQuorumResponse,
     UpdateFeatures UpdateFeaturesRequest UpdateFeaturesResponse,
     UnregisterBroker UnregisterBrokerRequest UnregisterBrokerResponse,
+    AddRaftVoter AddRaftVoterRequest AddRaftVoterResponse,
+    RemoveRaftVoter RemoveRaftVoterRequest RemoveRaftVoterResponse,
 }

@@ -22,6 +22,8 @@ pub struct Pull {
     pub snapshot: Option<(LogId, u64)>,
     /// How long the voter may wait for something new, in milliseconds.
     pub wait_ms: u32,
+    /// Whether the puller may be made a member of the quorum: it is a controller.
+    pub may_vote: bool,
 }
 
 /// Who leads, and in which term.
@@ -74,6 +76,7 @@ impl Pull {
             out.u64(position);
         });
         out.u32(self.wait_ms);
+        out.flag(self.may_vote);
         out.finish()
     }
 
@@ -83,8 +86,9 @@ impl Pull {
         let applied = input.option(LogId::read)?;
         let snapshot = input.option(|input| Ok((LogId::read(input)?, input.u64()?)))?;
         let wait_ms = input.u32()?.min(WAIT_MS_MAX);
+        let may_vote = input.flag()?;
         input.end()?;
-        Ok(Pull { applied, snapshot, wait_ms })
+        Ok(Pull { applied, snapshot, wait_ms, may_vote })
     }
 }
 

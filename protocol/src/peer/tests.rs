@@ -107,7 +107,7 @@ fn samples() -> Vec<Sample> {
         sample!(Answer, Answer::Rejected { code: ErrorCode::NotController, message: "why".into() }),
         sample!(Answer, Answer::NotController(Some(BrokerId(1)))),
         sample!(Answer, Answer::Unknown),
-        sample!(Pull, Pull { applied: Some(ID), snapshot: Some((ID, 77)), wait_ms: 500 }),
+        sample!(Pull, Pull { applied: Some(ID), snapshot: Some((ID, 77)), wait_ms: 500, may_vote: true }),
         sample!(
             Pulled,
             Pulled {
@@ -197,8 +197,8 @@ fn messages_have_these_bytes() {
     golden.extend([5; 32]);
     assert_eq!(hello().encode(), golden);
 
-    let pull = Pull { applied: None, snapshot: None, wait_ms: 256 };
-    assert_eq!(pull.encode(), vec![0, 0, 0, 0, 1, 0]);
+    let pull = Pull { applied: None, snapshot: None, wait_ms: 256, may_vote: true };
+    assert_eq!(pull.encode(), vec![0, 0, 0, 0, 1, 0, 1]);
     assert_eq!(Answer::NotController(None).encode(), vec![2, 0]);
 }
 

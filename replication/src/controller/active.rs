@@ -224,6 +224,12 @@ impl MetadataHandle {
         }
     }
 
+    /// Returns when this node, which has voted, has been taken out of the quorum. It hears of no change of the metadata any
+    /// more, and is to end: started again, it follows.
+    pub async fn removed_from_quorum(&self) {
+        self.publisher.removed().await;
+    }
+
     /// Ends the metadata plane and waits for its thread. Requests that were not proposed yet are answered
     /// [`ControllerError::Stopped`].
     pub fn shut_down(self) {

@@ -11,6 +11,7 @@ use stonelog_protocol::{
 use crate::metadata::broker::ReplicaReport;
 use crate::metadata::topic::RecoveryState;
 use crate::metadata::{ConfigResource, Endpoint, Verdict};
+use crate::quorum::wishes::VoterWish;
 use stonelog_storage::log_dir::RecordedEpochs;
 
 /// Any request.
@@ -57,6 +58,17 @@ pub enum ControllerRequest {
     ReadBarrier,
     /// Which brokers have not applied an image yet.
     WhoIsBehind(WhoIsBehind),
+    /// AddRaftVoter and RemoveRaftVoter, step by step.
+    ChangeVoters(ChangeVoters),
+}
+
+/// A change of the quorum's members, asked for again until it is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeVoters {
+    /// What is wanted.
+    pub wish: VoterWish,
+    /// It was not asked for before: what is so already is refused.
+    pub is_first: bool,
 }
 
 impl ControllerRequest {

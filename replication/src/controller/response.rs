@@ -11,6 +11,7 @@ use crate::metadata::ConfigValues;
 use crate::metadata::record::LossAccepted;
 use crate::metadata::topic::RecoveryState;
 use crate::quorum::standing::QuorumFacts;
+use crate::quorum::wishes::VoterProgress;
 
 /// Any answer; the variant is that of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub enum ControllerResponse {
     ReadBarrier,
     /// Those that are not known to have applied the image, in the order asked.
     WhoIsBehind(Vec<BrokerId>),
+    /// How far the change has come.
+    ChangeVoters(VoterProgress),
 }
 
 impl ControllerResponse {

@@ -88,6 +88,7 @@ kinds! {
     18 DescribeQuorum
     19 ReadBarrier
     20 WhoIsBehind
+    21 ChangeVoters
 }
 
 /// A request that was granted.
@@ -206,6 +207,7 @@ pub fn may_ask(from: BrokerId, request: &ControllerRequest) -> bool {
         | ControllerRequest::AcceptLoss(_)
         | ControllerRequest::AlterReassignments(_)
         | ControllerRequest::DescribeQuorum
+        | ControllerRequest::ChangeVoters(_)
         | ControllerRequest::WhoIsBehind(_) => true,
         ControllerRequest::FenceBroker(_)
         | ControllerRequest::BalanceLeaders
@@ -229,6 +231,7 @@ pub fn may_repeat(request: &ControllerRequest) -> bool {
         | ControllerRequest::RaiseInternalTopics
         | ControllerRequest::DescribeQuorum
         | ControllerRequest::ReadBarrier
+        | ControllerRequest::ChangeVoters(_)
         | ControllerRequest::WhoIsBehind(_) => true,
         ControllerRequest::CreateTopics(request) => request.validate_only,
         ControllerRequest::CreatePartitions(request) => request.validate_only,

@@ -82,9 +82,12 @@ impl QuorumNode {
     }
 
     /// An observer asks for what comes next.
-    pub(super) fn on_pull(&self, node: BrokerId, directory: DirectoryId, log_end: u64, own_end: u64) {
+    pub(super) fn on_pull(&self, from: (BrokerId, DirectoryId), may_vote: bool, log_end: u64, own_end: u64) {
+        let (node, directory) = from;
         let now = self.opened.elapsed();
-        self.standing().on_pull(node, directory, log_end, own_end, now);
+        let mut standing = self.standing();
+        standing.on_pull(node, directory, log_end, own_end, now);
+        standing.may_vote(node, may_vote);
     }
 
     /// How far the copies are, which is remembered; `None` if this node does not lead.

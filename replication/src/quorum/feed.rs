@@ -52,7 +52,7 @@ impl FeedSession {
         let node = self.node.upgrade().ok_or("this node is stopping")?;
         let after = pull.applied.map(id_in);
         let end = |id: Option<LogId>| id.map_or(0, |id| id.index + 1);
-        node.on_pull(self.from.0, self.from.1, end(after), end(node.applied()));
+        node.on_pull(self.from, pull.may_vote, end(after), end(node.applied()));
         node.applied_beyond(after, Duration::from_millis(u64::from(pull.wait_ms))).await;
         let applied = node.applied();
         let content = match applied {

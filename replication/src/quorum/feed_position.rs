@@ -47,7 +47,7 @@ impl FeedPosition {
     /// What to ask for.
     pub(super) fn pull(&self, wait_ms: u32) -> Pull {
         let snapshot = self.partial.as_ref().map(|partial| (partial.last, partial.bytes.len() as u64));
-        Pull { applied: self.applied, snapshot, wait_ms }
+        Pull { applied: self.applied, snapshot, wait_ms, may_vote: true }
     }
 
     /// What was to be installed could not be read: as if it had not come.
@@ -145,7 +145,7 @@ mod tests {
     fn entries_are_applied_exactly_behind_the_last_one() {
         let mut at = FeedPosition::at(None);
         assert_eq!(at.on_pulled(entries(&[(1, 0), (1, 1)])), Advance::Apply(vec![entry(1, 0), entry(1, 1)]));
-        assert_eq!(at.pull(5), Pull { applied: Some(id(1, 1)), snapshot: None, wait_ms: 5 });
+        assert_eq!(at.pull(5), Pull { applied: Some(id(1, 1)), snapshot: None, wait_ms: 5, may_vote: true });
         for wrong in [vec![(1, 1)], vec![(1, 3)], vec![(0, 2)], vec![(1, 2), (1, 4)], vec![(2, 2), (1, 3)]] {
             assert!(matches!(at.on_pulled(entries(&wrong)), Advance::Elsewhere(_)), "{wrong:?}");
             assert_eq!(at.pull(5).applied, Some(id(1, 1)), "{wrong:?}");
@@ -158,10 +158,11 @@ mod tests {
     fn snapshot_is_put_together_in_order_and_installed_once() {
         let mut at = FeedPosition::at(Some(id(1, 1)));
         assert_eq!(at.on_pulled(piece(id(2, 9), 0, b"ab")), Advance::Again);
-        assert_eq!(at.pull(0), Pull { applied: Some(id(1, 1)), snapshot: Some((id(2, 9), 2)), wait_ms: 0 });
+        let begun = Some((id(2, 9), 2));
+        assert_eq!(at.pull(0), Pull { applied: Some(id(1, 1)), snapshot: begun, wait_ms: 0, may_vote: true });
         let whole = Advance::Install(id(2, 9), Bytes::from_static(b"abcd"));
         assert_eq!(at.on_pulled(piece(id(2, 9), 2, b"cd")), whole);
-        assert_eq!(at.pull(0), Pull { applied: Some(id(2, 9)), snapshot: None, wait_ms: 0 });
+        assert_eq!(at.pull(0), Pull { applied: Some(id(2, 9)), snapshot: None, wait_ms: 0, may_vote: true });
     }
 
     #[test]

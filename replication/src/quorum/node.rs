@@ -25,6 +25,7 @@ use super::publisher::Publisher;
 use super::snapshot_store::SnapshotStore;
 use super::standing::Standing;
 use super::state_machine::StateMachine;
+use super::tending::Wished;
 use super::type_config::{Outcome, Proposal, TypeConfig, Voter};
 use super::wire;
 use crate::metadata::RecordBatch;
@@ -201,6 +202,8 @@ pub struct QuorumNode {
     pub(super) standing: Mutex<Standing>,
     /// What times in it are since.
     pub(super) opened: Instant,
+    /// What somebody wants of the membership.
+    pub(super) wished: Mutex<Option<Wished>>,
 }
 
 impl QuorumNode {
@@ -255,6 +258,7 @@ impl QuorumNode {
             has_kept_its_first,
             standing,
             opened,
+            wished: Mutex::default(),
         })
     }
 

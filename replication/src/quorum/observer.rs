@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use openraft::RaftSnapshotBuilder as _;
 use openraft::storage::RaftStateMachine as _;
-use stonelog_protocol::peer::feed::{Leading, Pulled};
+use stonelog_protocol::peer::feed::{Leading, Pull, Pulled};
 use stonelog_protocol::peer::frame::Kind;
 use stonelog_protocol::peer::probe::Part;
 use stonelog_protocol::peer::proof::Purpose;
@@ -200,7 +200,7 @@ impl<D: PeerDialer> Observer<D> {
         fruitless: &mut usize,
     ) -> Result<String, StartError> {
         loop {
-            let pull = self.position.pull(WAIT_MS);
+            let pull = Pull { may_vote: self.may_vote, ..self.position.pull(WAIT_MS) };
             let within = Duration::from_millis(u64::from(WAIT_MS)) + ANSWER_WITHIN;
             let pulled = match link.exchange(Kind::Pull, pull.encode(), within).await {
                 Ok(frame) if frame.kind == Kind::Pulled => Pulled::decode(frame.body),

@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use tokio::sync::mpsc;
+use stonelog_protocol::BrokerId;
+use tokio::sync::{mpsc, watch};
 
 use crate::metadata::{MetadataDelta, MetadataImage};
 
@@ -22,6 +23,7 @@ pub struct Published {
 #[derive(Debug, Default)]
 pub struct Publisher {
     state: Mutex<State>,
+    removed: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -64,11 +66,22 @@ impl Publisher {
     }
 
     /// Publishes the newest image under another controller, if it differs.
-    pub(crate) fn publish_controller(&self, controller: Option<stonelog_protocol::BrokerId>) {
+    pub(crate) fn publish_controller(&self, controller: Option<BrokerId>) {
         let image = self.image();
         if image.controller() != controller {
             self.publish(MetadataImage::clone(&image).with_controller(controller));
         }
+    }
+
+    /// This node was a voter, and is no member of the quorum any more.
+    pub(crate) fn publish_removed(&self) {
+        self.removed.send_replace(true);
+    }
+
+    /// Returns when this node has been taken out of the quorum.
+    pub async fn removed(&self) {
+        // The sender is here.
+        drop(self.removed.subscribe().wait_for(|removed| *removed).await);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -21,7 +21,7 @@ pub(super) const IN_TOUCH: Duration = Duration::from_secs(2);
 /// A voter that was not heard of for so long by a leader that led all the while may be replaced.
 pub(super) const GONE_AFTER: Duration = Duration::from_secs(5);
 /// Voters and voters to be.
-const MEMBERS_MAX: usize = 7;
+pub(super) const MEMBERS_MAX: usize = 7;
 
 /// What a leader sees.
 #[derive(Clone, Debug, Default)]
@@ -73,7 +73,7 @@ pub(super) enum Change {
 }
 
 impl SeenMember {
-    fn is_in_touch(&self) -> bool {
+    pub(super) fn is_in_touch(&self) -> bool {
         self.heard.is_some_and(|ago| ago <= IN_TOUCH)
     }
 }
@@ -95,7 +95,7 @@ impl Seen {
         }
     }
 
-    fn voters(&self) -> impl Iterator<Item = (&BrokerId, &SeenMember)> {
+    pub(super) fn voters(&self) -> impl Iterator<Item = (&BrokerId, &SeenMember)> {
         self.members.iter().filter(|(_, member)| member.votes)
     }
 
@@ -108,7 +108,7 @@ impl Seen {
 
     /// The directory of a node that follows without voting and is in touch; not if a member has it: one of the two would
     /// be a copy.
-    fn newcomer(&self, node: BrokerId) -> Option<DirectoryId> {
+    pub(super) fn newcomer(&self, node: BrokerId) -> Option<DirectoryId> {
         let (directory, ago) = self.observers.get(&node)?;
         let is_taken = |voter: &Voter| voter.directory == directory.0;
         let is_copy = self.members.values().any(|member| is_taken(&member.voter)) || is_taken(&self.own_known_as);

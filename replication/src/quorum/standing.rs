@@ -53,6 +53,8 @@ pub(super) struct Observed {
     pub(super) log_end: u64,
     pub(super) last_fetch: Duration,
     pub(super) last_caught_up: Option<Duration>,
+    /// It may be made a member of the quorum.
+    pub(super) may_vote: bool,
 }
 
 /// What is known of those that follow.
@@ -103,7 +105,15 @@ impl Standing {
         let before = self.observers.get(&node).filter(|before| before.directory == directory);
         let last_caught_up = if log_end >= own_end { Some(now) } else { before.and_then(|seen| seen.last_caught_up) };
         if self.observers.len() < OBSERVERS_MAX || self.observers.contains_key(&node) {
-            self.observers.insert(node, Observed { directory, log_end, last_fetch: now, last_caught_up });
+            self.observers
+                .insert(node, Observed { directory, log_end, last_fetch: now, last_caught_up, may_vote: true });
+        }
+    }
+
+    /// An observer that has just asked says whether it may be made a member of the quorum.
+    pub(super) fn may_vote(&mut self, node: BrokerId, may_vote: bool) {
+        if let Some(seen) = self.observers.get_mut(&node) {
+            seen.may_vote = may_vote;
         }
     }
 
@@ -150,12 +160,14 @@ mod tests {
         let directory = Uuid([7; 16]);
         standing.on_pull(BrokerId(4), directory, 5, 5, at(1));
         standing.on_pull(BrokerId(4), directory, 5, 9, at(2));
-        let seen = Observed { directory, log_end: 5, last_fetch: at(2), last_caught_up: Some(at(1)) };
+        let (last_fetch, last_caught_up) = (at(2), Some(at(1)));
+        let seen = Observed { directory, log_end: 5, last_fetch, last_caught_up, may_vote: true };
         assert_eq!(standing.observers(at(2)).collect::<Vec<_>>(), [(BrokerId(4), seen)]);
         // Emptied, it is another copy.
         let emptied = Uuid([8; 16]);
         standing.on_pull(BrokerId(4), emptied, 0, 9, at(3));
-        let seen = Observed { directory: emptied, log_end: 0, last_fetch: at(3), last_caught_up: None };
+        let (last_fetch, last_caught_up) = (at(3), None);
+        let seen = Observed { directory: emptied, log_end: 0, last_fetch, last_caught_up, may_vote: true };
         assert_eq!(standing.observers(at(302)).collect::<Vec<_>>(), [(BrokerId(4), seen)]);
         assert_eq!(standing.observers(at(303)).count(), 0);
     }

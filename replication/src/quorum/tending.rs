@@ -1,12 +1,14 @@
 //! A leader looks after the quorum's membership: carries out what [`super::replacing`] decides.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::raft::Precondition;
 use stonelog_protocol::BrokerId;
+use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::peer::probe::ListedVoter;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -14,6 +16,7 @@ use super::node::{QuorumNode, StartError, refused};
 use super::replacing::{Change, Seen, SeenMember};
 use super::type_config::{LogId, Voter};
 use super::wire::{broker, node};
+use super::wishes::{FORGOTTEN_AFTER, Next, Refusal, VoterProgress, VoterWish};
 
 /// How often a leader looks.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -21,6 +24,23 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const CHANGE_WITHIN: Duration = Duration::from_secs(20);
 /// So many entries behind the leader, a copy has caught up: the rest comes while it begins to vote.
 const BEHIND_MAX: u64 = 8;
+
+/// What somebody wants of the membership.
+pub(super) struct Wished {
+    wish: VoterWish,
+    /// No step towards it was taken yet.
+    is_first: bool,
+    /// When it was last asked for.
+    asked: Instant,
+    /// What it came to.
+    verdict: Option<Result<(), Refusal>>,
+}
+
+impl Wished {
+    fn is_wanted(&self) -> bool {
+        self.asked.elapsed() <= FORGOTTEN_AFTER
+    }
+}
 
 impl QuorumNode {
     /// Looks again and again at the others and at the membership, whenever this node leads: for ever. `own` is how this
@@ -40,7 +60,19 @@ impl QuorumNode {
                 _ => led.insert((term, Instant::now())).1,
             };
             let Some((seen, based_on)) = self.look(&own, &listed, since.elapsed()) else { continue };
-            let Some(change) = seen.decide() else { continue };
+            let change = match self.towards_wish(&seen) {
+                Some(Next::Change(change)) => change,
+                Some(Next::HandOver(to)) => {
+                    tracing::warn!("node {to} is to lead the metadata quorum, for this node is to leave it");
+                    // It may not come to it: then the next look tries again.
+                    drop(self.transfer_leader(to).await);
+                    continue;
+                }
+                _ => match seen.decide() {
+                    Some(change) => change,
+                    None => continue,
+                },
+            };
             tracing::warn!(?change, "the metadata quorum's members change");
             match timeout(CHANGE_WITHIN, self.carry_out(&change, based_on)).await {
                 Ok(Ok(())) => tracing::warn!(?change, "the metadata quorum's members have changed"),
@@ -48,6 +80,51 @@ impl QuorumNode {
                 Err(_) => tracing::warn!(?change, "it is not known yet whether the quorum's members have changed"),
             }
         }
+    }
+
+    /// Takes a wish, or says how far it has come. It is carried out by [`QuorumNode::tend`].
+    pub(crate) fn wish(&self, wish: &VoterWish, is_first: bool) -> Result<VoterProgress, Refusal> {
+        let mut wished = self.wished();
+        match &mut *wished {
+            Some(known) if known.wish == *wish => {
+                known.asked = Instant::now();
+                match known.verdict.take() {
+                    None => Ok(VoterProgress::UnderWay),
+                    Some(verdict) => {
+                        *wished = None;
+                        verdict.map(|()| VoterProgress::Done)
+                    }
+                }
+            }
+            Some(other) if other.is_wanted() => {
+                let why = "another change of the voters is under way: try again when it is over";
+                Err((ErrorCode::RequestTimedOut, why.to_owned()))
+            }
+            _ => {
+                *wished = Some(Wished { wish: wish.clone(), is_first, asked: Instant::now(), verdict: None });
+                Ok(VoterProgress::UnderWay)
+            }
+        }
+    }
+
+    /// The next step towards what somebody wants; what it came to is kept for whoever asks again.
+    fn towards_wish(&self, seen: &Seen) -> Option<Next> {
+        let mut wished = self.wished();
+        let known = wished.as_mut().filter(|known| known.is_wanted() && known.verdict.is_none())?;
+        match seen.towards(&known.wish, known.is_first) {
+            Err(refusal) => known.verdict = Some(Err(refusal)),
+            Ok(Next::Done) => known.verdict = Some(Ok(())),
+            Ok(Next::Wait) => {}
+            Ok(next) => {
+                known.is_first = false;
+                return Some(next);
+            }
+        }
+        None
+    }
+
+    fn wished(&self) -> MutexGuard<'_, Option<Wished>> {
+        self.wished.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What this leader sees, and which membership that is based on.
@@ -68,7 +145,8 @@ impl QuorumNode {
             let seen = SeenMember { voter: voter.clone(), votes: voters.contains(id), heard, has_all };
             (broker(*id), seen)
         };
-        let observers = self.observers().into_iter().map(|(id, seen, ago)| (id, (seen.directory, ago)));
+        let observers = self.observers().into_iter().filter(|(_, seen, _)| seen.may_vote);
+        let observers = observers.map(|(id, seen, ago)| (id, (seen.directory, ago)));
         let to_broker = |config: &BTreeSet<u64>| config.iter().copied().map(broker).collect();
         let seen = Seen {
             led_for,

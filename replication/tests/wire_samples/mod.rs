@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::own::PartitionShown;
+use stonelog_protocol::peer::probe::ListedVoter;
 use stonelog_protocol::{
     BrokerEpoch, BrokerId, ClusterId, LeaderEpoch, Offset, PartitionEpoch, PartitionIndex, ProducerId, Timestamp,
     TopicPartition, Uuid,
@@ -306,6 +307,17 @@ pub(crate) fn request(kind: Kind, samples: &mut Samples) -> ControllerRequest {
             index: samples.number() as u64,
             brokers: samples.list(Samples::broker),
         }),
+        Kind::ChangeVoters => {
+            let (node, directory) = (BrokerId(samples.broker().0 & i32::MAX), samples.uuid());
+            // A host's name is bounded.
+            let host: String = samples.text().chars().take(60).collect();
+            let voter = ListedVoter { node, host: host.into(), port: samples.number() as u16 };
+            let wish = match samples.flag() {
+                true => VoterWish::Add(voter, directory),
+                false => VoterWish::Remove(node, directory),
+            };
+            ControllerRequest::ChangeVoters(ChangeVoters { wish, is_first: samples.flag() })
+        }
         Kind::RaiseInternalTopics => ControllerRequest::RaiseInternalTopics,
         Kind::DescribeQuorum => ControllerRequest::DescribeQuorum,
     }
@@ -412,6 +424,10 @@ pub(crate) fn response(kind: Kind, samples: &mut Samples) -> ControllerResponse 
         })),
         Kind::ReadBarrier => ControllerResponse::ReadBarrier,
         Kind::WhoIsBehind => ControllerResponse::WhoIsBehind(samples.list(Samples::broker)),
+        Kind::ChangeVoters => ControllerResponse::ChangeVoters(match samples.flag() {
+            true => VoterProgress::Done,
+            false => VoterProgress::UnderWay,
+        }),
         Kind::RaiseInternalTopics => ControllerResponse::RaiseInternalTopics(samples.list(Samples::text)),
         Kind::DescribeQuorum => ControllerResponse::DescribeQuorum(QuorumFacts {
             leader: samples.broker(),

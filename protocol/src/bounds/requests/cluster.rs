@@ -1,6 +1,6 @@
 //! Where partitions lie and who leads them; brokers, features and the quorum.
 
-use super::super::shape::{INT8, INT16, INT32, Kind, Shape, always, plain, since, until};
+use super::super::shape::{INT8, INT16, INT32, Kind, Shape, UUID, always, plain, since, until};
 
 pub(super) static ELECT_LEADERS: Shape =
     plain(&[since(1, INT8), always(Kind::Array(&Kind::Struct(&TOPIC_PARTITIONS))), always(INT32)]);
@@ -27,3 +27,14 @@ pub(super) static UPDATE_FEATURES: Shape =
 static UPDATED_FEATURE: Shape = plain(&[always(Kind::Text), always(INT16), until(0, Kind::Bool), since(1, INT8)]);
 
 pub(super) static UNREGISTER_BROKER: Shape = plain(&[always(INT32)]);
+
+pub(super) static ADD_RAFT_VOTER: Shape = plain(&[
+    always(Kind::Text),
+    always(INT32),
+    always(INT32),
+    always(UUID),
+    always(Kind::Array(&Kind::Struct(&VOTER_LISTENER))),
+]);
+static VOTER_LISTENER: Shape = plain(&[always(Kind::Text), always(Kind::Text), always(INT16)]);
+
+pub(super) static REMOVE_RAFT_VOTER: Shape = plain(&[always(Kind::Text), always(INT32), always(UUID)]);

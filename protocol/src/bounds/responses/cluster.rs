@@ -54,3 +54,7 @@ pub(super) static UPDATE_FEATURES: Shape =
 static UPDATED_FEATURE: Shape = plain(&[always(Kind::Text), always(INT16), always(Kind::Text)]);
 
 pub(super) static UNREGISTER_BROKER: Shape = plain(&[always(INT32), always(INT16), always(Kind::Text)]);
+
+pub(super) static ADD_RAFT_VOTER: Shape = plain(&[always(INT32), always(INT16), always(Kind::Text)]);
+
+pub(super) static REMOVE_RAFT_VOTER: Shape = plain(&[always(INT32), always(INT16), always(Kind::Text)]);

@@ -20,6 +20,7 @@ use crate::quorum::controllers::Controllers;
 use crate::quorum::link::PeerSession;
 use crate::quorum::node::{QuorumNode, QuorumOptions};
 use crate::quorum::publisher::Publisher;
+use crate::quorum::removed::until_removed;
 use crate::quorum::replaced;
 use crate::quorum::services::NodeServices;
 use crate::quorum::snapshot_store::SnapshotStore;
@@ -59,11 +60,12 @@ impl Candidacy {
                 let snapshots = SnapshotStore::new(quorum.disk.clone(), quorum.directory.clone());
                 snapshots.forget_if_of_another_directory(quorum.node_id, &voter)?;
                 replaced::begin_anew(&quorum).await?;
-                QuorumNode::start_voter(quorum.clone(), publisher.clone(), dialer).await?
+                QuorumNode::start_voter(quorum.clone(), publisher.clone(), dialer.clone()).await?
             }
         };
         // From here on it is a member, and never empty again; the log's file is there, so it is not lost either.
-        services.answer_probes(ProbeAnswer::Member { cluster, members: Vec::new(), leader: None });
+        let is_member = ProbeAnswer::Member { cluster: cluster.clone(), members: Vec::new(), leader: None };
+        services.answer_probes(is_member);
         let mark = MemberMark { directory_id: metadata.directory_id, may_have_voted: true };
         mark.write(&*quorum.disk, &log_dir)?;
         let node = Arc::new(node);
@@ -76,6 +78,11 @@ impl Candidacy {
         tasks.spawn(async move { tending.tend(voter, &listed).await });
         let (saying, controllers) = (node.clone(), self.controllers);
         tasks.spawn(async move { saying.say_voters(&controllers).await });
+        let (left, own, told) = (node.clone(), (quorum.node_id, metadata.directory_id), publisher.clone());
+        tasks.spawn(async move {
+            until_removed(&left, own, &cluster, &dialer).await;
+            told.publish_removed();
+        });
         let (asked, requests, news, arrivals) = (Arc::downgrade(&node), self.requests, self.news, self.arrivals);
         let (published, connections) = (publisher.clone(), AtomicU64::new(0));
         services.serve_control(move |hello: &Hello| -> Box<dyn PeerSession> {

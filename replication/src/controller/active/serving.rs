@@ -11,8 +11,8 @@ use super::{ControllerError, Entropy, MetadataOptions, Submission, WallClock};
 use crate::controller::duties::SoftFacts;
 use crate::controller::rules::{ConfigRules, Defaults};
 use crate::controller::{
-    Activation, ControllerRequest, ControllerResponse, Decision, Inputs, Reject, activation_records, apply_all,
-    bootstrap_records, decide,
+    Activation, ChangeVoters, ControllerRequest, ControllerResponse, Decision, Inputs, Reject, activation_records,
+    apply_all, bootstrap_records, decide,
 };
 use crate::metadata::codec::Writer;
 use crate::metadata::record::LossAccepted;
@@ -199,6 +199,14 @@ impl Active {
             let facts = self.node.facts((self.clock)());
             let facts = facts.ok_or(Reject::new(ErrorCode::NotLeaderOrFollower, "this node does not lead"))?;
             return Ok(Decision::new(Vec::new(), ControllerResponse::DescribeQuorum(facts)));
+        }
+        if let ControllerRequest::ChangeVoters(ChangeVoters { wish, is_first }) = request {
+            if !self.needs_lease {
+                let message = "this node is alone, and its quorum has one voter: see \"From one broker to three\"";
+                return Err(Reject::new(ErrorCode::UnsupportedVersion, message));
+            }
+            let progress = self.node.wish(wish, *is_first).map_err(|(code, message)| Reject::new(code, message))?;
+            return Ok(Decision::new(Vec::new(), ControllerResponse::ChangeVoters(progress)));
         }
         if let ControllerRequest::WhoIsBehind(_) = request {
             return Ok(Decision::new(Vec::new(), ControllerResponse::WhoIsBehind(facts.behind)));

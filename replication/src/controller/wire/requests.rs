@@ -1,6 +1,8 @@
 //! The bytes of each request's fields. Structs are taken apart whole, so that a new field is not forgotten.
 
 use stonelog_protocol::own::PartitionShown;
+use stonelog_protocol::peer::probe::ListedVoter;
+use stonelog_protocol::peer::wire::HOST_BYTES_MAX;
 use stonelog_protocol::{BrokerEpoch, BrokerId, ClusterId, LeaderEpoch, Offset, PartitionEpoch, PartitionIndex};
 use stonelog_storage::log_dir::RecordedEpochs;
 
@@ -11,14 +13,15 @@ use super::values::{
 };
 use crate::controller::request::{
     AcceptLoss, AllocateProducerIds, AlterConfigs, AlterPartition, AlterReassignments, AssignReplicas, BrokerHeartbeat,
-    ConfigEdit, ConfigOperation, ControllerRequest, CreatePartitions, CreateTopics, DeleteTopics, ElectLeaders,
-    ElectionType, FenceBroker, InSyncReplica, IncrementalAlterConfigs, NewPartitions, NewReplicas, NewTopic,
-    PartitionIsr, RegisterBrokerRequest, ReplaceConfigs, ReportedDirectory, TopicReference, UnregisterBrokerRequest,
-    WhoIsBehind,
+    ChangeVoters, ConfigEdit, ConfigOperation, ControllerRequest, CreatePartitions, CreateTopics, DeleteTopics,
+    ElectLeaders, ElectionType, FenceBroker, InSyncReplica, IncrementalAlterConfigs, NewPartitions, NewReplicas,
+    NewTopic, PartitionIsr, RegisterBrokerRequest, ReplaceConfigs, ReportedDirectory, TopicReference,
+    UnregisterBrokerRequest, WhoIsBehind,
 };
 use crate::metadata::broker::ReplicaReport;
 use crate::metadata::codec::{DecodeError, Reader, Writer};
 use crate::metadata::{Endpoint, SecurityProtocol};
+use crate::quorum::wishes::VoterWish;
 
 type Decoded<T> = Result<T, DecodeError>;
 
@@ -95,6 +98,10 @@ pub(super) fn encode(request: &ControllerRequest, out: &mut Writer) {
         ControllerRequest::WhoIsBehind(WhoIsBehind { index, brokers }) => {
             out.u64(*index);
             out.list(brokers, |out, broker| out.i32(broker.0));
+        }
+        ControllerRequest::ChangeVoters(ChangeVoters { wish, is_first }) => {
+            out.flag(*is_first);
+            encode_wish(wish, out);
         }
         ControllerRequest::AcceptLoss(AcceptLoss { topic, partition, replica, shown }) => {
             out.text(topic);
@@ -217,7 +224,43 @@ pub(super) fn decode(kind: Kind, input: &mut Reader<'_>) -> Decoded<ControllerRe
             index: input.u64()?,
             brokers: read_list(input, 4, |input| input.i32().map(BrokerId))?,
         }),
+        Kind::ChangeVoters => {
+            ControllerRequest::ChangeVoters(ChangeVoters { is_first: input.flag()?, wish: decode_wish(input)? })
+        }
     })
+}
+
+fn encode_wish(wish: &VoterWish, out: &mut Writer) {
+    match wish {
+        VoterWish::Add(ListedVoter { node, host, port }, directory) => {
+            out.u8(0);
+            out.i32(node.0);
+            out.uuid(*directory);
+            out.text(host);
+            out.u16(*port);
+        }
+        VoterWish::Remove(node, directory) => {
+            out.u8(1);
+            out.i32(node.0);
+            out.uuid(*directory);
+        }
+    }
+}
+
+fn decode_wish(input: &mut Reader<'_>) -> Decoded<VoterWish> {
+    let (kind, node, directory) = (input.u8()?, BrokerId(input.i32()?), input.uuid()?);
+    match kind {
+        _ if node.0 < 0 => Err(DecodeError::Invalid("node of a voter")),
+        0 => {
+            let host = read_shared(input)?;
+            if host.len() > HOST_BYTES_MAX {
+                return Err(DecodeError::Invalid("host of a voter"));
+            }
+            Ok(VoterWish::Add(ListedVoter { node, host, port: input.u16()? }, directory))
+        }
+        1 => Ok(VoterWish::Remove(node, directory)),
+        _ => Err(DecodeError::Invalid("change of voters")),
+    }
 }
 
 fn encode_register(request: &RegisterBrokerRequest, out: &mut Writer) {

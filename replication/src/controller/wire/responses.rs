@@ -19,6 +19,7 @@ use crate::metadata::ConfigValues;
 use crate::metadata::codec::{DecodeError, Reader, Writer};
 use crate::metadata::record::LossAccepted;
 use crate::quorum::standing::{QuorumFacts, ReplicaFacts};
+use crate::quorum::wishes::VoterProgress;
 
 type Decoded<T> = Result<T, DecodeError>;
 
@@ -97,6 +98,7 @@ pub(super) fn encode(response: &ControllerResponse, words: usize, out: &mut Writ
         }
         ControllerResponse::ReadBarrier => {}
         ControllerResponse::WhoIsBehind(brokers) => out.list(brokers, |out, broker| out.i32(broker.0)),
+        ControllerResponse::ChangeVoters(progress) => out.flag(*progress == VoterProgress::Done),
         ControllerResponse::RaiseInternalTopics(topics) => out.list(topics, |out, topic| out.text(topic)),
         ControllerResponse::DescribeQuorum(QuorumFacts { leader, epoch, high_watermark, voters, observers }) => {
             out.i32(leader.0);
@@ -176,6 +178,10 @@ pub(super) fn decode(kind: Kind, input: &mut Reader<'_>) -> Decoded<ControllerRe
         })?),
         Kind::ReadBarrier => ControllerResponse::ReadBarrier,
         Kind::WhoIsBehind => ControllerResponse::WhoIsBehind(read_list(input, 4, |input| input.i32().map(BrokerId))?),
+        Kind::ChangeVoters => ControllerResponse::ChangeVoters(match input.flag()? {
+            true => VoterProgress::Done,
+            false => VoterProgress::UnderWay,
+        }),
         Kind::RaiseInternalTopics => ControllerResponse::RaiseInternalTopics(read_list(input, 4, read_string)?),
         Kind::DescribeQuorum => ControllerResponse::DescribeQuorum(QuorumFacts {
             leader: BrokerId(input.i32()?),
