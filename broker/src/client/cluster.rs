@@ -78,15 +78,17 @@ impl Cluster {
     /// Whether `outcome` is an error worth another try; pauses before saying so.
     pub(crate) async fn again<T>(&self, retry: &mut Retry, outcome: &Result<T, Error>) -> bool {
         match outcome {
-            // One broker of several may be gone; others will lead what it led.
-            Err(Error::Unreachable { advertised_by, .. })
-                if !self.settings.retry_unreachable && (advertised_by.is_none() || self.brokers.len() < 2) =>
-            {
-                false
-            }
-            Err(error) if error.is_retriable() => retry.pause().await,
+            Err(error) if error.is_retriable() && !self.is_out_of_reach(error) => retry.pause().await,
             _ => false,
         }
+    }
+
+    /// Whether `error` says that there is nobody to talk to, and nobody is to be waited for.
+    ///
+    /// One broker of several may be gone; others will lead what it led.
+    pub(crate) fn is_out_of_reach(&self, error: &Error) -> bool {
+        let Error::Unreachable { advertised_by, .. } = error else { return false };
+        !self.settings.retry_unreachable && (advertised_by.is_none() || self.brokers.len() < 2)
     }
 
     /// Describes one topic, from memory when it was described before. An unknown topic is an error at once.

@@ -121,8 +121,7 @@ impl Producer {
                 outcomes[index] = Some(outcome);
             }
             let Some((_, first)) = waiting.first_key_value() else { break };
-            let impatient = !cluster.settings().retry_unreachable;
-            let give_up = impatient && matches!(first.last, Some(Error::Unreachable { .. }));
+            let give_up = first.last.as_ref().is_some_and(|error| cluster.is_out_of_reach(error));
             if give_up || !retry.pause().await {
                 break;
             }

@@ -191,6 +191,7 @@ fn messages_have_these_bytes() {
     let mut golden = vec![0, 0, 0, 1];
     golden.extend([1; 16]);
     golden.extend([1, 0, 1, b'c']);
+    golden.extend([3; 16]);
     golden.extend([0, 0, 0, 2, 1]);
     golden.extend([2; 16]);
     golden.extend([2, 1]);
