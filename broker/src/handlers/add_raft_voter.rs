@@ -35,10 +35,14 @@ async fn add(context: &RequestContext, request: AddRaftVoterRequest) -> Result<(
     let controllers = &context.broker.config.controller_listeners;
     let is_controllers = |name: &StrBytes| controllers.iter().any(|own| own.name.eq_ignore_ascii_case(name));
     let named = request.listeners.iter().find(|listener| is_controllers(&listener.name));
-    let Some(place) = named.or(request.listeners.first()).filter(|place| !place.host.is_empty()) else {
-        return Err(Reject::new(ErrorCode::InvalidRequest, "no address is named that the voter is reached at"));
-    };
+    let missing = || Reject::new(ErrorCode::InvalidRequest, "no address is named that the voter can be reached at");
+    let place = named.or(request.listeners.first()).ok_or_else(missing)?;
     let voter = ListedVoter { node: BrokerId(request.voter_id), host: (&*place.host).into(), port: place.port };
+    let wish = VoterWish::Add(voter, directory);
+    // The leader looks as well; nothing longer is kept, or sent to it, until then.
+    if !wish.names_a_place() {
+        return Err(missing());
+    }
     let within = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
-    change_voters::change(context, VoterWish::Add(voter, directory), within).await
+    change_voters::change(context, wish, within).await
 }

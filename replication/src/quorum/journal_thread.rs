@@ -102,6 +102,7 @@ impl JournalThread {
     pub(super) fn spawn(mut self) -> std::io::Result<(Sender<Work>, std::thread::JoinHandle<()>)> {
         let (sender, receiver) = channel();
         let thread = std::thread::Builder::new().name("metadata-log".to_owned()).spawn(move || {
+            let _ends = EndsWithPanic;
             if let Err(fault) = self.run(&receiver) {
                 self.mark_offline(&fault);
                 (self.ends)(&fault);
@@ -292,6 +293,17 @@ pub(super) fn write_checkpoint(
     let mut payload = replay_from.position.0.to_be_bytes().to_vec();
     payload.extend_from_slice(&replay_from.recovery_epoch.to_be_bytes());
     write_two_copies(disk, directory, CHECKPOINT_NAME, &Envelope::seal(&CHECKPOINT_KIND, version, &payload))
+}
+
+/// Ends the process when the thread that has it panics: without its journal a voter would go on saying that it lives.
+struct EndsWithPanic;
+
+impl Drop for EndsWithPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            die(&"its thread has panicked");
+        }
+    }
 }
 
 /// The metadata log cannot be written any more: what this process would say from here on could not be trusted.

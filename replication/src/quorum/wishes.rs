@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use stonelog_protocol::error_code::ErrorCode;
 use stonelog_protocol::peer::probe::ListedVoter;
+use stonelog_protocol::peer::wire::HOST_BYTES_MAX;
 use stonelog_protocol::{BrokerId, DirectoryId};
 
 use super::replacing::{Change, IN_TOUCH, MEMBERS_MAX, Seen, SeenMember};
@@ -23,6 +24,16 @@ pub enum VoterWish {
     Add(ListedVoter, DirectoryId),
     /// This node with this directory is not to be a member any more.
     Remove(BrokerId, DirectoryId),
+}
+
+impl VoterWish {
+    /// Whether a membership can name the place where the voter is to be reached: it is kept with every membership, and
+    /// must fit each of them, a snapshot's as well.
+    pub fn names_a_place(&self) -> bool {
+        let VoterWish::Add(ListedVoter { host, .. }, _) = self else { return true };
+        let is_plain = |c: char| !c.is_control() && !c.is_whitespace();
+        !host.is_empty() && host.len() <= HOST_BYTES_MAX && host.chars().all(is_plain)
+    }
 }
 
 /// How far it has come.
@@ -53,6 +64,9 @@ pub(super) enum Next {
 impl Seen {
     /// What a wish comes to. `is_first`: it was not asked for before, so what it wants must not be so already.
     pub(super) fn towards(&self, wish: &VoterWish, is_first: bool) -> Result<Next, Refusal> {
+        if !wish.names_a_place() {
+            return Err((ErrorCode::InvalidRequest, "that is no address that a voter can be reached at".to_owned()));
+        }
         if let Some(voters) = &self.underway {
             return Ok(Next::Change(Change::Settle(voters.clone())));
         }
@@ -236,6 +250,18 @@ mod tests {
         seen.members.extend([member(4, true)]);
         assert_eq!(seen.towards(&add(4), false), Ok(Next::Done));
         assert_eq!(code(seen.towards(&add(4), true)), ErrorCode::DuplicateVoter);
+    }
+
+    #[test]
+    fn voter_is_added_only_with_an_address_that_every_membership_can_hold() {
+        let at = |host: &str| {
+            let voter = ListedVoter { node: BrokerId(4), host: host.into(), port: 1 };
+            three().towards(&VoterWish::Add(voter, Uuid([4; 16])), true)
+        };
+        assert!(at(&"h".repeat(255)).is_ok());
+        for host in [&*"h".repeat(256), "", "a b", "a\n"] {
+            assert_eq!(code(at(host)), ErrorCode::InvalidRequest, "{host:?}");
+        }
     }
 
     #[test]

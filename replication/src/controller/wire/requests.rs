@@ -2,7 +2,6 @@
 
 use stonelog_protocol::own::PartitionShown;
 use stonelog_protocol::peer::probe::ListedVoter;
-use stonelog_protocol::peer::wire::HOST_BYTES_MAX;
 use stonelog_protocol::{BrokerEpoch, BrokerId, ClusterId, LeaderEpoch, Offset, PartitionEpoch, PartitionIndex};
 use stonelog_storage::log_dir::RecordedEpochs;
 
@@ -253,10 +252,8 @@ fn decode_wish(input: &mut Reader<'_>) -> Decoded<VoterWish> {
         _ if node.0 < 0 => Err(DecodeError::Invalid("node of a voter")),
         0 => {
             let host = read_shared(input)?;
-            if host.len() > HOST_BYTES_MAX {
-                return Err(DecodeError::Invalid("host of a voter"));
-            }
-            Ok(VoterWish::Add(ListedVoter { node, host, port: input.u16()? }, directory))
+            let wish = VoterWish::Add(ListedVoter { node, host, port: input.u16()? }, directory);
+            if wish.names_a_place() { Ok(wish) } else { Err(DecodeError::Invalid("host of a voter")) }
         }
         1 => Ok(VoterWish::Remove(node, directory)),
         _ => Err(DecodeError::Invalid("change of voters")),

@@ -223,11 +223,17 @@ fn snapshot_is_durable_before_what_it_covers_is_gone_whenever_the_power_is_cut()
 const FAILING: &str = "STONELOG_TEST_FAILING_METADATA_LOG";
 
 #[test]
-fn failed_fsync_ends_the_process_before_anything_is_reported() {
+fn failed_fsync_or_panic_ends_the_process_before_anything_is_reported() {
     if let Ok(fault) = std::env::var(FAILING) {
         let disk = disk();
         let (mut store, _thread) = try_open(&disk).unwrap();
         let (operation, fault) = match fault.as_str() {
+            // No journal takes an entry of that size: an assertion of its writer.
+            "panic" => {
+                block_on(super::append(&mut store, vec![super::entry(1, 0, 9 << 20)]));
+                println!("it was reported");
+                return;
+            }
             "sync" => (SimOperation::SyncData, SimFault::LosesBytes),
             _ => (SimOperation::Write, SimFault::Short),
         };
@@ -240,12 +246,12 @@ fn failed_fsync_ends_the_process_before_anything_is_reported() {
         println!("it went on");
         return;
     }
-    for fault in ["sync", "write"] {
+    for fault in ["sync", "write", "panic"] {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args([
             "--exact",
             "--nocapture",
-            "quorum::tests::power::failed_fsync_ends_the_process_before_anything_is_reported",
+            "quorum::tests::power::failed_fsync_or_panic_ends_the_process_before_anything_is_reported",
         ]);
         let output = command.env(FAILING, fault).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
