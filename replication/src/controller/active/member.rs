@@ -383,7 +383,10 @@ impl Seeker {
         let (news_sender, news) = mpsc::unbounded_channel();
         let arrivals = Arc::new(Arrivals::default());
         let opened = self.node.take();
-        let controllers = Arc::new(Controllers::new(self.voters.iter().map(target)));
+        let voters = self.voters.iter().map(target);
+        let is_listed = options.cluster.servers.is_empty();
+        let controllers = if is_listed { Controllers::new(voters) } else { Controllers::said(voters) };
+        let controllers = Arc::new(controllers);
         let candidacy = Candidacy {
             quorum: self.quorum_options(),
             log_dir: options.log_dir.clone(),
