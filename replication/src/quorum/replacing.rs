@@ -76,6 +76,11 @@ impl SeenMember {
     pub(super) fn is_in_touch(&self) -> bool {
         self.heard.is_some_and(|ago| ago <= IN_TOUCH)
     }
+
+    /// What is proposed now, it can confirm: signs of life also come from one that its journal has no room for.
+    pub(super) fn is_ready(&self) -> bool {
+        self.is_in_touch() && self.has_all
+    }
 }
 
 impl Seen {
@@ -131,7 +136,7 @@ impl Seen {
             return Some(Change::Add(node, voter));
         }
         let mut ready: BTreeSet<BrokerId> =
-            to_be().filter(|(_, member)| member.is_in_touch() && member.has_all).map(|(id, _)| *id).collect();
+            to_be().filter(|(_, member)| member.is_ready()).map(|(id, _)| *id).collect();
         // An even number of voters stands no more failures than one less, and needs more of them.
         if (self.voters().count() + 1 + ready.len()).is_multiple_of(2) {
             ready.pop_last();

@@ -91,9 +91,10 @@ impl Seen {
                 duplicate("is being added with another directory: remove that one first")
             }
             Some((_, false)) => {
-                let is_ready = member.is_some_and(|member| member.is_in_touch() && member.has_all);
+                let is_ready = member.is_some_and(SeenMember::is_ready);
                 // The leader and the new one are there.
-                let (there, all) = (self.in_touch(|_| true) + 2, self.voters().count() + 2);
+                let (there, all) =
+                    (self.voters().filter(|(_, voter)| voter.is_ready()).count() + 2, self.voters().count() + 2);
                 let promoted = Change::Promote([node].into());
                 Ok(if is_ready && is_majority(there, all) { Next::Change(promoted) } else { Next::Wait })
             }
@@ -127,13 +128,12 @@ impl Seen {
             if self.own_known_as.directory != directory.0 {
                 return missing();
             }
-            let able = self.voters().filter(|(_, voter)| voter.is_in_touch() && voter.has_all);
+            let able = self.voters().filter(|(_, voter)| voter.is_ready());
             let heirs: Vec<BrokerId> = able.map(|(id, _)| *id).collect();
             return match heirs.first() {
                 _ if self.listed.contains_key(&node) => self.is_listed(node),
-                Some(heir) if self.can_do_without(node) => Ok(Next::HandOver(*heir)),
-                _ if self.led_for < IN_TOUCH => Ok(Next::Wait),
-                _ => self.needed(node),
+                Some(heir) if self.can_do_without(node, SeenMember::is_ready) => Ok(Next::HandOver(*heir)),
+                _ => self.wait_for_the_others(node),
             };
         }
         match self.members.get(&node) {
@@ -142,9 +142,8 @@ impl Seen {
             Some(member) if member.voter.directory != directory.0 => missing(),
             Some(_) if self.listed.contains_key(&node) => self.is_listed(node),
             Some(member) if !member.votes => Ok(Next::Change(Change::Forget(node))),
-            Some(_) if self.can_do_without(node) => Ok(Next::Change(Change::Remove(node))),
-            Some(_) if self.led_for < IN_TOUCH => Ok(Next::Wait),
-            Some(_) => self.needed(node),
+            Some(_) if self.can_do_without(node, SeenMember::is_ready) => Ok(Next::Change(Change::Remove(node))),
+            Some(_) => self.wait_for_the_others(node),
         }
     }
 
@@ -159,20 +158,23 @@ impl Seen {
         Err((ErrorCode::InvalidRequest, why))
     }
 
+    /// Those that stay may only have to catch up, or to be heard of first.
+    fn wait_for_the_others(&self, node: BrokerId) -> Result<Next, Refusal> {
+        let may_come = self.led_for < IN_TOUCH || self.can_do_without(node, SeenMember::is_in_touch);
+        if may_come { Ok(Next::Wait) } else { self.needed(node) }
+    }
+
     fn needed(&self, node: BrokerId) -> Result<Next, Refusal> {
         let why = format!("without node {node} the voters that are left and in touch are no majority, or none");
         Err((ErrorCode::InvalidRequest, why))
     }
 
-    /// Whether those that stay, and are in touch, can decide by themselves.
-    fn can_do_without(&self, node: BrokerId) -> bool {
-        let (own, others) = (usize::from(node != self.own), self.voters().filter(|(id, _)| **id != node).count());
-        own + others > 0 && is_majority(own + self.in_touch(|id| id != node), own + others)
-    }
-
-    /// Voters besides the leader that are in touch.
-    fn in_touch(&self, counts: impl Fn(BrokerId) -> bool) -> usize {
-        self.voters().filter(|(id, voter)| counts(**id) && voter.is_in_touch()).count()
+    /// Whether those that stay, and are such, can decide by themselves.
+    fn can_do_without(&self, node: BrokerId, is_such: impl Fn(&SeenMember) -> bool) -> bool {
+        let own = usize::from(node != self.own);
+        let others = || self.voters().filter(|(id, _)| **id != node);
+        let there = own + others().filter(|(_, voter)| is_such(voter)).count();
+        own + others().count() > 0 && is_majority(there, own + others().count())
     }
 }
 
@@ -316,6 +318,20 @@ mod tests {
         seen.members.remove(&BrokerId(2));
         // Nobody would be left.
         assert_eq!(code(seen.towards(&remove(1), true)), ErrorCode::InvalidRequest);
+    }
+
+    #[test]
+    fn voters_change_only_when_those_that_stay_have_what_the_leader_has() {
+        let mut seen = three();
+        seen.members.get_mut(&BrokerId(2)).unwrap().has_all = false;
+        // Without node 3 nothing could be committed until node 2 has caught up.
+        assert_eq!(seen.towards(&remove(3), true), Ok(Next::Wait));
+        assert_eq!(seen.towards(&remove(2), true), Ok(Next::Change(Change::Remove(BrokerId(2)))));
+        seen.members.extend([member(4, false)]);
+        silent(&mut seen, 3);
+        assert_eq!(seen.towards(&add(4), false), Ok(Next::Wait));
+        seen.members.extend([member(2, true)]);
+        assert_eq!(seen.towards(&add(4), false), Ok(Next::Change(Change::Promote([BrokerId(4)].into()))));
     }
 
     #[test]
