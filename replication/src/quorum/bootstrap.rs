@@ -287,6 +287,11 @@ impl Bootstrap {
             if matches!(self.disk, OnDisk::Joined(_)) && members.iter().any(has_voted) && !off!(VoteForgotten) {
                 return Err(BootstrapError::VoteForgotten(self.directory));
             }
+            // One to be by the word of somebody who does not lead may have voted since: following, it hears the leader's.
+            if matches!(self.disk, OnDisk::Joined(_)) && self.part(&members).is_some() {
+                let named = self.of_leader(&cluster).is_some_and(|members| self.part(members).is_some());
+                return Ok(if named { Step::Vote(cluster) } else { Step::Observe(cluster) });
+            }
             let is_known = !members.is_empty();
             return Ok(if is_known { self.enter(&cluster, &members) } else { Step::Ask(Waiting::ForMembers(cluster)) });
         }
