@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use stonelog_protocol::ClusterId;
+use stonelog_storage::Fault;
+use stonelog_storage::log_dir::LogDir;
 
 use super::directories::{self, OpenDirectories, OpenDirectory};
 use super::registration::catch_up;
@@ -53,7 +55,7 @@ impl StartedController {
         self.open.log_dir.path().to_owned()
     }
 
-    /// Records again and again how far this node has come; returns only when that fails.
+    /// Records again and again how far this node has come; returns only when that fails for more than a time.
     pub async fn keep_recording(&self) -> StartError {
         loop {
             tokio::time::sleep(RECORD_EVERY).await;
@@ -69,12 +71,59 @@ impl StartedController {
         let index = self.metadata.image().index();
         // A directory that names an entry behind the end of its voter's log would be one that was put back from a copy.
         self.metadata.keeps_what_it_applied().await?;
-        self.open.log_dir.record_metadata_index(index)?;
-        Ok(())
+        Ok(record_index(&self.open.log_dir, index)?)
     }
 
     /// Leaves the quorum in order: one that leads sees to it that another one does.
     pub fn stop(self) {
         self.metadata.shut_down();
+    }
+}
+
+/// A full disk, or a lack of descriptors, is said and no fault (rule 8): what is recorded only notices a log of an earlier
+/// time, and the next turn tries again.
+fn record_index(log_dir: &LogDir, index: u64) -> Result<(), Fault> {
+    match log_dir.record_metadata_index(index) {
+        Err(fault) if fault.is_temporary() => {
+            let seconds = RECORD_EVERY.as_secs();
+            tracing::error!("how far this controller has come is not recorded: {fault}; tried again in {seconds} s");
+            Ok(())
+        }
+        recorded => recorded,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use stonelog_protocol::{BrokerId, Uuid};
+    use stonelog_storage::disk::{Disk, SimDisk};
+    use stonelog_storage::log_dir::MetaProperties;
+
+    use super::*;
+
+    #[test]
+    fn full_disk_ends_no_controller_and_is_recorded_on_when_there_is_room() {
+        let (disk, path) = (SimDisk::new(), Path::new("/d"));
+        let (log_dir, _) = LogDir::open(Arc::new(disk.clone()) as Arc<dyn Disk>, path).unwrap();
+        let meta = MetaProperties {
+            cluster_id: ClusterId("c".into()),
+            node_id: BrokerId(1),
+            directory_id: Uuid([1; 16]),
+            broker_epoch: None,
+            follows_epoch: None,
+            metadata_index: None,
+        };
+        log_dir.format(&meta).unwrap();
+        let recorded = || MetaProperties::read(&disk, path).unwrap().unwrap().value.metadata_index;
+        disk.set_capacity(Some(disk.used_bytes()));
+        assert!(log_dir.record_metadata_index(7).unwrap_err().is_temporary());
+        record_index(&log_dir, 7).unwrap();
+        assert_eq!(recorded(), None);
+        disk.set_capacity(None);
+        record_index(&log_dir, 7).unwrap();
+        assert_eq!(recorded(), Some(7));
     }
 }
