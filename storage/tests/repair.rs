@@ -313,3 +313,19 @@ fn what_another_replica_has_compacted_otherwise_is_fetched_with_the_damage_in_st
         }
     }
 }
+
+#[test]
+fn what_comes_after_a_leaders_cleaning_is_known_of_does_not_count_as_cleaned() {
+    let (disk, mut lane, mut written) = lane_with(200);
+    to_segments(&mut lane);
+    lane.logs[0].evict(0);
+    let path = Path::new(ROOT).join(partition(0).to_string()).join(format!("{:020}.log", 0));
+    flip(&disk, &path, &written[100]);
+    meet_damage(&mut lane, 100);
+    let end = lane.logs[0].segments().last().unwrap().end;
+    lane.logs[0].widen_damage(end + 100);
+    append(&mut lane, &mut written, 200, 0);
+    to_segments(&mut lane);
+    assert!(lane.logs[0].segments().last().unwrap().end > end, "more of it is in segments now");
+    assert_eq!(lane.logs[0].cleaned_end(), end);
+}

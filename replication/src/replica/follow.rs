@@ -459,8 +459,7 @@ impl Follower {
         self.said_high_watermark = news.high_watermark;
         self.raise_high_watermark(log);
         self.probe = self.probe.max(news.probe);
-        let start = news.log_start.min(log.log_end());
-        if start > log.log_start() { vec![Effect::AdvanceLogStart(start)] } else { Vec::new() }
+        if news.log_start > log.log_start() { vec![Effect::AdvanceLogStart(news.log_start)] } else { Vec::new() }
     }
 
     fn raise_high_watermark(&mut self, log: &Log) {

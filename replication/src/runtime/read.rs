@@ -167,6 +167,11 @@ impl Lane {
         let mut moves = 0;
         let (mut from, up_to) = (request.fetch_offset, progress.high_watermark);
         let done = loop {
+            // While a job ran, a follower may have been cut and gone on under another leader.
+            let now = partition.progress();
+            if now.role != progress.role || (now.role != Role::Leader && now.leader_epoch != progress.leader_epoch) {
+                break Err(Reject::NotLeader(now.leader_epoch));
+            }
             let planned = partition.replica().log.read(from, up_to, bytes_max, at_least_one);
             match planned {
                 Read::Ready(batches, _) => break Ok(ReadDone { batches, ..ReadDone::default() }),
@@ -193,16 +198,13 @@ impl Lane {
                         Ok(Ok(Found::Batches { batches, .. })) => {
                             break Ok(ReadDone { batches, ..ReadDone::default() });
                         }
-                        // Meanwhile flushed or deleted: the log knows where it is now.
-                        Ok(Ok(Found::Moved)) if partition.progress().role != progress.role => {
-                            break Err(Reject::NotLeader(progress.leader_epoch));
-                        }
                         Ok(Ok(Found::Damaged(_))) => break Err(Reject::Damaged),
                         Ok(Ok(Found::Moved)) if moves == MOVES_COUNT_MAX => {
                             tracing::error!(partition = %request.partition, "a segment's file is missing");
                             self.survey(&partition, from).await;
                             break Err(Reject::Damaged);
                         }
+                        // Meanwhile flushed or deleted: the log knows where it is now.
                         Ok(Ok(Found::Moved)) => moves += 1,
                         Ok(Err(fault)) => {
                             tracing::error!(partition = %request.partition, "cannot read: {fault}");
@@ -214,6 +216,13 @@ impl Lane {
                     }
                 }
             }
+        };
+        // A follower that has found out what it lacks serves nobody, and its leader sends nobody there: it has the records.
+        let done = match done {
+            Err(Reject::Damaged) if progress.role != Role::Leader && !partition.replica().serves_as_follower() => {
+                Err(Reject::NotLeader(progress.leader_epoch))
+            }
+            done => done,
         };
         ReadAnswer { done, progress: Some(progress) }
     }

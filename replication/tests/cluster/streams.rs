@@ -96,7 +96,8 @@ impl Up {
                 }
                 Effect::AdvanceLogStart(to) => {
                     let ticket = self.directories.ticket(id);
-                    if let Some(entry) = self.directories.hosted(id).log.advance_log_start(to, ticket) {
+                    let log = &mut self.directories.hosted(id).log;
+                    if let Some(entry) = log.advance_log_start(to.min(log.log_end()), ticket) {
                         self.directories.enqueue(entry);
                     }
                 }

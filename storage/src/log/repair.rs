@@ -93,7 +93,8 @@ impl Log {
                 self.quarantine_hole(Hole { start, end, why, newest, bytes: None, epoch_unsure: false });
             }
         }
-        self.segments.clean_end = cleaned_end;
+        // What it has not in segments yet comes as it was written, or is cleaned here.
+        self.segments.clean_end = cleaned_end.min(self.segments_end());
     }
 
     /// Whether compaction may have taken records out of what the log holds, here or at whom it was copied from.
@@ -134,6 +135,11 @@ impl Log {
             Some(at) => list[at],
             None => self.new_segment(plan, &fetched),
         };
+        // Positions in a segment are of 32 bits: what has outgrown them comes with the whole log.
+        let fetched_bytes: u64 = fetched.iter().flatten().map(|piece| piece.len() as u64).sum();
+        if segment.bytes + fetched_bytes > u64::from(u32::MAX) {
+            return Err(RepairReject::Unfit { at: plan.ranges[0].0 });
+        }
         let last = segment.end + -1;
         let filler = BatchBuilder::new().at(last, self.epochs.epoch_at(last).unwrap_or(LeaderEpoch::NONE)).build();
         self.segments.compacting = true;

@@ -308,6 +308,12 @@ fn what_the_leader_has_deleted_goes_and_a_log_wholly_below_begins_anew() {
     let moved = StreamNews { log_start: Offset(2), ..news(3) };
     let effects = follower.on_message(&with(&stream, StreamBody::News(moved)), &own.log, now);
     assert_eq!(effects, [Effect::AdvanceLogStart(Offset(2))]);
+    // What it is about to append reaches beyond that: the leader does not say it again.
+    let (leader, _) = logs(6, 0);
+    let moved = StreamNews { log_start: Offset(4), ..news(3) };
+    let push = Push { number: 0, base: Offset(3), news: moved, batches: vec![leader.bytes(3, 5)] };
+    let effects = follower.on_message(&with(&stream, StreamBody::Push(push)), &own.log, now);
+    assert_eq!(effects, [Effect::Append(leader.bytes(3, 5)), Effect::AdvanceLogStart(Offset(4))]);
     follower.on_disconnected(now);
     let open = follower.open(StreamId(6), &own.log, false, now).expect("it is time");
     let refused = StreamBody::Refused(Refusal::OutOfRange { log_start: Offset(9), log_end: Offset(12) });

@@ -75,7 +75,10 @@ impl Lane {
             Effect::Append(batches) => self.append_pushed(partition, following, batches),
             Effect::AdvanceLogStart(start) => {
                 let ticket = self.next_ticket(partition.directory());
-                let entry = partition.replica_mut().log.advance_log_start(start, ticket);
+                let entry = {
+                    let log = &mut partition.replica_mut().log;
+                    log.advance_log_start(start.min(log.log_end()), ticket)
+                };
                 if let Some(entry) = entry {
                     drop(self.enqueue_change(partition, entry));
                 }
