@@ -309,8 +309,9 @@ pub(crate) fn request(kind: Kind, samples: &mut Samples) -> ControllerRequest {
         }),
         Kind::ChangeVoters => {
             let (node, directory) = (BrokerId(samples.broker().0 & i32::MAX), samples.uuid());
-            // A host's name is bounded.
-            let host: String = samples.text().chars().take(60).collect();
+            // A host's name is not empty, bounded and printable.
+            let text = format!("h{}", samples.text());
+            let host: String = text.chars().filter(|c| !c.is_control()).take(60).collect();
             let voter = ListedVoter { node, host: host.into(), port: samples.number() as u16 };
             let wish = match samples.flag() {
                 true => VoterWish::Add(voter, directory),
